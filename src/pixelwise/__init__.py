@@ -1,0 +1,46 @@
+"""Pixelwise: semantic segmentation with U-Net, from a folder of images and masks to a model that can be trusted.
+
+import pixelwise
+
+run = pixelwise.train("data/", out="runs/first", config=pixelwise.settings(overrides=["training.time=15m"]))
+model = pixelwise.load("runs/first")
+mask = model.predict(image).mask
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pixelwise.api import Run, check, evaluate, load, predict_files, preview, settings, train, unet
+    from pixelwise.config import Config, ModelConfig
+    from pixelwise.errors import BundleError, ConfigError, DataError, PixelwiseError, TrainingError
+    from pixelwise.inference.predictor import Model, Prediction
+    from pixelwise.metrics import Scores
+    from pixelwise.models.unet import UNet
+
+# Where each public name lives: torch is imported when one of them is first used, not by `import pixelwise`.
+_HOMES = {
+    "pixelwise.api": ("Run", "check", "evaluate", "load", "predict_files", "preview", "settings", "train", "unet"),
+    "pixelwise.config": ("Config", "ModelConfig"),
+    "pixelwise.errors": ("BundleError", "ConfigError", "DataError", "PixelwiseError", "TrainingError"),
+    "pixelwise.inference.predictor": ("Model", "Prediction"),
+    "pixelwise.metrics": ("Scores",),
+    "pixelwise.models.unet": ("UNet",),
+}
+
+__all__ = [  # noqa: RUF022  in the order of _HOMES
+    "Run", "check", "evaluate", "load", "predict_files", "preview", "settings", "train", "unet",
+    "Config", "ModelConfig", "BundleError", "ConfigError", "DataError", "PixelwiseError", "TrainingError",
+    "Model", "Prediction", "Scores", "UNet",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(importlib.import_module(home), name)
+    raise AttributeError(f"module 'pixelwise' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,252 @@
+"""The command line: one function per verb, which parses, calls and prints."""
+
+import shlex
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from pixelwise.errors import ConfigError, DataError, PixelwiseError
+
+if TYPE_CHECKING:
+    from pixelwise.config import Config
+
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="pixelwise",
+    help="Semantic segmentation with U-Net: from a folder of images and masks to a model that can be trusted.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+DataArgument = Annotated[Path, typer.Argument(help="Folder of images and masks, or a data.yaml.")]
+RunArgument = Annotated[Path, typer.Argument(help="Folder of a run, or a bundle (.safetensors).")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="A setting, as training.batch_size=8; repeatable."),
+]
+ConfigOption = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="Settings from a YAML file.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Split = Literal["train", "validation", "test", "all"]
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the sample images and the run.")] = Path(
+        "pixelwise-demo"
+    ),
+    time: Annotated[str, typer.Option(help="Time budget.")] = "110s",
+) -> None:
+    """Draw a small sample data set, train, evaluate and write the report: the whole path in about two minutes."""
+    from pixelwise import api
+    from pixelwise.data.demo import draw
+    from pixelwise.training.watch import on_this_terminal
+
+    draw(out / "data")
+    typer.echo(f"drew a sample data set in {out / 'data'}", err=True)
+    number = sum(1 for _ in out.glob("run-*")) + 1
+    with on_this_terminal() as watcher:
+        config = _settings(None, None, time, None, None)
+        run = api.train(out / "data", out / f"run-{number}", config=config, watcher=watcher, command=_command())
+    _print_run(run)
+
+
+@app.command()
+def check(data: DataArgument, as_json: JsonOption = False) -> None:
+    """Look at every file once and list every problem, with its remedy."""
+    import json
+
+    from pixelwise import api
+    from pixelwise.data import check as checks
+    from pixelwise.training.watch import on_this_terminal
+
+    with on_this_terminal() as watcher:
+        dataset, findings = api.check(data, watcher)
+    if as_json:
+        typer.echo(json.dumps(checks.to_json(findings), indent=2))
+    else:
+        for line in api.describe(dataset):
+            typer.echo(line)
+        typer.echo(checks.to_text(findings) if findings else "No problems were found.")
+    if checks.is_fatal(findings):
+        raise typer.Exit(1)
+
+
+@app.command()
+def preview(
+    data: DataArgument,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Picture to write.")] = Path("preview.png"),
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+) -> None:
+    """Draw what the network will see: augmented patches with their masks."""
+    from pixelwise import api
+
+    typer.echo(api.preview(data, out, _settings(config, overrides)))
+
+
+@app.command()
+def train(  # noqa: PLR0917  options are given by name
+    data: DataArgument,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder of the run; runs/NAME-1 if not given.")
+    ] = None,
+    time: Annotated[str | None, typer.Option(help="Budget for everything, report included: 90s, 15m, 1h30m.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Number of epochs, instead of a time budget.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Split, weights and augmentation follow from it.")] = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    start_from: Annotated[
+        Path | None, typer.Option("--from", metavar="RUN", help="Fine-tune: start from the weights of a run.")
+    ] = None,
+) -> None:
+    """Check, split, plan, train, evaluate and report."""
+    if resume and out is None:
+        raise ConfigError("--resume does not know which run to go on with.", remedy="Name its folder with --out.")
+    settings = _settings(config, overrides, time, epochs, seed)
+    from pixelwise import api
+    from pixelwise.training.watch import on_this_terminal
+
+    with on_this_terminal() as watcher:
+        run = api.train(
+            data,
+            out,
+            config=settings,
+            start_from=start_from,
+            resume=resume,
+            watcher=watcher,
+            command=_command(),
+        )
+    _print_run(run)
+
+
+@app.command()
+def evaluate(
+    run: RunArgument,
+    data: Annotated[Path | None, typer.Argument(help="Images and masks; those of the run if not given.")] = None,
+    split: Annotated[Split, typer.Option(help="Which side.")] = "test",
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for scores.json and report.html.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Score a model on a split of its data, or on another folder."""
+    import json
+
+    from pixelwise import api
+    from pixelwise.training.watch import on_this_terminal
+
+    with on_this_terminal() as watcher:
+        scores = api.evaluate(run, data, split=split, out=out, watcher=watcher, command=_command())
+    if as_json:
+        typer.echo(json.dumps(scores.summary(), indent=2))
+        return
+    for line in api.score_lines(scores):
+        typer.echo(line)
+    if out is not None:
+        typer.echo(f"report: {out / 'report.html'}")
+
+
+@app.command()
+def predict(  # noqa: PLR0917  options are given by name
+    run: RunArgument,
+    inputs: Annotated[list[str], typer.Argument(help="Images, folders, glob patterns.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the masks.")],
+    file_format: Annotated[Literal["png", "tif"], typer.Option("--format", help="Of the masks.")] = "png",
+    overlay: Annotated[bool, typer.Option("--overlay", help="Also write the mask over the image.")] = False,
+    probabilities: Annotated[
+        bool, typer.Option("--probabilities", help="Also write all class probabilities (.npy, K x H x W).")
+    ] = False,
+) -> None:
+    """Write a mask for every image, at the image's size."""
+    from pixelwise import api
+    from pixelwise.training.watch import on_this_terminal
+
+    with on_this_terminal() as watcher:
+        result = api.predict_files(
+            run, inputs, out, suffix=f".{file_format}", overlay=overlay, probabilities=probabilities, watcher=watcher
+        )
+    typer.echo(f"{len(result.written)} files written to {out}")
+    for error in result.failed:
+        typer.echo(f"failed: {error}", err=True)
+    if result.failed:
+        raise DataError(f"{len(result.failed)} of the images could not be predicted; they are named above.")
+
+
+@app.command()
+def compare(runs: Annotated[list[Path], typer.Argument(help="Folders of runs.")], as_json: JsonOption = False) -> None:
+    """Lay runs side by side: scores and the settings that differ."""
+    import shutil
+
+    from pixelwise.evaluation.compare import compare as lay_side_by_side
+
+    comparison = lay_side_by_side(runs)
+    width = shutil.get_terminal_size().columns
+    typer.echo(comparison.to_json() if as_json else comparison.to_text(width))
+
+
+def _settings(
+    file: Path | None,
+    overrides: list[str] | None,
+    time: str | None = None,
+    epochs: int | None = None,
+    seed: int | None = None,
+) -> "Config":
+    """Settings of a command; its own options are short for --set."""
+    from pixelwise.config import load
+
+    short = {"training.time": time, "training.epochs": epochs, "seed": seed}
+    options = [f"{key}={value}" for key, value in short.items() if value is not None]
+    return load(file, [*options, *(overrides or [])])
+
+
+def _print_run(run: object) -> None:
+    from pixelwise import api
+
+    assert isinstance(run, api.Run)
+    if not run.report.exists():  # another process of a distributed run writes it
+        return
+    for line in api.score_lines(run.scores):
+        typer.echo(line)
+    typer.echo(f"model:  {run.folder / 'best.safetensors'}")
+    typer.echo(f"report: {run.report}")
+
+
+def _command() -> str:
+    """What was typed."""
+    return shlex.join(["pixelwise", *sys.argv[1:]])
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"pixelwise {version('pixelwise')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Options of all verbs."""
+
+
+def main() -> None:
+    """Run the command line; an error of the user's is one paragraph and an exit code, never a traceback."""
+    try:
+        app(standalone_mode=True)
+    except PixelwiseError as error:
+        typer.echo(f"{type(error).__name__.removesuffix('Error').lower()} error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        typer.echo("interrupted; what was finished is saved", err=True)
+        sys.exit(INTERRUPTED)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,388 @@
+"""Every setting of Pixelwise: one typed, frozen home for each, and a strict door.
+
+A setting has its default here and nowhere else. Settings that a caller did not give are *free*:
+the plan may choose a better value for them and says why. `Config.given` tells which ones are not.
+"""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from pixelwise.errors import ConfigError
+
+SizePx = tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]
+"""Height and width in pixels."""
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[float, Field(gt=0.0)]
+NonNegative = Annotated[float, Field(ge=0.0)]
+
+
+def parse_seconds(value: object) -> object:
+    """Seconds from a number or from text such as '90', '90s', '15m', '1h30m'.
+
+    Raises:
+        ValueError: the text is not a duration.
+    """
+    if not isinstance(value, str):
+        return value
+    units = {"h": 3600.0, "m": 60.0, "s": 1.0}
+    seconds, digits = 0.0, ""
+    for letter in value.strip().lower() + ("" if value.strip()[-1:].isalpha() else "s"):
+        if letter in units and digits:
+            seconds, digits = seconds + float(digits) * units[letter], ""
+        elif letter.isdigit() or letter == ".":
+            digits += letter
+        else:
+            raise ValueError(f"'{value}' is not a duration; write 90s, 15m or 1h30m")
+    return seconds
+
+
+def _square(value: object) -> object:
+    """One number stands for a square."""
+    return (value, value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+Seconds = Annotated[float, BeforeValidator(parse_seconds), Field(gt=0.0)]
+Size = Annotated[SizePx, BeforeValidator(_square)]
+
+
+class Section(BaseModel):
+    """A group of settings: frozen, and unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class DataConfig(Section):
+    """From files to batches."""
+
+    resize: Size | None = None
+    """Every image is resized to this height and width; none keeps the original size."""
+    patch_size: Size = (256, 256)
+    """Height and width of what the network sees in training."""
+    validation_fraction: Fraction = 0.15
+    """Share of the images held back to choose the best model, where the folder gives no split."""
+    test_fraction: Fraction = 0.15
+    """Share of the images held back for the final scores, where the folder gives no split."""
+    normalisation: Literal["standard", "image", "none"] = "standard"
+    """`standard`: zero mean, unit deviation per channel over the training split; `image`: the same per image."""
+    foreground_fraction: Fraction = 0.33
+    """Share of training patches centred on a pixel of a class drawn at random."""
+    workers: Annotated[int, Field(ge=0)] = 0
+    """Processes that read patches; 0 reads in the training process."""
+    cache: Path | None = None
+    """Folder of decoded images; none means the user's cache folder."""
+
+
+class Preprocessing(Section):
+    """What is done to an image before the network sees it; kept in the bundle with the weights."""
+
+    channels: Annotated[int, Field(ge=1)]
+    """Channels C of the images the network was trained on."""
+    normalisation: Literal["standard", "image", "none"]
+    """As `DataConfig.normalisation`."""
+    mean: tuple[float, ...]
+    """Per channel, in raw pixel values (`standard`)."""
+    deviation: tuple[Positive, ...]
+    """Per channel, in raw pixel values (`standard`)."""
+    resize: Size | None = None
+    """Height and width images are resized to."""
+
+
+class ModelConfig(Section):
+    """The network."""
+
+    encoder: Literal["plain"] = "plain"
+    """Contracting path."""
+    width: Annotated[int, Field(ge=1)] = 32
+    """Features of the finest level; they double at every level down."""
+    depth: Annotated[int, Field(ge=1, le=8)] = 4
+    """How many times the image is halved."""
+    max_width: Annotated[int, Field(ge=1)] = 512
+    """No level has more features than this."""
+    convolutions: Annotated[int, Field(ge=1)] = 2
+    """3 x 3 convolutions per level."""
+    norm: Literal["batch", "instance", "group", "none"] = "batch"
+    """Normalisation after each convolution."""
+    padded: bool = True
+    """Keep the image size. The paper's network does not and gives a smaller map."""
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """Share of bottleneck features dropped in training."""
+
+
+SIZES: dict[str, dict[str, Any]] = {
+    "nano": {"width": 8, "depth": 3},
+    "tiny": {"width": 16, "depth": 4},
+    "small": {"width": 32, "depth": 4},
+    "medium": {"width": 48, "depth": 5},
+    "large": {"width": 64, "depth": 5},
+    "paper": {
+        "width": 64,
+        "depth": 4,
+        "max_width": 1024,
+        "norm": "none",
+        "padded": False,
+        "dropout": 0.5,
+    },
+}
+"""Named networks: `--set model=paper`. `paper` is the one of Ronneberger et al. (2015)."""
+
+
+class LossConfig(Section):
+    """What training makes small."""
+
+    name: Literal["cross_entropy", "dice", "dice_cross_entropy", "focal", "tversky", "lovasz"] = "dice_cross_entropy"
+    """Which loss."""
+    class_weights: Literal["none", "balanced"] | tuple[Positive, ...] = "none"
+    """Weight of each class in cross-entropy and focal loss; `balanced` is one over the root of its frequency."""
+    dice_weight: NonNegative = 1.0
+    """Weight of the Dice part beside cross-entropy."""
+    label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """Share of the target spread over all classes (cross-entropy)."""
+    focal_gamma: NonNegative = 2.0
+    """How strongly easy pixels are played down (focal)."""
+    tversky_alpha: NonNegative = 0.3
+    """Price of a false positive (Tversky)."""
+    tversky_beta: NonNegative = 0.7
+    """Price of a false negative (Tversky)."""
+    border_weight: NonNegative = 0.0
+    """Extra weight w0 of pixels between close objects (equation 2 of the U-Net paper); 0 is off, 10 is the paper's."""
+    border_sigma_px: Positive = 5.0
+    """Width sigma of that border, in pixels."""
+
+
+class AugmentConfig(Section):
+    """Random changes of training patches. Every range is multiplied by `strength`; 0 is the identity."""
+
+    strength: NonNegative = 1.0
+    """Scales all of the below."""
+    flip_horizontal: Fraction = 0.5
+    """Probability of a left-right flip."""
+    flip_vertical: Fraction = 0.5
+    """Probability of an upside-down flip."""
+    rotation_degrees: Annotated[float, Field(ge=0.0, le=180.0)] = 180.0
+    """Rotation is drawn from plus or minus this."""
+    scale: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.25
+    """Size is multiplied by a factor between 1 / (1 + scale) and 1 + scale."""
+    shear_degrees: Annotated[float, Field(ge=0.0, lt=60.0)] = 5.0
+    """Shear is drawn from plus or minus this."""
+    translation_fraction: Fraction = 0.0
+    """Shift beyond the random crop, as a share of the patch."""
+    elastic_sigma_px: NonNegative = 10.0
+    """Deviation of the displacement vectors of the elastic deformation, in pixels (the U-Net paper: 10)."""
+    elastic_spacing_px: Positive = 64.0
+    """Distance of those vectors."""
+    geometric_probability: Fraction = 0.8
+    """Share of patches that are rotated, scaled, sheared and deformed."""
+    brightness: NonNegative = 0.3
+    """Shift, in standard deviations of the image."""
+    contrast: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.25
+    """Contrast is multiplied by a factor between 1 - contrast and 1 + contrast."""
+    gamma: NonNegative = 0.3
+    """Exponent is drawn between 1 / (1 + gamma) and 1 + gamma."""
+    noise: NonNegative = 0.1
+    """Largest deviation of Gaussian noise, in standard deviations of the image."""
+    blur_sigma_px: NonNegative = 1.0
+    """Largest deviation of Gaussian blur, in pixels."""
+    intensity_probability: Fraction = 0.3
+    """Share of patches that each of brightness, contrast, gamma, noise and blur changes."""
+
+
+class TrainingConfig(Section):
+    """The loop."""
+
+    epochs: Annotated[int, Field(ge=1)] = 100
+    """Passes, of `steps_per_epoch` batches each."""
+    time: Seconds | None = None
+    """Budget for everything, from reading to report; the schedule is annealed over it. 90, '15m', '1h30m'."""
+    steps_per_epoch: Annotated[int, Field(ge=1)] | None = None
+    """Batches between two validations; none means so many that every training pixel is drawn once on average."""
+    batch_size: Annotated[int, Field(ge=1)] = 8
+    """Patches per step, over all processes together."""
+    optimizer: Literal["adam", "adamw", "sgd"] = "adamw"
+    """Update rule."""
+    learning_rate: Positive = 1e-3
+    """Peak rate, reached after the warm-up."""
+    weight_decay: NonNegative = 1e-2
+    """Decoupled for AdamW, L2 for Adam and SGD."""
+    momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
+    """Momentum of SGD, beta1 of Adam."""
+    schedule: Literal["cosine", "poly", "constant"] = "cosine"
+    """How the rate falls after the warm-up."""
+    warmup_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.05
+    """Share of the run in which the rate rises."""
+    clip_norm: NonNegative = 1.0
+    """Gradients are scaled down to this norm; 0 is off."""
+    ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.99
+    """Per-step decay of the averaged weights that are validated and saved; 0 is off."""
+    patience: Annotated[int, Field(ge=0)] = 0
+    """Stop after so many epochs without a better validation score; 0 never stops early."""
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Arithmetic of convolutions; weights stay float32."""
+    channels_last: bool = True
+    """Memory format of images and weights."""
+    compile: bool = False
+    """Compile the network with torch.compile."""
+    deterministic: bool = True
+    """Equal seeds give equal weights on one machine."""
+
+
+class PredictionConfig(Section):
+    """From an image to a mask."""
+
+    tile_size: Size | None = None
+    """Height and width of a tile; none means twice the training patch."""
+    overlap: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.25
+    """Share of a tile that it has in common with its neighbour."""
+    blend: Literal["gaussian", "constant"] = "gaussian"
+    """Weight of overlapping tiles."""
+    flips: bool = False
+    """Average over the four flips: slower, often slightly better."""
+
+
+def _named_size(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    if value not in SIZES:
+        raise ValueError(f"no network is called '{value}'; there are {', '.join(SIZES)}")
+    return SIZES[value]
+
+
+class Config(Section):
+    """All settings of a run."""
+
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Split, initial weights, patches and augmentation follow from it."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where to compute."""
+    data: DataConfig = DataConfig()
+    model: Annotated[ModelConfig, BeforeValidator(_named_size)] = ModelConfig()
+    loss: LossConfig = LossConfig()
+    augment: AugmentConfig = AugmentConfig()
+    training: TrainingConfig = TrainingConfig()
+    prediction: PredictionConfig = PredictionConfig()
+
+    @model_validator(mode="after")
+    def _possible(self) -> "Config":
+        if self.training.precision == "float16" and self.device == "cpu":
+            raise ValueError("training.precision=float16 needs a GPU; use bfloat16 or float32")
+        if self.data.validation_fraction + self.data.test_fraction >= 1.0:
+            raise ValueError("data.validation_fraction + data.test_fraction leave no image to train on")
+        return self
+
+    def given(self) -> set[str]:
+        """Dotted names of the settings that were set by the caller, such as 'training.batch_size'."""
+        return {
+            f"{section}.{key}"
+            for section in self.model_fields_set
+            if isinstance(getattr(self, section), Section)
+            for key in getattr(self, section).model_fields_set
+        } | {key for key in self.model_fields_set if not isinstance(getattr(self, key), Section)}
+
+    def with_values(self, values: Mapping[str, Any]) -> "Config":
+        """The same settings with some replaced, by dotted name.
+
+        Raises:
+            ConfigError: a name or a value is not possible.
+        """
+        tree = self.model_dump(exclude_unset=True)
+        for key, value in values.items():
+            _put(tree, key, value)
+        return validate(tree, origin="the settings")
+
+    def to_yaml(self) -> str:
+        """All settings with their values; reading them back leaves nothing free."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def load(file: Path | None = None, overrides: Iterable[str] = ()) -> Config:
+    """Settings from a YAML file and from `section.key=value` texts, which win.
+
+    Raises:
+        ConfigError: the file cannot be read, or a key or value is not possible.
+    """
+    tree = _read(file) if file is not None else {}
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"'{override}' is not a setting.", remedy="Write --set training.batch_size=8.")
+        _put(tree, key.strip(), _parse_value(text))
+    return validate(tree, origin=str(file) if file is not None else "the settings")
+
+
+def validate(tree: Mapping[str, Any], origin: str) -> Config:
+    """A Config from nested dictionaries.
+
+    Raises:
+        ConfigError: every wrong key and value, all of them listed.
+    """
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(describe(error, Config), where=origin) from None
+
+
+def describe(error: ValidationError, model: type[BaseModel]) -> str:
+    """A sentence for each problem of a pydantic model, unknown keys with the nearest that exists."""
+    return " ".join(_sentence(problem["type"], problem["loc"], problem, model) for problem in error.errors())
+
+
+def _sentence(kind: str, location: tuple[int | str, ...], problem: Any, model: type[BaseModel]) -> str:
+    # pydantic puts the names of union members and validators into the location; only ours are shown
+    key = ".".join(str(part) for part in location if isinstance(part, int) or str(part).isidentifier())
+    if kind == "extra_forbidden":
+        nearest = difflib.get_close_matches(key, sorted(keys_of(model)), n=1, cutoff=0.0)
+        hint = f" Did you mean '{nearest[0]}'?" if nearest else ""
+        return f"There is no setting '{key}'.{hint}"
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    if not key:
+        return f"{message[0].upper()}{message[1:]}."
+    return f"'{key}' is {problem['input']!r}: {message[0].lower()}{message[1:]}."
+
+
+def keys_of(model: type[BaseModel]) -> set[str]:
+    """Dotted names of all settings of a model."""
+    keys: set[str] = set()
+    for name, field in model.model_fields.items():
+        inner = field.annotation
+        nested = keys_of(inner) if isinstance(inner, type) and issubclass(inner, BaseModel) else set()
+        keys |= {f"{name}.{key}" for key in nested} or {name}
+    return keys
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        tree = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"The settings cannot be read ({error}).", where=file) from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"This is not valid YAML: {error}.", where=file) from None
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise ConfigError("The file must hold sections such as 'training:' with settings below.", where=file)
+    return tree
+
+
+def _parse_value(text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+
+
+def _put(tree: dict[str, Any], key: str, value: Any) -> None:
+    *sections, last = key.split(".")
+    node = tree
+    for section in sections:
+        inner = node.setdefault(section, {})
+        if isinstance(inner, str) and section == "model" and inner in SIZES:
+            inner = node[section] = dict(SIZES[inner])
+        if not isinstance(inner, dict):
+            raise ConfigError(f"'{key}' cannot be set: '{section}' is the value {inner!r}, not a section.")
+        node = inner
+    node[last] = value

@@ -1,0 +1,368 @@
+"""Random changes of training patches: in batch, on the training device, with one resampling.
+
+The loader reads windows that are larger than the patch (`window_size`), so that a rotated patch shows
+image and not border. What is done to a sample is drawn on the CPU from the seed of that sample alone
+(`draw`), hence does not depend on the batch or the process it is in. `apply` then does it to the batch:
+all of the geometry is one sampling grid, the intensities are arithmetic.
+
+`GEOMETRIC` and `INTENSITY` hold the parts. For all of them an amount of zero changes nothing.
+
+Legend: B batch, C image channels, h w window, H W patch, N x M nodes of the elastic deformation.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812  the name everybody knows it by
+from jaxtyping import Bool, Float, Int, UInt8
+from torch import Tensor
+
+from pixelwise.config import AugmentConfig
+from pixelwise.errors import DataError
+
+Size = tuple[int, int]
+
+ELASTIC_REACH = 2.0
+"""Windows leave room for so many deviations of the elastic displacement; what reaches further is reflected."""
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What happens to each sample of a batch; all on the CPU."""
+
+    matrix: Float[Tensor, "B 2 3"]
+    """From a place in the patch to its place in the window, both (x, y) in pixels from the patch's centre."""
+    nodes: Float[Tensor, "B 2 N M"]
+    """Elastic displacement (x, y) in pixels at the nodes of a coarse grid."""
+    spacing_px: float
+    """Distance of those nodes."""
+    warped: Bool[Tensor, " B"]
+    """Samples that are resampled; the others are at most flipped, which is exact."""
+    amounts: Float[Tensor, "B P"]
+    """How much of each entry of `INTENSITY`, in its order; zero where it is not applied."""
+    seeds: Int[Tensor, " B"]
+    """For parts that need random numbers per pixel."""
+
+
+# --- Geometry ---------------------------------------------------------------------------------------------------------
+
+
+def _affine(entries: list[Tensor | float], like: Float[Tensor, " B"]) -> Float[Tensor, "B 3 3"]:
+    """Homogeneous matrices from the six entries of their two upper rows."""
+    zero = torch.zeros_like(like)
+    return torch.stack([zero + entry for entry in [*entries, 0.0, 0.0, 1.0]], dim=-1).reshape(-1, 3, 3)
+
+
+def shear(amount: Float[Tensor, "B 2"], config: AugmentConfig, _patch: Size) -> Float[Tensor, "B 3 3"]:
+    """Rows slide along x; areas stay."""
+    slope = torch.tan(torch.deg2rad(amount[:, 0] * _shear_degrees(config)))
+    return _affine([1.0, slope, 0.0, 0.0, 1.0, 0.0], slope)
+
+
+def scale(amount: Float[Tensor, "B 2"], config: AugmentConfig, _patch: Size) -> Float[Tensor, "B 3 3"]:
+    """Objects grow by a factor between 1 / (1 + scale) and 1 + scale, even on a logarithmic axis."""
+    step = (1.0 + config.strength * config.scale) ** -amount[:, 0]  # objects twice as large: half as far in the window
+    return _affine([step, 0.0, 0.0, 0.0, step, 0.0], step)
+
+
+def rotation(amount: Float[Tensor, "B 2"], config: AugmentConfig, _patch: Size) -> Float[Tensor, "B 3 3"]:
+    """Turn about the centre; positive angles turn objects counter-clockwise on the screen."""
+    angle = torch.deg2rad(amount[:, 0] * _rotation_degrees(config))
+    sine, cosine = torch.sin(angle), torch.cos(angle)
+    return _affine([cosine, -sine, 0.0, sine, cosine, 0.0], angle)
+
+
+def translation(amount: Float[Tensor, "B 2"], config: AugmentConfig, patch: Size) -> Float[Tensor, "B 3 3"]:
+    """Shift along both axes by at most a share of the patch."""
+    reach = config.strength * config.translation_fraction
+    x, y = amount[:, 0] * reach * patch[1], amount[:, 1] * reach * patch[0]
+    return _affine([1.0, 0.0, x, 0.0, 1.0, y], x)
+
+
+def _shear_degrees(config: AugmentConfig) -> float:
+    return min(config.strength * config.shear_degrees, 60.0)  # near 90 degrees a patch would be a line
+
+
+def _rotation_degrees(config: AugmentConfig) -> float:
+    return min(config.strength * config.rotation_degrees, 180.0)
+
+
+GEOMETRIC: dict[str, Callable[[Tensor, AugmentConfig, Size], Tensor]] = {
+    "shear": shear,
+    "scale": scale,
+    "rotation": rotation,
+    "translation": translation,
+}
+"""Each makes matrices, from patch to window, of two amounts within plus and minus 1; applied in this order."""
+
+
+def _flip(chance: Float[Tensor, "B 2"], config: AugmentConfig) -> Float[Tensor, "B 3 3"]:
+    """Mirror left-right or upside-down where a number within 0..1 is below the probability."""
+    allowed = config.strength > 0.0
+    x = torch.where(allowed & (chance[:, 0] < config.flip_horizontal), -1.0, 1.0)
+    y = torch.where(allowed & (chance[:, 1] < config.flip_vertical), -1.0, 1.0)
+    return _affine([x, 0.0, 0.0, 0.0, y, 0.0], chance[:, 0])
+
+
+def _cubic_weights(size: int, spacing_px: float, nodes: int) -> Float[Tensor, "H N"]:
+    """Weights of nodes for each pixel, both centred: cubic convolution (Keys 1981, eq. 4, a = -1/2)."""
+    pixels = (torch.arange(size) - (size - 1) / 2.0) / spacing_px
+    places = torch.arange(nodes) - (nodes - 1) / 2.0
+    t = (pixels[:, None] - places[None, :]).abs()
+    near = (1.5 * t - 2.5) * t * t + 1.0
+    far = ((-0.5 * t + 2.5) * t - 4.0) * t + 2.0
+    return torch.where(t < 1.0, near, torch.where(t < 2.0, far, 0.0))
+
+
+def _node_count(size: int, spacing_px: float) -> int:
+    """So many that every pixel lies between four nodes."""
+    return math.ceil((size - 1) / spacing_px) + 3
+
+
+def elastic_field(nodes: Float[Tensor, "B 2 N M"], spacing_px: float, patch: Size) -> Float[Tensor, "B 2 H W"]:
+    """Displacement (x, y) in pixels of every pixel, by bicubic interpolation (U-Net paper, section 3.1)."""
+    over_y = _cubic_weights(patch[0], spacing_px, nodes.shape[2]).to(nodes)
+    over_x = _cubic_weights(patch[1], spacing_px, nodes.shape[3]).to(nodes)
+    return (over_y @ nodes) @ over_x.T
+
+
+def window_size(patch: Size, config: AugmentConfig) -> Size:
+    """Height and width, in pixels, of the window that a patch can reach into when it is moved and deformed.
+
+    Equal to the patch where nothing is, at most twice the longer edge plus the reach of the elastic
+    deformation, and larger than the patch by an even number, so that the patch lies in the middle.
+    """
+    if not _warps(config):
+        return patch
+    height, width = (edge / 2.0 for edge in patch)
+    width += math.tan(math.radians(_shear_degrees(config))) * height
+    diagonal, angle = math.hypot(height, width), math.radians(_rotation_degrees(config))
+    # a half-diagonal turned by up to `angle` reaches furthest where it is nearest to the axis
+    half_height = diagonal * math.cos(max(0.0, math.atan2(width, height) - angle))
+    half_width = diagonal * math.cos(max(0.0, math.atan2(height, width) - angle))
+    magnified = 1.0 + config.strength * config.scale
+    shift = config.strength * config.translation_fraction
+    elastic_px = math.ceil(ELASTIC_REACH * config.strength * config.elastic_sigma_px)
+    halves = (half_height * magnified + shift * patch[0], half_width * magnified + shift * patch[1])
+    # rounded first, because 128.00000001 means 128
+    margins = [
+        math.ceil(round(min(half, max(patch)) - edge / 2.0, 6)) + elastic_px
+        for half, edge in zip(halves, patch, strict=True)
+    ]
+    return patch[0] + 2 * margins[0], patch[1] + 2 * margins[1]
+
+
+def _warps(config: AugmentConfig) -> bool:
+    """Whether any sample is resampled at all."""
+    ranges = (
+        config.rotation_degrees,
+        config.scale,
+        config.shear_degrees,
+        config.translation_fraction,
+        config.elastic_sigma_px,
+    )
+    return config.strength > 0.0 and config.geometric_probability > 0.0 and max(ranges) > 0.0
+
+
+# --- Intensity --------------------------------------------------------------------------------------------------------
+
+
+def _each(amount: Float[Tensor, " B"], image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B 1 1 1"]:
+    return amount.to(image)[:, None, None, None]
+
+
+def blur(image: Float[Tensor, "B C H W"], amount: Float[Tensor, " B"], _seeds: Tensor) -> Float[Tensor, "B C H W"]:
+    """Gaussian of deviation |amount| pixels, cut at three of them; the edge is repeated."""
+    sigma = amount.abs().clamp_min(1e-3)
+    radius = math.ceil(3.0 * float(sigma.max()))
+    taps = torch.exp(-0.5 * (torch.arange(radius + 1) / sigma[:, None]) ** 2)
+    # a sample's own cut, for it must not depend on what else is in the batch
+    taps *= torch.arange(radius + 1) <= torch.ceil(3.0 * sigma)[:, None]
+    taps = (taps / (2.0 * taps.sum(dim=1, keepdim=True) - 1.0)).to(image)[..., None, None, None]  # B R 1 1 1
+    # sums of shifted images: on a processor four times faster than a convolution with a kernel for each sample
+    for axis, border in ((2, (0, 0, radius, radius)), (3, (radius, radius, 0, 0))):
+        padded, size = F.pad(image, border, mode="replicate"), image.shape[axis]
+        image = padded.narrow(axis, radius, size) * taps[:, 0]
+        for step in range(1, radius + 1):
+            pair = padded.narrow(axis, radius - step, size) + padded.narrow(axis, radius + step, size)
+            image.addcmul_(pair, taps[:, step])
+    return image
+
+
+def brightness(
+    image: Float[Tensor, "B C H W"], amount: Float[Tensor, " B"], _seeds: Tensor
+) -> Float[Tensor, "B C H W"]:
+    """Add `amount` deviations of the image."""
+    return image + _each(amount, image)
+
+
+def contrast(image: Float[Tensor, "B C H W"], amount: Float[Tensor, " B"], _seeds: Tensor) -> Float[Tensor, "B C H W"]:
+    """Multiply the distance from the sample's mean, channel by channel, by 1 + amount."""
+    mean = image.mean(dim=(2, 3), keepdim=True)
+    return torch.lerp(mean, image, _each((1.0 + amount).clamp_min(0.1), image))
+
+
+def gamma(image: Float[Tensor, "B C H W"], amount: Float[Tensor, " B"], _seeds: Tensor) -> Float[Tensor, "B C H W"]:
+    """Raise the image, brought to 0..1 by its own range, to 1 + amount, or to 1 / (1 - amount) below zero."""
+    exponent = torch.where(amount >= 0.0, 1.0 + amount, 1.0 / (1.0 - amount))
+    low, high = image.amin(dim=(1, 2, 3), keepdim=True), image.amax(dim=(1, 2, 3), keepdim=True)
+    level = (image - low) / torch.where(high > low, high - low, 1.0)  # a constant image stays what it is
+    # level ** exponent, in half the time
+    return torch.lerp(low, high, level.log2_().mul_(_each(exponent, image)).exp2_())
+
+
+def noise(image: Float[Tensor, "B C H W"], amount: Float[Tensor, " B"], seeds: Tensor) -> Float[Tensor, "B C H W"]:
+    """Add Gaussian noise of deviation |amount|."""
+    device = image.device
+    grain = [
+        torch.randn(image.shape[1:], generator=torch.Generator(device).manual_seed(seed), device=device)
+        for seed in seeds.tolist()
+    ]
+    return torch.addcmul(image, torch.stack(grain).to(image), _each(amount.abs(), image))
+
+
+@dataclass(frozen=True)
+class Intensity:
+    """A change of pixel values: the largest amount a configuration asks for, and what an amount does."""
+
+    reach: Callable[[AugmentConfig], float]
+    change: Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+INTENSITY: dict[str, Intensity] = {
+    "blur": Intensity(lambda config: config.blur_sigma_px, blur),
+    "brightness": Intensity(lambda config: config.brightness, brightness),
+    "contrast": Intensity(lambda config: config.contrast, contrast),
+    "gamma": Intensity(lambda config: config.gamma, gamma),
+    "noise": Intensity(lambda config: config.noise, noise),
+}
+"""Applied in this order, that of a camera: optics, exposure, response, sensor."""
+
+
+# --- Both -------------------------------------------------------------------------------------------------------------
+
+
+def draw(seeds: Int[Tensor, " B"], patch: Size, config: AugmentConfig) -> Draw:
+    """What happens to the samples with these seeds, each drawn from its seed alone."""
+    node_shape = (2, *(_node_count(edge, config.elastic_spacing_px) for edge in patch))
+    rngs = [np.random.default_rng(seed) for seed in (seeds.cpu() & 0x7FFF_FFFF_FFFF_FFFF).tolist()]
+    count = 3 + 2 * len(GEOMETRIC) + 2 * len(INTENSITY)
+    numbers = torch.from_numpy(np.stack([rng.random(count) for rng in rngs]))
+    gaussians = torch.from_numpy(np.stack([rng.standard_normal(node_shape, dtype=np.float32) for rng in rngs]))
+    widths = [2, 1, 2 * len(GEOMETRIC), len(INTENSITY), len(INTENSITY)]
+    flips, chance, moves, levels, picks = torch.split_with_sizes(numbers, widths, dim=1)
+    warped = (chance[:, 0] < config.geometric_probability) & _warps(config)
+    matrix = _flip(flips, config)
+    moves = (2.0 * moves - 1.0) * warped[:, None]
+    for index, part in enumerate(GEOMETRIC.values()):
+        matrix = part(moves[:, 2 * index : 2 * index + 2], config, patch) @ matrix
+    reach = torch.tensor([part.reach(config) for part in INTENSITY.values()], dtype=numbers.dtype) * config.strength
+    return Draw(
+        matrix=matrix[:, :2].float(),
+        nodes=gaussians * (config.strength * config.elastic_sigma_px * warped[:, None, None, None]).float(),
+        spacing_px=config.elastic_spacing_px,
+        warped=warped,
+        amounts=((2.0 * levels - 1.0) * reach * (picks < config.intensity_probability)).float(),
+        seeds=torch.tensor([int(rng.integers(2**62)) for rng in rngs]),
+    )
+
+
+def _sampling_grid(made: Draw, window: Size, patch: Size, device: torch.device) -> Float[Tensor, "B H W 2"]:
+    """Where in the window every patch pixel comes from, in the units of `F.grid_sample`: -1..1, edge to edge."""
+    middle = [gap // 2 + edge / 2.0 for gap, edge in zip(_gaps(window, patch), patch, strict=True)]
+    unit = 2.0 / torch.tensor(window[::-1])  # x, y: units of one pixel
+    centre = torch.tensor(middle[::-1]) * unit - 1.0  # zero unless the patch lies half a pixel beside the middle
+    matrix = (made.matrix * unit[:, None]).to(device)[..., None, None]  # B 2 3 1 1
+    y = (torch.arange(patch[0], device=device) - (patch[0] - 1) / 2.0)[:, None]
+    x = torch.arange(patch[1], device=device) - (patch[1] - 1) / 2.0
+    shift = matrix[:, :, 2] + centre.to(device)[:, None, None]
+    field = matrix[:, :, 0] * x + (matrix[:, :, 1] * y + shift)  # B 2 H W
+    if bool(made.nodes.any()):
+        field += elastic_field((made.nodes * unit[:, None, None]).to(device), made.spacing_px, patch)
+    return field.permute(0, 2, 3, 1)
+
+
+def _gaps(window: Size, patch: Size) -> Size:
+    return window[0] - patch[0], window[1] - patch[1]
+
+
+def _crop(batch: Tensor, patch: Size) -> Tensor:
+    """The middle of the last two axes."""
+    top, left = (gap // 2 for gap in _gaps((batch.shape[-2], batch.shape[-1]), patch))
+    return batch[..., top : top + patch[0], left : left + patch[1]]
+
+
+def _move(image: Tensor, mask: Tensor, made: Draw, patch: Size) -> tuple[Tensor, Tensor]:
+    """Crop, flip and warp windows to patches."""
+    images, masks = _crop(image, patch).clone(), _crop(mask, patch).clone()
+    if bool(made.warped.any()):
+        window = (image.shape[2], image.shape[3])
+        grid = _sampling_grid(made, window, patch, image.device).to(image.dtype)
+        sampled = F.grid_sample(image, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+        # classes are at most 255 and the nearest one is copied, so that floats hold them exactly
+        labels = mask[:, None].to(image.dtype)
+        labels = F.grid_sample(labels, grid, mode="nearest", padding_mode="reflection", align_corners=False)[:, 0]
+        warped = made.warped.to(image.device)
+        images = torch.where(warped[:, None, None, None], sampled, images)
+        masks = torch.where(warped[:, None, None], labels.to(mask.dtype), masks)
+    mirrored = torch.diagonal(made.matrix, dim1=1, dim2=2) < 0.0  # B 2: x, y
+    for flips, axes in (((True, False), (-1,)), ((False, True), (-2,)), ((True, True), (-2, -1))):
+        rows = torch.nonzero(~made.warped & (mirrored == torch.tensor(flips)).all(dim=1))[:, 0]
+        if len(rows):
+            images[rows], masks[rows] = images[rows].flip(axes), masks[rows].flip(axes)
+    return images, masks
+
+
+def apply(
+    image: Float[Tensor, "B C h w"], mask: UInt8[Tensor, "B h w"] | Int[Tensor, "B h w"], made: Draw, patch: Size
+) -> tuple[Float[Tensor, "B C H W"], UInt8[Tensor, "B H W"] | Int[Tensor, "B H W"]]:
+    """Patches from windows, changed as drawn; the windows stay as they are.
+
+    Args:
+        image: normalised windows, zero mean and unit deviation.
+        mask: class index 0..254 or IGNORE of every window pixel.
+        made: what to do, from `draw`.
+        patch: height and width of the result.
+    """
+    images, masks = _move(image, mask, made, patch)
+    for index, part in enumerate(INTENSITY.values()):
+        amount = made.amounts[:, index]
+        rows = torch.nonzero(amount)[:, 0]
+        if len(rows):
+            images[rows] = part.change(images[rows], amount[rows], made.seeds[rows])
+    return images, masks
+
+
+@torch.no_grad()
+def augment(
+    image: Float[Tensor, "B C h w"],
+    mask: UInt8[Tensor, "B h w"] | Int[Tensor, "B h w"],
+    seeds: Int[Tensor, " B"],
+    patch: Size,
+    config: AugmentConfig,
+) -> tuple[Float[Tensor, "B C H W"], UInt8[Tensor, "B H W"] | Int[Tensor, "B H W"]]:
+    """Randomly changed patches from windows.
+
+    A sample that no part changes is exactly the middle of its window. A place beyond the window is reflected, in
+    image and mask alike; masks keep their labels, IGNORE included, and their type.
+
+    Args:
+        image: normalised windows (zero mean, unit deviation) of `window_size(patch, config)` or any larger size.
+        mask: class index 0..254 or IGNORE of every window pixel.
+        seeds: one per sample; equal seeds give equal changes on one kind of device.
+        patch: height and width of the result.
+        config: which changes, how strong and how often.
+
+    Raises:
+        DataError: the windows are smaller than the patch.
+    """
+    if min(_gaps((image.shape[2], image.shape[3]), patch)) < 0:
+        raise DataError(
+            f"Windows of {image.shape[2]} x {image.shape[3]} pixels are smaller than the patch of "
+            f"{patch[0]} x {patch[1]}.",
+            remedy="Pad the windows, or set a smaller data.patch_size.",
+        )
+    return apply(image, mask, draw(seeds, patch, config), patch)

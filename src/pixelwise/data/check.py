@@ -1,0 +1,563 @@
+"""The dataset doctor: every problem of a data set, found in one pass over its files.
+
+`measure` reads each image and mask once, in parallel, and keeps a few numbers per case. Each entry of `CHECKS` is a
+function from all of these to findings; a new check is a new function and a line in the table. What would make training
+wrong or impossible is fatal, what probably makes it worse is a warning, what is good to know is a notice.
+"""
+
+import hashlib
+import textwrap
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Shaped, UInt8
+
+from pixelwise.classes import IGNORE
+from pixelwise.data import formats, masks
+from pixelwise.data.dataset import Case, Dataset
+from pixelwise.errors import DataError
+
+Severity = Literal["fatal", "warning", "notice"]
+SEVERITIES: tuple[Severity, ...] = ("fatal", "warning", "notice")
+
+_FEWEST_LABELLED = 3
+"""Train, validation and test need one image each."""
+_RARE_SHARE = 0.01
+_SHOWN_FILES = 6
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One problem, with all files that have it."""
+
+    severity: Severity
+    what: str
+    """What is wrong, with numbers."""
+    files: tuple[Path, ...]
+    cause: str
+    """How it usually comes about, or what follows from it."""
+    remedy: str
+    """What to do."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What is kept of one case; a field is none where the file could not be read so far."""
+
+    case: Case
+    image_error: DataError | None = None
+    shape: tuple[int, int, int] | None = None
+    """Height, width and channels of the image."""
+    dtype: str | None = None
+    constant: bool = False
+    """All pixels of the image are equal."""
+    not_finite: int = 0
+    """Values of the image that are NaN or infinite."""
+    image_hash: str | None = None
+    mask_error: DataError | None = None
+    mask_size: tuple[int, int] | None = None
+    class_pixels: tuple[int, ...] | None = None
+    """Pixels of each class."""
+    ignored_pixels: int = 0
+    mask_hash: str | None = None
+
+
+def examine(dataset: Dataset, progress: Callable[[int, int], None] | None = None) -> list[Finding]:
+    """All findings about a data set, fatal ones first.
+
+    Args:
+        dataset: from `data.folder.scan`.
+        progress: is called with the number of cases done and their total.
+    """
+    return diagnose(dataset, measure(dataset, progress))
+
+
+def diagnose(dataset: Dataset, measurements: Sequence[Measurement]) -> list[Finding]:
+    """What the measurements of a data set say, fatal findings first."""
+    found = [finding for check in CHECKS.values() for finding in check(dataset, measurements)]
+    return sorted(found, key=lambda finding: SEVERITIES.index(finding.severity))
+
+
+def measure(dataset: Dataset, progress: Callable[[int, int], None] | None = None) -> list[Measurement]:
+    """Reads every image and mask once, in the order of the cases; files that cannot be read are recorded."""
+    results: list[Measurement] = []
+    with ThreadPoolExecutor() as pool:
+        for measurement in pool.map(lambda case: _measure(case, dataset), dataset.cases):
+            results.append(measurement)
+            if progress is not None:
+                progress(len(results), len(dataset.cases))
+    return results
+
+
+def is_fatal(findings: Iterable[Finding]) -> bool:
+    """Whether training on these data has to be refused."""
+    return any(finding.severity == "fatal" for finding in findings)
+
+
+def to_text(findings: Sequence[Finding], width: int = 100) -> str:
+    """The findings as paragraphs of plain text, `width` characters wide."""
+    if not findings:
+        return "No problems found."
+    return "\n\n".join(_paragraph(finding, width) for finding in findings)
+
+
+def to_json(findings: Sequence[Finding]) -> list[dict[str, Any]]:
+    """The findings as dictionaries of text, all files listed."""
+    return [
+        {
+            "severity": finding.severity,
+            "what": finding.what,
+            "files": [str(path) for path in finding.files],
+            "cause": finding.cause,
+            "remedy": finding.remedy,
+        }
+        for finding in findings
+    ]
+
+
+def _paragraph(finding: Finding, width: int) -> str:
+    body = " ".join(part for part in (finding.what, finding.cause, finding.remedy) if part)
+    text = textwrap.fill(f"{finding.severity.upper()}: {body}", width, subsequent_indent="  ", break_on_hyphens=False)
+    lines = [f"  - {path}" for path in finding.files[:_SHOWN_FILES]]
+    more = len(finding.files) - _SHOWN_FILES
+    return "\n".join([text, *lines, *([f"  - and {more} more"] if more > 0 else [])])
+
+
+# measuring one case ------------------------------------------------------------------------------------------------
+
+
+def _measure(case: Case, dataset: Dataset) -> Measurement:
+    result = Measurement(case)
+    try:
+        result = _measure_image(result, formats.read_image(case.image, case.page))
+    except DataError as error:
+        result = replace(result, image_error=error)
+    if not case.masks:
+        return result
+    try:
+        return _measure_mask(result, masks.decode(case, dataset.encoding, None), len(dataset.classes))
+    except DataError as error:
+        return replace(result, mask_error=error)
+
+
+def _measure_image(result: Measurement, image: Shaped[np.ndarray, "H W C"]) -> Measurement:
+    not_finite = 0 if image.dtype.kind != "f" else int(image.size - np.isfinite(image).sum())
+    height, width, channels = image.shape
+    return replace(
+        result,
+        shape=(height, width, channels),
+        dtype=image.dtype.name,
+        constant=bool((image == image[:1, :1]).all()),
+        not_finite=not_finite,
+        image_hash=_hash(image),
+    )
+
+
+def _measure_mask(result: Measurement, mask: UInt8[np.ndarray, "H W"], classes: int) -> Measurement:
+    counts = np.bincount(mask.ravel(), minlength=IGNORE + 1)
+    return replace(
+        result,
+        mask_size=(mask.shape[0], mask.shape[1]),
+        class_pixels=tuple(counts[:classes].tolist()),
+        ignored_pixels=int(counts[IGNORE]),
+        mask_hash=_hash(mask),
+    )
+
+
+def _hash(array: Shaped[np.ndarray, "..."]) -> str:
+    digest = hashlib.blake2b(f"{array.shape} {array.dtype}".encode(), digest_size=16)
+    digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+# the checks --------------------------------------------------------------------------------------------------------
+
+Check = Callable[[Dataset, Sequence[Measurement]], list[Finding]]
+
+
+def _unreadable(_: Dataset, cases: Sequence[Measurement]) -> list[Finding]:
+    """Files that are damaged, cut off or empty; each message of a reader is one finding."""
+    files: dict[tuple[str, str], list[Path]] = {}
+    for one in cases:
+        for error in (one.image_error, one.mask_error):
+            if error is None or isinstance(error, masks.UnknownValuesError | masks.WrongSizeError):
+                continue
+            path = Path(error.where) if error.where is not None else one.case.image
+            files.setdefault((error.what, error.remedy), []).append(path)
+    return [
+        Finding("fatal", what, _distinct(paths), "", remedy or "Copy the file again or remove it with its partner.")
+        for (what, remedy), paths in files.items()
+    ]
+
+
+def _unknown_values(_: Dataset, cases: Sequence[Measurement]) -> list[Finding]:
+    wrong = [(one, one.mask_error) for one in cases if isinstance(one.mask_error, masks.UnknownValuesError)]
+    if not wrong:
+        return []
+    return [
+        Finding(
+            "fatal",
+            f"{_counted(len(wrong), 'mask')} with values that no class claims. The first: {wrong[0][1].what}",
+            _distinct(one.case.masks[0] for one, _ in wrong),
+            "Masks that were resized or edited with smoothing have such values, and so do forgotten classes.",
+            wrong[0][1].remedy,
+        )
+    ]
+
+
+def _sizes(_: Dataset, cases: Sequence[Measurement]) -> list[Finding]:
+    """Masks that are not as large as their image, grouped by how they differ."""
+    wrong: dict[str, list[Measurement]] = {}
+    for one in cases:
+        if isinstance(one.mask_error, masks.WrongSizeError):
+            wrong.setdefault("parts", []).append(one)
+        elif one.shape is not None and one.mask_size is not None and one.mask_size != one.shape[:2]:
+            wrong.setdefault(_difference(one.shape[:2], one.mask_size), []).append(one)
+    return [_size_finding(kind, members) for kind, members in wrong.items()]
+
+
+def _difference(image: tuple[int, int], mask: tuple[int, int]) -> str:
+    if mask == image[::-1]:
+        return "turned"
+    if max(abs(image[0] - mask[0]), abs(image[1] - mask[1])) <= 1:
+        return "off by one"
+    if abs(mask[0] / image[0] - mask[1] / image[1]) < 0.01:
+        return "scaled"
+    return "different"
+
+
+def _size_finding(kind: str, members: Sequence[Measurement]) -> Finding:
+    causes = {
+        "parts": "The mask files of one image have different sizes.",
+        "turned": "Height and width are exchanged: one of them was rotated, or the camera's orientation was ignored.",
+        "off by one": "They differ by a single pixel: a program rounded differently when it cropped or scaled.",
+        "scaled": "They have the same proportions: one of them was scaled.",
+        "different": "One of them was cropped, or they are not a pair.",
+    }
+    first = members[0]
+    said = f" The first: {first.mask_error.what}" if first.mask_error is not None else ""
+    if first.shape is not None and first.mask_size is not None:
+        said = (
+            f" In {first.case.name} the image has {first.shape[1]} x {first.shape[0]} pixels (width x height), "
+            f"the mask {first.mask_size[1]} x {first.mask_size[0]}."
+        )
+    return Finding(
+        "fatal",
+        f"{_counted(len(members), 'mask')} not of the size of the image.{said}",
+        _distinct(one.case.masks[0] for one in members),
+        causes[kind],
+        "Export the masks again at the size of their image; masks must be scaled without smoothing (nearest).",
+    )
+
+
+def _unpaired(dataset: Dataset, _: Sequence[Measurement]) -> list[Finding]:
+    if not dataset.unpaired:
+        return []
+    return [
+        Finding(
+            "warning",
+            f"{_counted(len(dataset.unpaired), 'file')} without partner, left out: an image without mask or a "
+            "mask without image.",
+            dataset.unpaired,
+            "A file was renamed, forgotten or not labelled.",
+            "Give the image and its mask the same name, or remove the file.",
+        )
+    ]
+
+
+def _channels(_: Dataset, cases: Sequence[Measurement]) -> list[Finding]:
+    """Images with different numbers of channels: grey can be made any colour, others cannot be reconciled."""
+    counts = Counter(one.shape[2] for one in cases if one.shape is not None)
+    if len(counts) < 2:
+        return []
+    usual = counts.most_common(1)[0][0]
+    odd = _distinct(one.case.image for one in cases if one.shape is not None and one.shape[2] != usual)
+    listed = ", ".join(f"{number} images with {channels}" for channels, number in counts.most_common())
+    if len(set(counts) - {1}) < 2:
+        return [
+            Finding(
+                "warning",
+                f"Images have different numbers of channels: {listed}. Grey ones are repeated in each channel.",
+                odd,
+                "If these are two kinds of imaging, the network has to learn both.",
+                "Convert all images to one kind, or check that each kind is frequent enough.",
+            )
+        ]
+    return [
+        Finding(
+            "fatal",
+            f"Images have different numbers of channels: {listed}.",
+            odd,
+            "A transparency channel was stored, or images of different instruments are mixed.",
+            "Convert all images to the same channels.",
+        )
+    ]
+
+
+def _depths(_: Dataset, cases: Sequence[Measurement]) -> list[Finding]:
+    counts = Counter(one.dtype for one in cases if one.dtype is not None)
+    if len(counts) < 2:
+        return []
+    usual = counts.most_common(1)[0][0]
+    return [
+        Finding(
+            "warning",
+            f"Images have different bit depths: {', '.join(f'{n} of {kind}' for kind, n in counts.most_common())}.",
+            _distinct(one.case.image for one in cases if one.dtype not in (None, usual)),
+            "A 16-bit image is up to 257 times brighter than an 8-bit one of the same scene.",
+            "Convert all images to one depth, or set data.normalisation to 'image'.",
+        )
+    ]
+
+
+def _constant(_: Dataset, cases: Sequence[Measurement]) -> list[Finding]:
+    files = _distinct(one.case.image for one in cases if one.constant)
+    return _if_any(
+        files,
+        "image",
+        Finding(
+            "warning",
+            "{n} with the same value in every pixel.",
+            (),
+            "The export failed, the shutter was closed, or the page is empty.",
+            "Remove them: there is nothing to learn from them.",
+        ),
+    )
+
+
+def _not_finite(_: Dataset, cases: Sequence[Measurement]) -> list[Finding]:
+    files = _distinct(one.case.image for one in cases if one.not_finite)
+    total = sum(one.not_finite for one in cases)
+    return _if_any(
+        files,
+        "image",
+        Finding(
+            "fatal",
+            f"{{n}} with NaN or infinite values ({total} in all).",
+            (),
+            "Missing pixels and divisions by zero are stored like this; one of them makes the loss NaN.",
+            "Replace them by a number, such as the median, and give these pixels the ignore value in the mask.",
+        ),
+    )
+
+
+def _all_ignored(_: Dataset, cases: Sequence[Measurement]) -> list[Finding]:
+    files = _distinct(one.case.masks[0] for one in cases if one.class_pixels is not None and not any(one.class_pixels))
+    return _if_any(
+        files,
+        "mask",
+        Finding(
+            "warning",
+            "{n} with every pixel ignored.",
+            (),
+            "Such a mask neither trains nor scores anything.",
+            "Label them or remove them.",
+        ),
+    )
+
+
+def _empty(_: Dataset, cases: Sequence[Measurement]) -> list[Finding]:
+    """Masks with background only: some are normal, many are suspicious."""
+    known = [one for one in cases if one.class_pixels is not None and any(one.class_pixels)]
+    empty = [one for one in known if one.class_pixels is not None and not any(one.class_pixels[1:])]
+    if not empty or not any(one.class_pixels[0] for one in known if one.class_pixels):
+        return []
+    most = 2 * len(empty) > len(known)
+    return [
+        Finding(
+            "warning" if most else "notice",
+            f"{len(empty)} of {len(known)} masks hold background only.",
+            _distinct(one.case.masks[0] for one in empty),
+            "This is right if there is nothing to see in the image; a forgotten annotation looks the same, and teaches "
+            "the network to overlook objects.",
+            "Look at these images; remove those that were never labelled.",
+        )
+    ]
+
+
+def _absent_classes(dataset: Dataset, cases: Sequence[Measurement]) -> list[Finding]:
+    counts = _images_per_class(dataset, cases)
+    absent = [name for name, count in zip(dataset.classes.names, counts, strict=True) if count == 0]
+    if not absent:
+        return []
+    return [
+        Finding(
+            "warning",
+            f"{len(absent)} of {len(counts)} classes never occur in a mask: {', '.join(absent[:20])}"
+            f"{' ...' if len(absent) > 20 else ''}.",
+            (),
+            "The network cannot learn them and scores leave them out.",
+            "Remove them from the class names, or check that the mask values are right.",
+        )
+    ]
+
+
+def _single_image_classes(dataset: Dataset, cases: Sequence[Measurement]) -> list[Finding]:
+    known = [(one.case, one.class_pixels) for one in cases if one.class_pixels is not None]
+    counts = _images_per_class(dataset, cases)
+    single = [index for index, count in enumerate(counts) if count == 1]
+    if len(known) < 2 or not single:
+        return []
+    homes = [next(case for case, pixels in known if pixels[index]) for index in single]
+    pairs = zip(single, homes, strict=True)
+    listed = ", ".join(f"'{dataset.classes.names[index]}' in {case.name}" for index, case in pairs)
+    return [
+        Finding(
+            "warning",
+            f"{_counted(len(single), 'class')} can be seen in one image only: {listed}.",
+            _distinct(case.image for case in homes),
+            "Such a class can be trained on or tested, but not both.",
+            "Label more images with this class, or merge it with another one.",
+        )
+    ]
+
+
+def _duplicates(_: Dataset, cases: Sequence[Measurement]) -> list[Finding]:
+    """Pixel-identical images, by what their copies mean: other masks, another split, or nothing but repetition."""
+    groups = [group for group in _alike(cases, lambda one: one.image_hash) if not group[0].constant]
+    contradicting = [group for group in groups if len({one.mask_hash for one in group}) > 1]
+    leaking = [group for group in groups if len({one.case.split for one in group} - {None}) > 1]
+    plain = [group for group in groups if group not in contradicting and group not in leaking]
+    return [
+        *_group_findings(
+            contradicting,
+            "have the same pixels but different masks",
+            "They contradict each other: no network can satisfy both.",
+            "Keep the better mask of each.",
+        ),
+        *_group_findings(
+            leaking,
+            "have the same pixels and stand in different splits: a leak",
+            "Scores on images that were trained on are too good.",
+            "Remove the copies from all but one split.",
+        ),
+        *_group_findings(
+            plain,
+            "have the same pixels",
+            "They count double; the split keeps them on one side.",
+            "Remove the copies.",
+        ),
+    ]
+
+
+def _group_findings(groups: Sequence[Sequence[Measurement]], what: str, cause: str, remedy: str) -> list[Finding]:
+    if not groups:
+        return []
+    named = "; ".join(" = ".join(one.case.name for one in group[:4]) for group in groups[:4])
+    count = sum(map(len, groups))
+    return [
+        Finding(
+            "warning",
+            f"{count} images in {_counted(len(groups), 'group')} {what} ({named}{'; ...' if len(groups) > 4 else ''}).",
+            _distinct(one.case.image for group in groups for one in group),
+            cause,
+            remedy,
+        )
+    ]
+
+
+def _lossy_masks(_: Dataset, cases: Sequence[Measurement]) -> list[Finding]:
+    files = _distinct(path for one in cases for path in one.case.masks if path.suffix.lower() in masks.LOSSY_SUFFIXES)
+    return _if_any(
+        files,
+        "mask",
+        Finding(
+            "warning",
+            "{n} stored as JPEG.",
+            (),
+            "JPEG changes values, mostly at the borders of objects, where it matters.",
+            "Export the masks as PNG from the program they were drawn with; converting the JPEG files does not help.",
+        ),
+    )
+
+
+def _too_few(dataset: Dataset, cases: Sequence[Measurement]) -> list[Finding]:
+    labelled = [one for one in cases if one.case.masks]
+    if any(one.case.split for one in labelled) or len(labelled) >= _FEWEST_LABELLED:
+        return []
+    return [
+        Finding(
+            "fatal",
+            f"{_counted(len(labelled), 'labelled image')} only; training, validation and test need one each.",
+            (dataset.root,),
+            "",
+            "Label more images; from about twenty on, scores begin to mean something.",
+        )
+    ]
+
+
+def _imbalance(dataset: Dataset, cases: Sequence[Measurement]) -> list[Finding]:
+    known = [one.class_pixels for one in cases if one.class_pixels is not None]
+    if not known:
+        return []
+    totals = np.sum(known, axis=0)
+    shares = totals / max(1, totals.sum())
+    pairs = zip(dataset.classes.names, shares, strict=True)
+    rare = [f"{name} {share:.2%}" for name, share in pairs if 0 < share < _RARE_SHARE]
+    if not rare:
+        return []
+    return [
+        Finding(
+            "notice",
+            f"{_counted(len(rare), 'class')} with less than 1 % of the pixels: {', '.join(rare)}.",
+            (),
+            "A network that never predicts such a class is right almost everywhere; pixel accuracy does not show it.",
+            "Judge it by its own IoU; the dice_cross_entropy loss and patches centred on rare classes help.",
+        )
+    ]
+
+
+CHECKS: dict[str, Check] = {
+    "unreadable files": _unreadable,
+    "unknown mask values": _unknown_values,
+    "sizes of image and mask": _sizes,
+    "not finite": _not_finite,
+    "too few images": _too_few,
+    "channels": _channels,
+    "bit depths": _depths,
+    "unpaired files": _unpaired,
+    "duplicates": _duplicates,
+    "constant images": _constant,
+    "ignored masks": _all_ignored,
+    "empty masks": _empty,
+    "absent classes": _absent_classes,
+    "classes in one image": _single_image_classes,
+    "JPEG masks": _lossy_masks,
+    "class imbalance": _imbalance,
+}
+"""Every check by name, in the order in which findings of the same severity are told."""
+
+
+# -------------------------------------------------------------------------------------------------------------------
+
+
+def _if_any(files: tuple[Path, ...], kind: str, finding: Finding) -> list[Finding]:
+    """The finding with its files, and their number in the place of {n}, if there are any."""
+    return [replace(finding, what=finding.what.format(n=_counted(len(files), kind)), files=files)] if files else []
+
+
+def _counted(number: int, noun: str) -> str:
+    """'1 mask', '2 masks', '3 classes'."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}{'es' if noun.endswith('s') else 's'}"
+
+
+def _distinct(paths: Iterable[Path]) -> tuple[Path, ...]:
+    return tuple(dict.fromkeys(paths))
+
+
+def _images_per_class(dataset: Dataset, cases: Sequence[Measurement]) -> list[int]:
+    known = [one.class_pixels for one in cases if one.class_pixels is not None]
+    return [sum(pixels[index] > 0 for pixels in known) for index in range(len(dataset.classes))]
+
+
+def _alike(cases: Sequence[Measurement], key: Callable[[Measurement], Hashable]) -> list[list[Measurement]]:
+    """Groups of at least two cases with the same key that is not none."""
+    groups: dict[Hashable, list[Measurement]] = {}
+    for one in cases:
+        groups.setdefault(key(one), []).append(one)
+    return [group for value, group in groups.items() if value is not None and len(group) > 1]

@@ -1,0 +1,69 @@
+"""The nouns of this room: a case, how its mask is encoded, and the data set they make."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from pixelwise.classes import ClassTable, Color
+
+SplitName = Literal["train", "validation", "test"]
+SPLIT_NAMES: tuple[SplitName, ...] = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One image and where its mask comes from."""
+
+    name: str
+    """Unique in the data set: path below the root without suffix, '/' between folders."""
+    image: Path
+    masks: tuple[Path, ...] = ()
+    """Files that hold the mask; several are united, none means unlabelled."""
+    page: int | None = None
+    """Page of a multi-page file that holds a stack of images; none for the only one."""
+    split: SplitName | None = None
+    """Given by the folder; none leaves it to `data.split`."""
+    group: str = ""
+    """Cases of one group never stand on two sides of a split; empty means a group of its own."""
+
+
+class MaskEncoding(BaseModel):
+    """How the values of mask files become class indices."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["values", "colors", "instances", "union", "layers", "labelme", "coco", "yolo"]
+    """`values`: a table from raw value to class; `colors`: from colour to class; `instances`: every value above 0
+    is class 1; `union`: several files, every value above 0 is class 1; `layers`: one channel per class, in order,
+    from class 1; the others are polygons, a table from label to class."""
+    values: Mapping[int, int] = {}
+    """Raw value to class index or IGNORE (`values`); category id to class (`coco`, `yolo`)."""
+    colors: Mapping[Color, int] = {}
+    """Colour to class index or IGNORE (`colors`)."""
+    labels: Mapping[str, int] = {}
+    """Label to class index or IGNORE (`labelme`)."""
+    nearest: bool = False
+    """Values or colours that are not in the table count as the nearest one (masks stored as JPEG)."""
+    other: int | None = None
+    """Class index or IGNORE of values that are not in the table; none makes them an error."""
+    description: str = ""
+    """One line that says what was detected, for the user."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """All cases of a folder, their classes, and what was detected."""
+
+    root: Path
+    cases: tuple[Case, ...]
+    classes: ClassTable
+    encoding: MaskEncoding
+    layout: str
+    """One line that says which folder layout was found."""
+    notices: tuple[str, ...] = ()
+    """What the user should know of what was detected: one sentence each."""
+    unpaired: tuple[Path, ...] = field(default=())
+    """Image files without mask and mask files without image."""

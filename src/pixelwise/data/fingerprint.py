@@ -1,0 +1,116 @@
+"""What the training images are like, measured: the ground that the plan stands on."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float, Int64
+from pydantic import Field
+
+from pixelwise.classes import IGNORE
+from pixelwise.config import Section, SizePx
+from pixelwise.data.cache import Decoded, hash_of
+from pixelwise.data.preprocess import statistics
+
+UPRIGHT_DIFFERENCE = 0.15
+"""Images count as upright if the upper and lower halves differ by so much of some class, consistently."""
+
+UPRIGHT_DEVIATIONS = 6.0
+"""What consistently means: the mean difference over the images is so many standard errors from zero."""
+
+UPRIGHT_IMAGES = 8
+"""Fewer images say nothing of their orientation."""
+
+
+class Fingerprint(Section):
+    """Measurements of the training split."""
+
+    images: int
+    """How many."""
+    median_size_px: SizePx
+    """Median height and median width."""
+    smallest_size_px: SizePx
+    """Smallest height and smallest width."""
+    largest_size_px: SizePx
+    """Largest height and largest width."""
+    megapixels: float
+    """Of all images together."""
+    channels: int
+    """C."""
+    mean: tuple[float, ...]
+    """Per channel, raw pixel values, over all training pixels."""
+    deviation: tuple[float, ...]
+    """Per channel, raw pixel values, over all training pixels."""
+    class_fractions: tuple[float, ...]
+    """Share of each class among the pixels that count."""
+    class_images: tuple[int, ...]
+    """In how many images each class occurs."""
+    ignored_fraction: float
+    """Share of pixels that do not count."""
+    upright: bool
+    """Up and down are different in these images (road scenes are, cells are not)."""
+    data_hash: str = Field(description="Hash of all training images and masks.")
+    """Hash of all training images and masks, as decoded."""
+
+
+def measure(decoded: Sequence[Decoded]) -> Fingerprint:
+    """Measure the training split; images are read once, one at a time."""
+    heights, widths = zip(*(case.mask.shape for case in decoded), strict=True)
+    mean, deviation = _pooled_statistics(decoded)
+    pixels = np.sum([case.class_pixels for case in decoded], axis=0)
+    total = sum(case.mask.size for case in decoded)
+    counted = int(pixels.sum())
+    return Fingerprint(
+        images=len(decoded),
+        median_size_px=(int(np.median(heights)), int(np.median(widths))),
+        smallest_size_px=(min(heights), min(widths)),
+        largest_size_px=(max(heights), max(widths)),
+        megapixels=total / 1e6,
+        channels=decoded[0].image.shape[-1],
+        mean=tuple(mean.tolist()),
+        deviation=tuple(deviation.tolist()),
+        class_fractions=tuple((pixels / max(counted, 1)).tolist()),
+        class_images=tuple(int(n) for n in np.sum([case.class_pixels > 0 for case in decoded], axis=0)),
+        ignored_fraction=1.0 - counted / total,
+        upright=_is_upright([_half_difference(case.mask, len(pixels)) for case in decoded]),
+        data_hash=hash_of(case.key.encode() for case in decoded),
+    )
+
+
+def _pooled_statistics(decoded: Sequence[Decoded]) -> tuple[Float[np.ndarray, " C"], Float[np.ndarray, " C"]]:
+    """Mean and deviation over the pixels of all images, from those of each image."""
+    parts = [statistics(case.image) for case in decoded]
+    weights = np.array([case.mask.size for case in decoded], dtype=np.float64)
+    weights /= weights.sum()
+    means = np.stack([mean for mean, _ in parts])
+    # a constant image has deviation 1 by convention; its true variance is zero
+    variances = np.stack([_true_variance(case, deviation) for case, (_, deviation) in zip(decoded, parts, strict=True)])
+    mean = weights @ means
+    variance = weights @ (variances + (means - mean) ** 2)
+    return mean, np.where(variance > 0, np.sqrt(variance), 1.0)
+
+
+def _true_variance(case: Decoded, deviation: Float[np.ndarray, " C"]) -> Float[np.ndarray, " C"]:
+    constant = (case.image[:1, :1] == case.image).all(axis=(0, 1)) if (deviation == 1.0).any() else False
+    return np.where(constant, 0.0, deviation**2)
+
+
+def _half_difference(mask: np.ndarray, classes: int) -> Float[np.ndarray, " K"]:
+    """Share of each class in the upper half minus that in the lower half."""
+    middle = mask.shape[0] // 2
+    upper, lower = (_shares(half, classes) for half in (mask[:middle], mask[middle:]))
+    difference: np.ndarray = upper - lower
+    return difference
+
+
+def _shares(mask: np.ndarray, classes: int) -> Float[np.ndarray, " K"]:
+    counts: Int64[np.ndarray, " K"] = np.bincount(mask.reshape(-1), minlength=IGNORE + 1)[:classes]
+    return counts / max(int(counts.sum()), 1)
+
+
+def _is_upright(differences: Sequence[Float[np.ndarray, " K"]]) -> bool:
+    if len(differences) < UPRIGHT_IMAGES:
+        return False
+    table = np.stack(differences)
+    error = table.std(axis=0, ddof=1) / len(table) ** 0.5
+    mean = np.abs(table.mean(axis=0))
+    return bool(((mean > UPRIGHT_DIFFERENCE) & (mean > UPRIGHT_DEVIATIONS * error)).any())

@@ -1,0 +1,164 @@
+"""From decoded cases to batches of training windows.
+
+Training sees an endless stream of samples. Sample n is a function of the seed and of n alone, so that
+the order does not depend on how many processes read, and a resumed run goes on where it stopped.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float32, Int64, UInt8
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from pixelwise.config import Preprocessing
+from pixelwise.data.cache import Decoded
+from pixelwise.data.preprocess import mirrored_window, moments, normalise
+
+POSITION_JITTER = 0.5
+"""A patch drawn for a class has that pixel within this share of its edge around its centre."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Windows to draw training patches from."""
+
+    image: Float32[Tensor, "B C h w"]
+    """Normalised."""
+    mask: UInt8[Tensor, "B h w"]
+    """Class index or IGNORE."""
+    seeds: Int64[Tensor, " B"]
+    """One seed per sample, for its augmentation."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How windows are drawn."""
+
+    patch_size: tuple[int, int]
+    """Height and width of the patch inside the window, in pixels."""
+    window_size: tuple[int, int]
+    """Height and width of the window, in pixels; at least the patch."""
+    foreground_fraction: float
+    """Share of patches around a pixel of a class drawn at random."""
+    seed: int
+
+
+class Windows(Dataset[tuple[np.ndarray, np.ndarray, int]]):
+    """The endless stream, by sample number."""
+
+    def __init__(self, cases: Sequence[Decoded], preprocessing: Preprocessing, sampling: Sampling) -> None:
+        self._cases = cases
+        self._moments = [moments(case.image, preprocessing) for case in cases]
+        self._sampling = sampling
+        area = sampling.patch_size[0] * sampling.patch_size[1]
+        # an image is drawn in proportion to its size: once per patch that it could be cut into
+        shares = [max(1, round(case.mask.size / area)) for case in cases]
+        self._order = np.repeat(np.arange(len(cases)), shares)
+        self._pass: tuple[int, np.ndarray] = (-1, self._order)
+
+    def __len__(self) -> int:
+        """Samples after which every pixel was drawn once on average."""
+        return len(self._order)
+
+    def __getitem__(self, number: int) -> tuple[np.ndarray, np.ndarray, int]:
+        """Image C h w, mask h w and augmentation seed of sample `number`, which may be any number from 0."""
+        rng = np.random.default_rng([self._sampling.seed, 1, number])
+        index = self._case_of(number)
+        case = self._cases[index]
+        top, left = self._corner(case, rng)
+        image = mirrored_window(case.image, top, left, self._sampling.window_size)
+        mask = mirrored_window(case.mask, top, left, self._sampling.window_size)
+        seed = int(rng.integers(2**62))
+        return normalise(image, *self._moments[index]), np.array(mask), seed
+
+    def _case_of(self, number: int) -> int:
+        """Every pass over the images has an order of its own."""
+        which_pass, place = divmod(number, len(self._order))
+        if which_pass != self._pass[0]:
+            rng = np.random.default_rng([self._sampling.seed, 0, which_pass])
+            self._pass = (which_pass, rng.permutation(self._order))
+        return int(self._pass[1][place])
+
+    def _corner(self, case: Decoded, rng: np.random.Generator) -> tuple[int, int]:
+        """Top and left of the window whose middle is a patch drawn at random."""
+        corner = self._random_patch(case, rng)
+        if len(case.positions) and rng.random() < self._sampling.foreground_fraction:
+            corner = self._patch_around_a_class(case, rng)
+        margins = zip(self._sampling.window_size, self._sampling.patch_size, strict=True)
+        top, left = (place - (window - patch) // 2 for place, (window, patch) in zip(corner, margins, strict=True))
+        return top, left
+
+    def _random_patch(self, case: Decoded, rng: np.random.Generator) -> tuple[int, int]:
+        gaps = [size - patch for size, patch in zip(case.mask.shape, self._sampling.patch_size, strict=True)]
+        # of an image smaller than the patch, the patch shows the whole and some of its mirror image
+        top, left = (int(rng.integers(min(gap, 0), max(gap, 0) + 1)) for gap in gaps)
+        return top, left
+
+    def _patch_around_a_class(self, case: Decoded, rng: np.random.Generator) -> tuple[int, int]:
+        wanted = rng.choice(np.unique(case.positions[:, 0]))
+        candidates = case.positions[case.positions[:, 0] == wanted, 1:]
+        pixel = candidates[rng.integers(len(candidates))]
+        corner = []
+        for place, patch, size in zip(pixel, self._sampling.patch_size, case.mask.shape, strict=True):
+            jitter = (rng.random() - 0.5) * POSITION_JITTER * patch
+            start = round(float(place) - patch / 2 + jitter)
+            corner.append(min(max(start, min(size - patch, 0)), max(size - patch, 0)))
+        return corner[0], corner[1]
+
+
+@dataclass(frozen=True)
+class Share:
+    """The part of every batch that this process computes."""
+
+    rank: int = 0
+    processes: int = 1
+
+    def of(self, step: int, batch_size: int) -> range:
+        """Numbers of the samples of a step that belong to this process; together they are the batch."""
+        first, last = (step * batch_size + batch_size * part // self.processes for part in (self.rank, self.rank + 1))
+        return range(first, last)
+
+
+class _Steps:
+    """Batch sampler: the sample numbers of one step after the other, without end."""
+
+    def __init__(self, first_step: int, batch_size: int, share: Share) -> None:
+        self._first_step, self._batch_size, self._share = first_step, batch_size, share
+
+    def __iter__(self) -> Iterator[list[int]]:
+        step = self._first_step
+        while True:
+            yield list(self._share.of(step, self._batch_size))
+            step += 1
+
+
+def stream(windows: Windows, first_step: int, batch_size: int, share: Share, workers: int = 0) -> Iterator[Batch]:
+    """Batches of this process from `first_step` on, without end.
+
+    Args:
+        windows: the samples.
+        first_step: where to begin; a resumed run names the step it stopped at.
+        batch_size: samples per step over all processes.
+        share: which part of each batch is ours.
+        workers: processes that read ahead.
+    """
+    loader = DataLoader(
+        windows,
+        batch_sampler=_Steps(first_step, batch_size, share),
+        num_workers=workers,
+        collate_fn=_collate,
+        pin_memory=torch.cuda.is_available(),
+    )
+    return iter(loader)
+
+
+def _collate(samples: list[tuple[np.ndarray, np.ndarray, int]]) -> Batch:
+    images, masks, seeds = zip(*samples, strict=True)
+    return Batch(
+        image=torch.from_numpy(np.stack(images)),
+        mask=torch.from_numpy(np.stack(masks)),
+        seeds=torch.tensor(seeds, dtype=torch.int64),
+    )

@@ -1,0 +1,327 @@
+"""Which cases train the network, which choose the best state of it, and which are kept for the final scores.
+
+**A split that the folder gives is kept.** If it gives test but no validation, or only train, what is missing is cut
+from the training cases; cases that stand in no folder of a split count as training cases. If it gives validation but
+no test, the given validation cases choose the model and test is cut from train, unless train would become too small
+for that: then there is no test set and the reasons say so. Given sides are never mixed, even if they share a group.
+
+**Else the split is drawn**, by seed: groups stay together (cases of one group, and identical images), and the classes
+are spread by iterative stratification over groups (Sechidis, Tsoumakas & Vlahavas, *On the stratification of
+multi-label data*, ECML PKDD 2011), so that rare classes reach every side if there are enough groups, and train first.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from pixelwise.config import DataConfig
+from pixelwise.data.dataset import SPLIT_NAMES, Case, Dataset, SplitName
+from pixelwise.errors import DataError
+
+_FEWEST_TO_CUT_TEST = 5
+"""Training cases below which no test set is cut beside a given validation set."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """The labelled cases of a data set on three sides, each in the order of their names."""
+
+    train: tuple[Case, ...]
+    validation: tuple[Case, ...]
+    test: tuple[Case, ...]
+    """Empty if `data.test_fraction` is 0, or beside a given validation set with too few training cases."""
+    reasons: tuple[str, ...] = ()
+    """How the split came about, one sentence each."""
+
+    def side(self, name: SplitName) -> tuple[Case, ...]:
+        """The cases of one side."""
+        return {"train": self.train, "validation": self.validation, "test": self.test}[name]
+
+    def to_json(self) -> dict[str, list[str]]:
+        """Case names per side, and the reasons."""
+        tree: dict[str, list[str]] = {name: [case.name for case in self.side(name)] for name in SPLIT_NAMES}
+        tree["reasons"] = list(self.reasons)
+        return tree
+
+    @classmethod
+    def from_json(cls, tree: object, dataset: Dataset) -> "Split":
+        """The split that `to_json` has described, for the same data set.
+
+        Raises:
+            DataError: the description is damaged, or names cases that are missing or stand on two sides.
+        """
+        names = _names_in(tree)
+        known = {case.name: case for case in dataset.cases}
+        listed = [name for side in SPLIT_NAMES for name in names[side]]
+        missing = [name for name in listed if name not in known]
+        if missing:
+            raise DataError(
+                f"{len(missing)} cases of the split are not in the data set, such as '{missing[0]}'.",
+                where=dataset.root,
+                remedy="Use the folder the split was made for, or make a new split.",
+            )
+        if len(set(listed)) < len(listed):
+            twice = next(name for name in listed if listed.count(name) > 1)
+            raise DataError(f"'{twice}' stands in the split twice.", remedy="Remove it from one side.")
+        train, validation, test = (tuple(known[name] for name in names[side]) for side in SPLIT_NAMES)
+        return cls(train, validation, test, tuple(names["reasons"]))
+
+
+def restore(dataset: Dataset, path: Path) -> Split:
+    """The split that an earlier run wrote to `split.json`.
+
+    Raises:
+        DataError: the file cannot be read or does not fit the data set.
+    """
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise DataError(f"The split cannot be read ({error}).", where=path, remedy="Make a new split.") from None
+    return Split.from_json(tree, dataset)
+
+
+def assign(
+    dataset: Dataset,
+    presence: Bool[np.ndarray, "N K"],
+    duplicates: Sequence[Sequence[int]],
+    config: DataConfig,
+    seed: int,
+) -> Split:
+    """Puts each labelled case on one side, as the top of this module says.
+
+    Args:
+        dataset: its N cases; those without mask are left out.
+        presence: which of the K classes occur in which case, in the order of `dataset.cases`.
+        duplicates: indices of cases with identical content, which are tied together.
+        config: the fractions of validation and test; 0 for test leaves it empty.
+        seed: the same seed gives the same split, whatever the order of the cases.
+
+    Raises:
+        DataError: a side would be empty.
+    """
+    cases = dataset.cases
+    labelled = [index for index, case in enumerate(cases) if case.masks]
+    order = sorted(labelled, key=lambda index: cases[index].name)
+    given: dict[SplitName, list[int]] = {name: [i for i in order if cases[i].split == name] for name in SPLIT_NAMES}
+    if any(given.values()):
+        given["train"] = [i for i in order if cases[i].split in ("train", None)]
+        shares, reasons = _missing_sides(given, config)
+    else:
+        given["train"] = order
+        shares = {"validation": config.validation_fraction, "test": config.test_fraction}
+        reasons = ["The folder gives no split."]
+    _refuse_too_few(given, shares, dataset.root)
+    groups = _tie(cases, given["train"], duplicates)
+    sides = _draw(groups, presence, [shares["validation"], shares["test"]], seed)
+    reasons += _tell(cases, groups, given, shares, seed)
+    kept = {index: name for name in ("validation", "test") for index in given[name]}
+    home = {index: kept.get(index) or SPLIT_NAMES[sides[index]] for index in order}
+    parts = {name: tuple(cases[index] for index in order if home[index] == name) for name in SPLIT_NAMES}
+    split = Split(parts["train"], parts["validation"], parts["test"], tuple(reasons))
+    _refuse_empty(split, shares, len(groups), dataset.root)
+    return split
+
+
+def _names_in(tree: object) -> dict[str, list[str]]:
+    keys = (*SPLIT_NAMES, "reasons")
+    if not isinstance(tree, dict) or not all(_is_list_of_text(tree.get(key)) for key in keys):
+        raise DataError(f"A split holds lists of names under {', '.join(keys)}.", remedy="Make a new split.")
+    return {key: tree[key] for key in keys}
+
+
+def _is_list_of_text(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+def _missing_sides(given: dict[SplitName, list[int]], config: DataConfig) -> tuple[dict[str, float], list[str]]:
+    """Shares of the training cases to cut for the sides that the folder does not give."""
+    sizes = ", ".join(f"{name} {len(given[name])}" for name in SPLIT_NAMES if given[name])
+    reasons = [f"The folder gives a split, which is kept ({sizes} cases)."]
+    shares = {"validation": 0.0, "test": 0.0}
+    if not given["validation"]:
+        shares["validation"] = config.validation_fraction
+    if not given["test"] and config.test_fraction > 0:
+        if given["validation"] and len(given["train"]) < _FEWEST_TO_CUT_TEST:
+            reasons.append(
+                f"There is no test set: {len(given['train'])} training cases are too few to cut one from. "
+                "Scores on the validation set are too good, because it chooses the model."
+            )
+        else:
+            shares["test"] = config.test_fraction
+    return shares, reasons
+
+
+def _refuse_too_few(given: dict[SplitName, list[int]], shares: dict[str, float], root: Path) -> None:
+    needed = 1 + sum(share > 0 for share in shares.values())
+    if len(given["train"]) < needed:
+        raise DataError(
+            f"There are {len(given['train'])} labelled images to train on or to split; at least {needed} are needed.",
+            where=root,
+            remedy="Label more images, or set data.test_fraction to 0 to do without a test set.",
+        )
+    if not given["validation"] and shares["validation"] == 0:
+        raise DataError(
+            "There is no validation set: the folder gives none and data.validation_fraction is 0.",
+            where=root,
+            remedy="Set data.validation_fraction above 0; it chooses the best state of the network.",
+        )
+
+
+def _refuse_empty(split: Split, shares: dict[str, float], groups: int, root: Path) -> None:
+    empty = [name for name in SPLIT_NAMES if not split.side(name) and (name != "test" or shares["test"] > 0)]
+    if empty:
+        raise DataError(
+            f"No image is left for {' and '.join(empty)}: there are only {groups} groups of images that go together.",
+            where=root,
+            remedy="Add images from other sources, or set data.test_fraction to 0 to do without a test set.",
+        )
+
+
+def _tie(cases: Sequence[Case], chosen: Sequence[int], duplicates: Sequence[Sequence[int]]) -> list[list[int]]:
+    """Groups of indices that must stay together, ordered by the name of their first case."""
+    leader = {index: index for index in chosen}
+
+    def find(index: int) -> int:
+        while leader[index] != index:
+            index = leader[index]
+        return index
+
+    by_group: dict[str, list[int]] = {}
+    for index in chosen:
+        if cases[index].group:
+            by_group.setdefault(cases[index].group, []).append(index)
+    for members in [*by_group.values(), *duplicates]:
+        inside = [index for index in members if index in leader]
+        for index in inside[1:]:
+            leader[find(index)] = find(inside[0])
+    groups: dict[int, list[int]] = {}
+    for index in chosen:  # in the order of names, hence independent of the order on disk
+        groups.setdefault(find(index), []).append(index)
+    return list(groups.values())
+
+
+def _tell(
+    cases: Sequence[Case],
+    groups: Sequence[Sequence[int]],
+    given: dict[SplitName, list[int]],
+    shares: dict[str, float],
+    seed: int,
+) -> list[str]:
+    """Sentences about the part of the split that was drawn."""
+    cut = [name for name, share in shares.items() if share > 0]
+    if not cut:
+        return []
+    parts = " and ".join(f"{shares[name]:.0%} for {name}" for name in cut)
+    reasons = [f"Of {len(given['train'])} labelled cases, {parts} were drawn with seed {seed}, classes spread evenly."]
+    tied = [group for group in groups if len(group) > 1]
+    if tied:
+        named = sum(len({cases[index].group for index in group} - {""}) > 0 for group in tied)
+        reasons.append(
+            f"{sum(map(len, tied))} cases form {len(tied)} groups that stay on one side "
+            f"({named} by group, {len(tied) - named} by identical images)."
+        )
+    return reasons
+
+
+# drawing -----------------------------------------------------------------------------------------------------------
+
+
+def _draw(
+    groups: Sequence[Sequence[int]], presence: Bool[np.ndarray, "N K"], held_out: Sequence[float], seed: int
+) -> dict[int, int]:
+    """Side of each case: 0 train, 1 validation, 2 test."""
+    if not groups:
+        return {}
+    shares = np.array([1.0 - sum(held_out), *held_out])
+    sizes = np.array([len(group) for group in groups])
+    labels = np.array([presence[list(group)].sum(axis=0) for group in groups], dtype=np.int64)
+    side = stratify(sizes, labels, shares, np.random.default_rng(seed))
+    _give_train_every_class(side, sizes, labels)
+    _fill_empty(side, sizes, labels, shares)
+    return {index: int(side[i]) for i, group in enumerate(groups) for index in group}
+
+
+def stratify(
+    sizes: Int[np.ndarray, " G"],
+    labels: Int[np.ndarray, "G K"],
+    shares: Float[np.ndarray, " S"],
+    generator: np.random.Generator,
+) -> Int[np.ndarray, " G"]:
+    """Iterative stratification of groups (Sechidis et al., 2011, algorithm 1, with groups in place of examples).
+
+    The class with the fewest groups left is dealt with first. Each of its groups, the largest first, goes to the
+    side that lacks most of the class; ties go to the side that lacks most cases, then to chance.
+
+    Args:
+        sizes: cases in each of G groups.
+        labels: cases of each group in which class k of K occurs.
+        shares: share of the cases that each of S sides should get; they sum to 1.
+        generator: decides ties.
+
+    Returns:
+        The side of each group, 0 .. S-1.
+    """
+    side = np.full(sizes.size, -1, dtype=np.int64)
+    wanted = shares * sizes.sum()
+    wanted_labels = shares[:, None] * labels.sum(axis=0)  # S K
+    chance = generator.random(sizes.size)
+    open_sides = shares > 0
+    while (side < 0).any():
+        free = side < 0
+        remaining = (labels[free] > 0).sum(axis=0)
+        if remaining.any():
+            rarest = int(np.argmin(np.where(remaining > 0, remaining, np.iinfo(np.int64).max)))
+            members = np.flatnonzero(free & (labels[:, rarest] > 0))
+            lack = wanted_labels[:, rarest]
+        else:
+            members, lack = np.flatnonzero(free), wanted
+        for group in sorted(members.tolist(), key=lambda i: (-sizes[i], chance[i])):
+            rank = np.stack([np.where(open_sides, lack, -np.inf), wanted, generator.random(shares.size)])
+            chosen = int(np.lexsort(np.round(rank[::-1], 9))[-1])
+            side[group] = chosen
+            wanted[chosen] -= sizes[group]
+            wanted_labels[chosen] -= labels[group]
+    return side
+
+
+def _give_train_every_class(
+    side: Int[np.ndarray, " G"], sizes: Int[np.ndarray, " G"], labels: Int[np.ndarray, "G K"]
+) -> None:
+    """Moves a group to train for each class that train lacks although two groups have it: it could not be learned."""
+    present = labels > 0
+    for label in np.flatnonzero(present.sum(axis=0) >= 2):
+        holders = np.flatnonzero(present[:, label])
+        if not (side[holders] == 0).any():
+            # from the side that has most groups, the smallest group
+            crowd = [(side == side[group]).sum() for group in holders]
+            side[min(zip(holders, crowd, strict=True), key=lambda pair: (-pair[1], sizes[pair[0]]))[0]] = 0
+
+
+def _fill_empty(
+    side: Int[np.ndarray, " G"],
+    sizes: Int[np.ndarray, " G"],
+    labels: Int[np.ndarray, "G K"],
+    shares: Float[np.ndarray, " S"],
+) -> None:
+    """Gives each empty side one group: from train, or from the other side if that has several."""
+    for empty in range(shares.size):
+        if shares[empty] == 0 or (side == empty).any():
+            continue
+        spare = [group for group in range(side.size) if (side == side[group]).sum() > 1]
+        if not spare:
+            return
+        side[min(spare, key=lambda group: (_lost(side, labels, group), sizes[group]))] = empty
+
+
+def _lost(side: Int[np.ndarray, " G"], labels: Int[np.ndarray, "G K"], group: int) -> int:
+    """How many classes train would lose with a group."""
+    if side[group] != 0:
+        return 0
+    others = side == 0
+    others[group] = False
+    return int(((labels[group] > 0) & ~(labels[others] > 0).any(axis=0)).sum())

@@ -1,0 +1,48 @@
+"""What Pixelwise says when it cannot go on: what is wrong, where, and what to do.
+
+Every error a user can cause is one of these. The command line prints it as one paragraph and
+ends with `exit_code`; a traceback means a bug in Pixelwise.
+"""
+
+from pathlib import Path
+from typing import ClassVar
+
+
+class PixelwiseError(Exception):
+    """Base of all errors that their reader can mend.
+
+    Args:
+        what: what is wrong, one or two sentences, naming the value that was found.
+        where: the file or setting it was found in.
+        remedy: what the reader can do about it.
+    """
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, what: str, *, where: Path | str | None = None, remedy: str = "") -> None:
+        self.what = what
+        self.where = where
+        self.remedy = remedy
+        super().__init__(what, where, remedy)
+
+    def __str__(self) -> str:
+        parts = [f"{self.where}: {self.what}" if self.where is not None else self.what, self.remedy]
+        return " ".join(part for part in parts if part)
+
+
+class ConfigError(PixelwiseError):
+    """Wrong usage: an unknown setting, a value of the wrong type, an impossible combination."""
+
+    exit_code: ClassVar[int] = 2
+
+
+class DataError(PixelwiseError):
+    """Something about images, masks or folders that their owner has to change."""
+
+
+class BundleError(PixelwiseError):
+    """A model file that is missing, damaged, not a Pixelwise bundle, or does not fit the images."""
+
+
+class TrainingError(PixelwiseError):
+    """A training run that cannot go on: the loss is not finite, memory or disk is full."""

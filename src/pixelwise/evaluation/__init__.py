@@ -1,0 +1,1 @@
+"""From a bundle and a split to scores, pictures and a report."""

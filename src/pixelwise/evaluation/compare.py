@@ -1,0 +1,275 @@
+"""Runs beside each other: their scores, and the settings in which they differ."""
+
+import json
+import math
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, FiniteFloat, ValidationError
+
+from pixelwise.errors import ConfigError, DataError
+
+DASH = "-"
+
+_REMEDY = "Give the folder of a run that was trained and evaluated, or evaluate it again with `pixelwise evaluate`."
+
+
+class _ClassScore(BaseModel):
+    name: str
+    iou: FiniteFloat | None
+
+
+class _Pooled(BaseModel):
+    miou: FiniteFloat | None
+    dice: FiniteFloat | None
+    pixel_accuracy: FiniteFloat | None
+    per_class: list[_ClassScore]
+
+
+class _ImageMean(BaseModel):
+    miou: FiniteFloat | None
+    dice: FiniteFloat | None
+
+
+class _Image(BaseModel):
+    name: str
+
+
+class _Scores(BaseModel):
+    """The part of scores.json that a comparison needs; the rest is not looked at."""
+
+    pooled: _Pooled
+    image_mean: _ImageMean
+    per_image: list[_Image]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One column per run; each row holds one value per run, in the order of `runs`."""
+
+    runs: tuple[str, ...]
+    """The shortest distinct names of the folders."""
+    scores: Mapping[str, tuple[float | None, ...]]
+    """Headline scores, 0 to 1; none where a score is not defined."""
+    iou: Mapping[str, tuple[float | None, ...]]
+    """Pooled IoU by class name; none where a run does not know the class or it is absent."""
+    settings: Mapping[str, tuple[Any, ...]]
+    """Settings, by dotted name, that are not the same in all runs; none where a run does not have one."""
+    warnings: tuple[str, ...]
+    """Why these scores may not be comparable: one sentence each."""
+
+    def to_json(self) -> str:
+        """The comparison as a JSON object with the fields of this class."""
+        tree = {
+            "runs": self.runs,
+            "scores": self.scores,
+            "iou": self.iou,
+            "settings": self.settings,
+            "warnings": self.warnings,
+        }
+        return json.dumps(tree, indent=2, ensure_ascii=False, allow_nan=False, default=str)
+
+    def to_text(self, width: int = 100) -> str:
+        """Tables for a terminal: the best score of a row bears a star; runs whose names do not fit get letters.
+
+        Args:
+            width: characters per line, at least 40; what does not fit is put into a further table below.
+        """
+        width = max(width, 40)
+        score_rows = [(name, _score_cells(values)) for name, values in self.scores.items()]
+        score_rows += [(f"IoU {name}", _score_cells(values)) for name, values in self.iou.items()]
+        setting_rows = [(name, [_setting_cell(value) for value in values]) for name, values in self.settings.items()]
+        heads, legend = _heads(self.runs, width)
+        parts = [legend, *_tables("score", heads, score_rows, width)]
+        if setting_rows:
+            parts += _tables("setting", heads, setting_rows, width)
+        elif len(self.runs) > 1:
+            parts.append("All settings are equal.")
+        parts += [textwrap.fill(f"Warning: {warning}", width) for warning in self.warnings]
+        return "\n\n".join(part for part in parts if part)
+
+
+def compare(runs: Sequence[Path]) -> Comparison:
+    """Put the scores.json and config.yaml of runs beside each other.
+
+    Args:
+        runs: folders, at least two.
+
+    Raises:
+        ConfigError: there are fewer than two.
+        DataError: a folder or one of its two files is missing or damaged.
+    """
+    if len(runs) < 2:
+        raise ConfigError(
+            f"A comparison needs two runs or more; {len(runs)} given.", remedy="Write: compare runs/A runs/B"
+        )
+    scores = [_read_scores(run) for run in runs]
+    settings = [dict(_flat(_read_settings(run))) for run in runs]
+    names = _short_names(runs)
+    by_class = [{row.name: row.iou for row in each.pooled.per_class} for each in scores]
+    return Comparison(
+        runs=names,
+        scores={
+            "mIoU, pooled": tuple(each.pooled.miou for each in scores),
+            "mean Dice, pooled": tuple(each.pooled.dice for each in scores),
+            "pixel accuracy": tuple(each.pooled.pixel_accuracy for each in scores),
+            "mIoU, mean of images": tuple(each.image_mean.miou for each in scores),
+            "Dice, mean of images": tuple(each.image_mean.dice for each in scores),
+        },
+        iou={name: tuple(table.get(name) for table in by_class) for name in _union(by_class)},
+        settings=_differences(settings),
+        warnings=(*_image_warnings(names, scores), *_class_warnings(names, by_class)),
+    )
+
+
+# --- reading ---------------------------------------------------------------------------------------------------------
+
+
+def _read_scores(run: Path) -> _Scores:
+    file = run / "scores.json"
+    try:
+        return _Scores.model_validate_json(_read(run, file))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        what = f"These are not the scores of a run ({place + ': ' if place else ''}{first['msg']})."
+        raise DataError(what, where=file, remedy=_REMEDY) from None
+
+
+def _read_settings(run: Path) -> dict[str, Any]:
+    # read as plain YAML: runs of an older version may have settings that no longer exist
+    file = run / "config.yaml"
+    try:
+        tree = yaml.safe_load(_read(run, file))
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that does not exist
+        raise DataError(f"The settings are not valid YAML ({error}).", where=file, remedy=_REMEDY) from None
+    if not isinstance(tree, dict):
+        raise DataError("The settings must hold sections such as 'training:'.", where=file, remedy=_REMEDY)
+    return tree
+
+
+def _read(run: Path, file: Path) -> bytes:
+    if not run.is_dir():
+        raise DataError("There is no such run folder.", where=run, remedy=_REMEDY)
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        what = f"This folder is not a finished run: {file.name} cannot be read ({error.strerror})."
+        raise DataError(what, where=run, remedy=_REMEDY) from None
+
+
+def _flat(tree: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, dict) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            # JSON knows neither infinity nor nan, and nan would differ from itself
+            unusual = isinstance(value, float) and not math.isfinite(value)
+            yield f"{prefix}{key}", str(value) if unusual else value
+
+
+# --- comparing -------------------------------------------------------------------------------------------------------
+
+
+def _short_names(runs: Sequence[Path]) -> tuple[str, ...]:
+    """As many of the last parts of each path as tell all of them apart."""
+    paths = [run.resolve() for run in runs]
+    for parts in range(1, max(len(path.parts) for path in paths)):
+        names = tuple("/".join(path.parts[-parts:]) for path in paths)
+        if len(set(names)) == len(names):
+            return names
+    return tuple(str(path) for path in paths)
+
+
+def _union(tables: Iterable[Mapping[str, Any]]) -> list[str]:
+    """All keys, in the order in which they first occur."""
+    return list(dict.fromkeys(key for table in tables for key in table))
+
+
+def _differences(settings: Sequence[Mapping[str, Any]]) -> dict[str, tuple[Any, ...]]:
+    rows = {key: tuple(each.get(key) for each in settings) for key in _union(settings)}
+    return {key: values for key, values in rows.items() if any(value != values[0] for value in values)}
+
+
+def _image_warnings(names: Sequence[str], scores: Sequence[_Scores]) -> list[str]:
+    first, *others = [{image.name for image in each.per_image} for each in scores]
+    return [
+        f"{name} was scored on other images than {names[0]}: {len(other - first)} of its {len(other)} are not among "
+        f"the {len(first)} of {names[0]}, and {len(first - other)} are missing. Their scores cannot be compared; "
+        "evaluate both on the same images."
+        for name, other in zip(names[1:], others, strict=True)
+        if other != first
+    ]
+
+
+def _class_warnings(names: Sequence[str], tables: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [
+        f"{name} has other classes than {names[0]} ({', '.join(sorted(set(table) ^ set(tables[0])))}); "
+        "their means are over different classes."
+        for name, table in zip(names[1:], tables[1:], strict=True)
+        if set(table) != set(tables[0])
+    ]
+
+
+# --- text ------------------------------------------------------------------------------------------------------------
+
+
+def _score_cells(values: Sequence[float | None]) -> list[str]:
+    shown = [DASH if value is None else f"{value:.3f}" for value in values]
+    numbers = {text for text in shown if text != DASH}
+    best = max(numbers, default="")
+    # runs that are equal as shown share the star; a row of equals has none
+    return [f"{text}*" if text == best and len(numbers) > 1 else f"{text} " for text in shown]
+
+
+def _setting_cell(value: object) -> str:
+    text = DASH if value is None else value if isinstance(value, str) else json.dumps(value, default=str)
+    return f"{text} "
+
+
+def _heads(runs: Sequence[str], width: int) -> tuple[list[str], str]:
+    """Headings of the columns, and a legend where they are letters."""
+    if all(len(run) <= max(12, (width - 24) // len(runs) - 2) for run in runs):
+        return [f"{run} " for run in runs], ""
+    heads = [chr(ord("A") + i) if i < 26 else f"#{i + 1}" for i in range(len(runs))]
+    return [f"{head} " for head in heads], "\n".join(f"{head}  {run}" for head, run in zip(heads, runs, strict=True))
+
+
+def _tables(title: str, heads: Sequence[str], rows: Sequence[tuple[str, list[str]]], width: int) -> list[str]:
+    """One table, or several one below the other where the columns do not fit beside each other."""
+    longest = max(12, width // 3)
+    clipped = [(_clipped(name, longest), [_clipped(cell, longest) for cell in cells]) for name, cells in rows]
+    label = max(len(title), *(len(name) for name, _ in clipped))
+    widths = [
+        max(len(_clipped(heads[i], longest)), *(len(cells[i]) for _, cells in clipped)) for i in range(len(heads))
+    ]
+    tables = []
+    for columns in _blocks(widths, width - label):
+        lines = [title.ljust(label) + "".join("  " + _clipped(heads[i], longest).rjust(widths[i]) for i in columns)]
+        lines.append("-" * len(lines[0].rstrip()))
+        lines += [
+            name.ljust(label) + "".join("  " + cells[i].rjust(widths[i]) for i in columns) for name, cells in clipped
+        ]
+        tables.append("\n".join(line.rstrip() for line in lines))
+    return tables
+
+
+def _blocks(widths: Sequence[int], room: int) -> list[list[int]]:
+    """Column numbers, in runs that fit into the room; at least one column each."""
+    blocks: list[list[int]] = [[]]
+    used = 0
+    for column, width in enumerate(widths):
+        if blocks[-1] and used + width + 2 > room:
+            blocks.append([])
+            used = 0
+        blocks[-1].append(column)
+        used += width + 2
+    return blocks
+
+
+def _clipped(text: str, width: int) -> str:
+    return text if len(text) <= width else f"{text.rstrip()[: width - 4]}... "

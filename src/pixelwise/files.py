@@ -1,0 +1,89 @@
+"""Writes that leave the old file or the new one, never half of one."""
+
+import errno
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from pixelwise.errors import DataError
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Replace a file by new content in one step: temporary file beside it, fsync, rename.
+
+    Raises:
+        DataError: the folder is missing or read-only, or the disk is full.
+    """
+    try:
+        _replace(path, content)
+    except OSError as error:
+        raise cannot_write(path, error) from None
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON for people, atomically; nan is refused, since JSON has none.
+
+    Raises:
+        DataError: as `write_atomically`.
+    """
+    write_atomically(path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        DataError: the file is missing or damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"This file cannot be read as JSON ({error}).", where=path) from None
+
+
+def make_folder(path: Path) -> Path:
+    """Create a folder with its parents, if need be, and return it.
+
+    Raises:
+        DataError: it cannot be created.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(path, error) from None
+    return path
+
+
+def cannot_write(path: Path, error: OSError) -> DataError:
+    """What to say when a file cannot be written."""
+    remedies = {
+        errno.ENOSPC: "Free some space, or write to another disk.",
+        errno.EDQUOT: "Your quota is used up: free some space, or write to another disk.",
+        errno.EACCES: "Choose a folder that you may write to.",
+        errno.EROFS: "Choose a folder that you may write to.",
+    }
+    remedy = remedies.get(error.errno or 0, "Choose another place.")
+    return DataError(f"This cannot be written ({error.strerror or error}).", where=path, remedy=remedy)
+
+
+def _replace(path: Path, content: bytes) -> None:
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        # mkstemp makes files that only their owner may read
+        Path(name).chmod(0o666 & ~_umask())
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,178 @@
+"""A network that knows how to be used: from an image to a mask."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812  the name everybody knows it by
+from jaxtyping import Float, Float32, Shaped, UInt8
+from torch import Tensor, nn
+
+from pixelwise.classes import ClassTable
+from pixelwise.config import PredictionConfig
+from pixelwise.data.preprocess import match_channels, moments, normalise, resize_image, storable
+from pixelwise.errors import BundleError, ConfigError
+from pixelwise.inference.tiles import Band, Tiling, bands
+from pixelwise.models import bundle as bundles
+from pixelwise.models.unet import border_px, valid_size_px
+
+TILE_PIXELS_PER_CALL = 512 * 512
+"""Tiles are batched up to so many pixels on a GPU; on a CPU one at a time is as fast."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says of one image, at the image's own size."""
+
+    mask: UInt8[np.ndarray, "H W"]
+    """The most probable class of every pixel."""
+    classes: ClassTable
+    """What the numbers mean."""
+    probabilities: Float32[np.ndarray, "K H W"] | None = None
+    """Summing to 1 over K; only on request."""
+
+
+class Model:
+    """A network with its preprocessing, classes and tiles.
+
+    Args:
+        network: from normalised images B C H W to logits B K h w.
+        description: how to use it.
+        device: where to compute.
+    """
+
+    def __init__(self, network: nn.Module, description: bundles.Description, device: torch.device) -> None:
+        self.network = network
+        self.description = description
+        self.device = device
+
+    @property
+    def classes(self) -> ClassTable:
+        """Names and colours by class index."""
+        return self.description.classes
+
+    def with_prediction(self, prediction: PredictionConfig) -> "Model":
+        """The same model, predicting with other tiles."""
+        return Model(self.network, self.description.model_copy(update={"prediction": prediction}), self.device)
+
+    def predict(self, image: Shaped[np.ndarray, "..."], *, probabilities: bool = False) -> Prediction:
+        """The mask of an image of any size.
+
+        Args:
+            image: raw values as they come from a file, in the range the model was trained on: H W C, or H W if grey.
+            probabilities: also return the probability of every class at every pixel (float32, K H W).
+
+        Raises:
+            DataError: the number of channels does not fit.
+            BundleError: the image is empty or not numeric.
+        """
+        height, width = (*image.shape, 0, 0)[:2]
+        mask = np.empty((height, width), dtype=np.uint8)
+        kept = np.empty((len(self.classes), height, width), dtype=np.float32) if probabilities else None
+        for band in self.bands(image):
+            rows = slice(band.top, band.top + band.probabilities.shape[1])
+            mask[rows] = band.probabilities.argmax(dim=0).to(torch.uint8).cpu().numpy()
+            if kept is not None:
+                kept[:, rows] = band.probabilities.float().cpu().numpy()
+        return Prediction(mask, self.classes, kept)
+
+    def _prepare(self, image: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "H W C"]:
+        if image.ndim not in (2, 3) or image.size == 0 or image.dtype.kind not in "uif":
+            raise BundleError(
+                f"An array of shape {image.shape} and type {image.dtype} is not an image.",
+                remedy="Give numbers as height x width x channels.",
+            )
+        channels_last = image[:, :, None] if image.ndim == 2 else image
+        return match_channels(storable(channels_last), self.description.preprocessing.channels)
+
+    def bands(self, image: Shaped[np.ndarray, "..."]) -> Iterator[Band]:
+        """Probabilities from top to bottom, at the image's own size; arguments and errors as for `predict`."""
+        ready = self._prepare(image)
+        preprocessing = self.description.preprocessing
+        mean, deviation = moments(ready, preprocessing)
+        seen = resize_image(ready, preprocessing.resize) if preprocessing.resize else ready
+        normalised = partial(normalise, mean=mean, deviation=deviation)
+        tiling = self._tiling((seen.shape[0], seen.shape[1]))
+        results = bands(seen, normalised, self._probabilities, tiling, self.device)
+        if seen.shape == ready.shape:
+            yield from results
+        else:
+            # resized images are small, so that holding the whole result is no burden
+            whole = torch.cat([band.probabilities for band in results], dim=1)
+            yield Band(0, F.interpolate(whole[None], ready.shape[:2], mode="bilinear", align_corners=False)[0])
+
+    @torch.inference_mode()
+    def _probabilities(self, tiles: Float[Tensor, "B C h w"]) -> Float[Tensor, "B K H W"]:
+        if not self.description.prediction.flips:
+            return self._softmax(tiles)
+        total = self._softmax(tiles)
+        for axes in ((-1,), (-2,), (-2, -1)):
+            total = total + self._softmax(tiles.flip(axes)).flip(axes)
+        return total / 4
+
+    def _softmax(self, tiles: Float[Tensor, "B C h w"]) -> Float[Tensor, "B K H W"]:
+        ready = tiles.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.description.bfloat16):
+            logits = self.network(ready)
+        return F.softmax(logits.float(), dim=1)
+
+    def _tiling(self, image_size: tuple[int, int]) -> Tiling:
+        """Tiles no larger than needed: an image that fits one is one tile."""
+        config, model = self.description.prediction, self.description.model
+        wanted = config.tile_size or tuple(2 * edge for edge in self.description.patch_size)
+        border = border_px(model)
+        edges = [
+            valid_size_px(model, min(tile, image) + 2 * border) - 2 * border
+            for tile, image in zip(wanted, image_size, strict=True)
+        ]
+        tiled = any(image > edge for image, edge in zip(image_size, edges, strict=True))
+        per_call = 1 if self.device.type == "cpu" else max(1, TILE_PIXELS_PER_CALL // (edges[0] * edges[1]))
+        return Tiling(
+            tile_size=(edges[0], edges[1]),
+            border_px=border,
+            margin_px=round(min(edges) * config.overlap / 4) if tiled and not border else 0,
+            align_px=1 << model.depth,
+            overlap=config.overlap,
+            blend=config.blend,
+            batch_size=per_call,
+        )
+
+
+def load(path: Path | str, device: str = "auto") -> Model:
+    """A model from a bundle or from a run folder.
+
+    Args:
+        path: a `.safetensors` file, or the folder of a run, whose best model is taken.
+        device: `auto`, `cpu`, `cuda` or `mps`.
+
+    Raises:
+        BundleError: there is no bundle, or it is damaged.
+        ConfigError: there is no such device.
+    """
+    file = Path(path)
+    if file.is_dir():
+        file = file / "best.safetensors"
+    bundle = bundles.load(file)
+    chosen = choose_device(device)
+    network = bundle.network().to(chosen, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    description = bundle.description
+    if chosen.type == "mps":
+        description = description.model_copy(update={"bfloat16": False})
+    return Model(network, description, chosen)
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of that name; `auto` takes a GPU where there is one.
+
+    Raises:
+        ConfigError: there is no such device here.
+    """
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if available[kind]))
+    if not available.get(name, False):
+        raise ConfigError(f"There is no device '{name}' here.", remedy="Use --set device=auto or device=cpu.")
+    return torch.device(name)

@@ -1,0 +1,50 @@
+"""Predict images whose masks are known, and count."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float64, Int64
+from torch import Tensor
+
+from pixelwise.classes import IGNORE
+from pixelwise.data.cache import Decoded
+from pixelwise.inference.predictor import Model
+from pixelwise.inference.tiles import Band
+from pixelwise.metrics import confusion
+
+SMALLEST_PROBABILITY = 1e-7
+"""Logarithms are taken of nothing smaller."""
+
+
+def count(
+    model: Model,
+    cases: Sequence[Decoded],
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[Int64[Tensor, "N K K"], Float64[Tensor, " N"]]:
+    """Confusion counts and the sum of the cross-entropy over the pixels that count, per case, at the original size.
+
+    Args:
+        model: predicts.
+        cases: images with masks, not resized.
+        progress: is told how many of how many are done.
+    """
+    classes = len(model.classes)
+    counts = torch.zeros((len(cases), classes, classes), dtype=torch.int64)
+    losses = torch.zeros(len(cases), dtype=torch.float64)
+    for index, case in enumerate(cases):
+        truth = torch.from_numpy(np.array(case.mask))  # a copy: the file is mapped for reading only
+        for band in model.bands(case.image):
+            rows = truth[band.top : band.top + band.probabilities.shape[1]].to(model.device)
+            counts[index] += confusion(band.probabilities.argmax(dim=0), rows, classes).cpu()
+            losses[index] += _cross_entropy(band, rows).cpu()
+        if progress is not None:
+            progress(index + 1, len(cases))
+    return counts, losses
+
+
+def _cross_entropy(band: Band, truth: Tensor) -> Float64[Tensor, ""]:
+    counted = truth != IGNORE
+    target = torch.where(counted, truth, 0).long()
+    probability = band.probabilities.gather(0, target[None])[0]
+    return -(probability.clamp_min(SMALLEST_PROBABILITY).log() * counted).double().sum()

@@ -1,0 +1,136 @@
+"""The paper's overlap-tile strategy: an image of any size through a network of bounded input.
+
+Tiles overlap, their probabilities are blended, and what a tile needs beyond the image is mirrored
+(Ronneberger et al., 2015, figure 2). Results leave in bands of rows, so that no more than one row
+of tiles is held at a time.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, Shaped
+from torch import Tensor
+
+from pixelwise.data.preprocess import mirrored_window
+
+Probabilities = Callable[[Float[Tensor, "B C h w"]], Float[Tensor, "B K H W"]]
+"""From normalised tiles to class probabilities; smaller than the tile by the border on each side."""
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How an image is cut."""
+
+    tile_size: tuple[int, int]
+    """Height and width of what comes out of the network for one tile, in pixels."""
+    border_px: int
+    """The network sees so many pixels more on each side."""
+    margin_px: int
+    """Tiles reach so many pixels beyond the image, where they see its mirror image."""
+    align_px: int
+    """Tiles begin at multiples of this, so that pooling sees the same pixels together in every tile."""
+    overlap: float
+    """Share of a tile that it has in common with its neighbour, at least."""
+    blend: str
+    """`gaussian` or `constant` weight of overlapping tiles."""
+    batch_size: int = 1
+    """Tiles per call of the network."""
+
+
+@dataclass(frozen=True)
+class Band:
+    """Finished rows of a result."""
+
+    top: int
+    """First row in the image."""
+    probabilities: Float[Tensor, "K h W"]
+    """Of the whole width."""
+
+
+def bands(
+    image: Shaped[np.ndarray, "H W C"],
+    normalised: Callable[[Shaped[np.ndarray, "h w C"]], Float32[np.ndarray, "C h w"]],
+    network: Probabilities,
+    tiling: Tiling,
+    device: torch.device,
+) -> Iterator[Band]:
+    """Probabilities of an image from top to bottom.
+
+    Args:
+        image: raw values; only windows of it are read.
+        normalised: preprocessing of a window.
+        network: from tiles to probabilities.
+        tiling: how to cut.
+        device: where the network computes.
+    """
+    height, width = image.shape[:2]
+    tops, lefts = (_starts(size, tile, tiling) for size, tile in zip((height, width), tiling.tile_size, strict=True))
+    weight = _weight(tiling).to(device)
+    columns = lefts[-1] + tiling.tile_size[1] - lefts[0]
+    total: Tensor | None = None
+    weights = torch.zeros((tiling.tile_size[0], columns), device=device)
+    for top, next_top in zip(tops, [*tops[1:], tops[-1] + tiling.tile_size[0]], strict=True):
+        for left, probabilities in _row(image, normalised, network, tiling, device, top, lefts):
+            if total is None:
+                total = torch.zeros((probabilities.shape[0], *weights.shape), device=device)
+            place = slice(left - lefts[0], left - lefts[0] + tiling.tile_size[1])
+            total[:, :, place] += probabilities * weight
+            weights[:, place] += weight
+        assert total is not None
+        done = next_top - top
+        finished = total[:, :done] / weights[:done]
+        first, last = max(top, 0), min(next_top, height)
+        if first < last:
+            yield Band(first, finished[:, first - top : last - top, -lefts[0] : width - lefts[0]])
+        total, weights = _shift(total, done), _shift(weights, done)
+
+
+def _row(
+    image: Shaped[np.ndarray, "H W C"],
+    normalised: Callable[[Shaped[np.ndarray, "h w C"]], Float32[np.ndarray, "C h w"]],
+    network: Probabilities,
+    tiling: Tiling,
+    device: torch.device,
+    top: int,
+    lefts: Sequence[int],
+) -> Iterator[tuple[int, Float[Tensor, "K h w"]]]:
+    border = tiling.border_px
+    size = (tiling.tile_size[0] + 2 * border, tiling.tile_size[1] + 2 * border)
+    for start in range(0, len(lefts), tiling.batch_size):
+        group = lefts[start : start + tiling.batch_size]
+        windows = [normalised(mirrored_window(image, top - border, left - border, size)) for left in group]
+        tiles = torch.from_numpy(np.stack(windows)).to(device)
+        yield from zip(group, network(tiles), strict=True)
+
+
+def _starts(size: int, tile: int, tiling: Tiling) -> list[int]:
+    """Where tiles begin along an axis: overlapping by at least `tiling.overlap`, the last beyond the end if need be."""
+    align = tiling.align_px
+    if size <= tile:
+        return [-((tile - size) // 2 // align * align)]
+    first = -(tiling.margin_px // align * align)
+    stride = max(align, round(tile * (1.0 - tiling.overlap)) // align * align)
+    count = 1 + math.ceil((size + tiling.margin_px - tile - first) / stride)
+    return [first + stride * index for index in range(count)]
+
+
+def _weight(tiling: Tiling) -> Float[Tensor, "h w"]:
+    """Weight of a tile's pixels: the middle, where the network saw most context, counts most."""
+    if tiling.blend == "constant":
+        return torch.ones(tiling.tile_size)
+    row, column = (_bell(size) for size in tiling.tile_size)
+    return row[:, None] * column[None, :]
+
+
+def _bell(size: int) -> Float[Tensor, " n"]:
+    # a deviation of an eighth is the field's custom; the floor keeps the sum of weights away from zero
+    distance = (torch.arange(size) + 0.5) / size - 0.5
+    return torch.exp(-0.5 * (distance / 0.125) ** 2).clamp_min(1e-3)
+
+
+def _shift(rows: Float[Tensor, "*K h W"], done: int) -> Float[Tensor, "*K h W"]:
+    """Drop the first rows and make room for as many at the end."""
+    return torch.cat([rows[..., done:, :], torch.zeros_like(rows[..., :done, :])], dim=-2)

@@ -1,0 +1,1 @@
+"""From batches to logits, and the file that keeps a trained network."""

@@ -1,0 +1,126 @@
+"""The bundle: one safetensors file with the weights and everything needed to use them.
+
+Its metadata is JSON: settings of the network, preprocessing, classes with colours, tile size, how it
+was trained. Nothing is ever unpickled, so a bundle from a stranger can be opened safely.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import Field, ValidationError
+from torch import Tensor
+
+from pixelwise.classes import IGNORE, ClassTable
+from pixelwise.config import ModelConfig, PredictionConfig, Preprocessing, Section, SizePx
+from pixelwise.errors import BundleError
+from pixelwise.files import write_atomically
+from pixelwise.models.unet import UNet, build
+
+FORMAT = "pixelwise-bundle"
+VERSION = 1
+
+
+class Description(Section):
+    """What a bundle says of its weights."""
+
+    model: ModelConfig
+    """The network."""
+    preprocessing: Preprocessing
+    """What is done to an image before the network sees it."""
+    classes: ClassTable
+    """Names and colours by class index."""
+    ignore_value: int = IGNORE
+    """Mask value of pixels that did not count."""
+    patch_size: SizePx
+    """Height and width of what the network saw in training, in pixels."""
+    prediction: PredictionConfig = PredictionConfig()
+    """How to predict, unless told otherwise."""
+    bfloat16: bool = False
+    """The scores of training were measured with bfloat16 convolutions."""
+    training: dict[str, Any] = Field(default_factory=dict)
+    """Summary for people: epochs, seconds, validation scores, seed, hash of the data, versions."""
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A description and the weights it belongs to."""
+
+    description: Description
+    weights: dict[str, Tensor]
+
+    def network(self) -> UNet:
+        """The network with these weights, in evaluation mode.
+
+        Raises:
+            BundleError: the weights do not belong to the described network.
+        """
+        network = build(self.description.model, self.description.preprocessing.channels, len(self.description.classes))
+        try:
+            network.load_state_dict(self.weights)
+        except RuntimeError as error:
+            raise BundleError(
+                f"The weights do not fit the network that the file describes ({str(error).splitlines()[-1].strip()}).",
+                remedy="The file is damaged or was edited; take the original.",
+            ) from None
+        return network.eval()
+
+
+def save(bundle: Bundle, path: Path) -> None:
+    """Write a bundle so that an interruption leaves the old file or the new one.
+
+    Raises:
+        DataError: the file cannot be written.
+    """
+    from safetensors.torch import save as to_bytes
+
+    metadata = {"format": FORMAT, "version": str(VERSION), "description": bundle.description.model_dump_json()}
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in bundle.weights.items()}
+    write_atomically(path, to_bytes(weights, metadata))
+
+
+def load(path: Path) -> Bundle:
+    """Read a bundle.
+
+    Raises:
+        BundleError: the file is missing, damaged, not a bundle, or of a newer version.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise BundleError(
+            "There is no such model file.", where=path, remedy="Name a run folder or its best.safetensors."
+        )
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a dictionary
+    except (SafetensorError, OSError) as error:
+        raise BundleError(
+            f"This is not a Pixelwise bundle ({error}).",
+            where=path,
+            remedy="Bundles are the best.safetensors of a run.",
+        ) from None
+    return Bundle(_description(metadata, path), weights)
+
+
+def _description(metadata: dict[str, str], path: Path) -> Description:
+    if metadata.get("format") != FORMAT:
+        raise BundleError(
+            "This file holds weights, but it is not a Pixelwise bundle: it does not say how to use them.",
+            where=path,
+            remedy="Bundles are the best.safetensors of a run.",
+        )
+    if int(metadata.get("version", "0")) > VERSION:
+        raise BundleError("This bundle is of a newer version.", where=path, remedy="Update Pixelwise.")
+    try:
+        return Description.model_validate(json.loads(metadata["description"]))
+    except (KeyError, ValueError, ValidationError) as error:
+        raise BundleError(f"The description in this bundle is damaged ({error}).", where=path) from None
+
+
+def state_on_cpu(network: torch.nn.Module) -> dict[str, Tensor]:
+    """Weights and buffers, detached copies on the CPU."""
+    return {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}

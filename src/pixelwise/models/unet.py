@@ -1,0 +1,114 @@
+"""The U-Net: contracting path, expanding path, and a 1 x 1 output layer (Ronneberger, Fischer, Brox, 2015)."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from pixelwise.config import ModelConfig
+from pixelwise.models.blocks import ConvBlock, centre_crop, initialise
+from pixelwise.models.encoders import ENCODERS
+
+
+class Decoder(nn.Module):
+    """The expanding path: 2 x 2 transposed convolution, concatenation with the matching features, convolutions.
+
+    Args:
+        widths: features per level of the encoder, finest first.
+        config: settings of the network.
+    """
+
+    def __init__(self, widths: Sequence[int], config: ModelConfig) -> None:
+        super().__init__()
+        self.padded = config.padded
+        below_and_here = list(zip(widths[1:], widths[:-1], strict=True))[::-1]  # coarsest first
+        self.ups = nn.ModuleList(nn.ConvTranspose2d(below, here, 2, stride=2) for below, here in below_and_here)
+        self.levels = nn.ModuleList(
+            ConvBlock(2 * here, here, config.convolutions, config.norm, config.padded) for _, here in below_and_here
+        )
+
+    def forward(self, features: list[Float[Tensor, "B _ _ _"]]) -> Float[Tensor, "B F h w"]:
+        """Features of the finest level, which has the size of the image where convolutions are padded."""
+        *skips, current = features
+        for up, level, skip in zip(self.ups, self.levels, reversed(skips), strict=True):
+            current = up(current)
+            if self.padded:
+                current = current[..., : skip.shape[-2], : skip.shape[-1]]  # pooling rounded an odd size up
+                matching = skip
+            else:
+                matching = centre_crop(skip, (current.shape[-2], current.shape[-1]))
+            current = level(torch.cat([matching, current], dim=1))
+        return current
+
+
+class UNet(nn.Module):
+    """A network from images to logits, made of three finished parts.
+
+    Args:
+        encoder: contracting path; see `encoders.Encoder`.
+        decoder: expanding path; takes the encoder's list of features.
+        head: 1 x 1 convolution to one logit per class.
+    """
+
+    def __init__(self, encoder: nn.Module, decoder: nn.Module, head: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.decoder = decoder
+        self.head = head
+
+    def forward(self, image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K h w"]:
+        """Logits: softmax over K gives probabilities. h w equal H W where convolutions are padded."""
+        features = self.encoder(image)
+        logits: Tensor = self.head(self.decoder(features))
+        return logits
+
+
+def build(config: ModelConfig, channels: int, classes: int) -> UNet:
+    """The network that the settings describe, with He's initialisation.
+
+    Args:
+        config: settings of the network.
+        channels: C of the images.
+        classes: K of the logits.
+    """
+    encoder = ENCODERS[config.encoder](channels, config)
+    widths: tuple[int, ...] = encoder.widths  # type: ignore[assignment]  # promised by encoders.Encoder
+    network = UNet(encoder, Decoder(widths, config), nn.Conv2d(widths[0], classes, 1))
+    network.apply(initialise)
+    return network
+
+
+def border_px(config: ModelConfig) -> int:
+    """Pixels that the map is smaller than the image on each side: 0 if padded, 92 for the paper's network."""
+    if config.padded:
+        return 0
+    lost = config.convolutions * sum(1 << level for level in range(config.depth))  # contracting path
+    lost += config.convolutions * (1 << config.depth)  # bottleneck
+    lost += config.convolutions * sum(1 << level for level in range(config.depth))  # expanding path
+    return lost
+
+
+def valid_size_px(config: ModelConfig, at_least: int) -> int:
+    """The smallest edge, not below `at_least`, that goes through the network without a pixel lost to rounding.
+
+    Padded networks take any size; multiples of 2^depth lose nothing. Unpadded ones need every map
+    before a pooling to be even (the paper: "select the input tile size such that all 2x2 max-pooling
+    operations are applied to a layer with an even x- and y-size").
+    """
+    if config.padded:
+        step = 1 << config.depth
+        return -(-at_least // step) * step
+    size = max(at_least, 2 * border_px(config) + 1)
+    while not _passes(config, size):  # one of any 2^depth consecutive sizes does
+        size += 1
+    return size
+
+
+def _passes(config: ModelConfig, size: int) -> bool:
+    for _ in range(config.depth):
+        size -= 2 * config.convolutions
+        if size <= 0 or size % 2:
+            return False
+        size //= 2
+    return size > 2 * config.convolutions

@@ -1,0 +1,1 @@
+"""From settings and a folder to a bundle."""

@@ -1,0 +1,69 @@
+"""Start from the weights of another run."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from pixelwise.classes import ClassTable
+from pixelwise.config import Config
+from pixelwise.errors import BundleError, ConfigError
+from pixelwise.models.bundle import Bundle
+
+HEAD = "head."
+"""Weights of the output layer, one row per class."""
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """What came from the other run."""
+
+    shared: tuple[str, ...]
+    """Classes whose output weights were kept."""
+    fresh: tuple[str, ...]
+    """Classes that start anew."""
+
+
+def adopt_network(config: Config, bundle: Bundle) -> Config:
+    """The settings, with the network of the bundle.
+
+    Raises:
+        ConfigError: a setting of the caller asks for another network.
+    """
+    theirs = bundle.description.model
+    for key in sorted(config.given()):
+        section, _, name = key.partition(".")
+        if section == "model" and getattr(config.model, name) != getattr(theirs, name):
+            raise ConfigError(
+                f"'{key}' is {getattr(config.model, name)}, but the run to start from has {getattr(theirs, name)}.",
+                remedy=f"Leave '{key}' out, or train from scratch.",
+            )
+    return config.with_values({f"model.{name}": value for name, value in theirs.model_dump().items()})
+
+
+def transfer(network: nn.Module, bundle: Bundle, classes: ClassTable) -> Transfer:
+    """Copy the bundle's weights into a network of the same shape; output rows are matched by class name.
+
+    Raises:
+        BundleError: the image channels differ.
+    """
+    weights = dict(bundle.weights)
+    old = bundle.description.classes.names
+    shared = [name for name in classes.names if name in old]
+    with torch.no_grad():
+        for name, target in network.state_dict().items():
+            if name.startswith(HEAD):
+                for class_name in shared:
+                    target[classes.names.index(class_name)] = weights[name][old.index(class_name)]
+            else:
+                _copy(name, target, weights[name])
+    return Transfer(tuple(shared), tuple(name for name in classes.names if name not in old))
+
+
+def _copy(name: str, target: Tensor, source: Tensor) -> None:
+    if target.shape != source.shape:
+        raise BundleError(
+            f"The weights '{name}' have shape {tuple(source.shape)}; these images need {tuple(target.shape)}.",
+            remedy="Start from a run on images with the same channels.",
+        )
+    target.copy_(source)

@@ -1,0 +1,190 @@
+"""The loop: forward, loss, backward, step, in the order in which they happen.
+
+B batch, C channels, K classes, H W patch, h w window.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from pixelwise.config import Config
+from pixelwise.data.augment import augment
+from pixelwise.data.cache import Decoded
+from pixelwise.data.loader import Batch
+from pixelwise.errors import TrainingError
+from pixelwise.inference.predictor import Model
+from pixelwise.inference.scoring import count
+from pixelwise.losses import Loss, border_weights
+from pixelwise.metrics import Scores
+from pixelwise.models.blocks import centre_crop
+from pixelwise.training.clock import Clock
+from pixelwise.training.processes import total_over_processes
+from pixelwise.training.update import Update
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One row of the history."""
+
+    epoch: int
+    step: int
+    """Updates made so far."""
+    seconds: float
+    """Since the start of the run, pauses left out."""
+    train_loss: float
+    validation_loss: float
+    """Cross-entropy per pixel."""
+    miou: float
+    dice: float
+    iou: list[float | None]
+    """Per class; none for a class neither present nor predicted."""
+    learning_rate: float
+    images_per_second: float
+    """Patches per second of training, over all processes."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The row as JSON has it; nan becomes null."""
+        return {key: None if value != value else value for key, value in vars(self).items()}  # noqa: PLR0124  nan
+
+
+@dataclass
+class History:
+    """What happened so far; a resumed run goes on from it."""
+
+    step: int = 0
+    epochs: list[Epoch] = field(default_factory=list)
+    best_score: float = -math.inf
+    best_epoch: int = -1
+
+    def add(self, epoch: Epoch) -> bool:
+        """Append a row; true if it is the best so far."""
+        self.epochs.append(epoch)
+        score = epoch.miou if math.isfinite(epoch.miou) else -math.inf
+        is_best = score > self.best_score or self.best_epoch < 0
+        if is_best:
+            self.best_score, self.best_epoch = score, epoch.epoch
+        return is_best
+
+
+@dataclass(frozen=True)
+class Fit:
+    """All that the loop works with."""
+
+    fabric: Fabric
+    config: Config
+    update: Update
+    loss: Loss
+    model: Model
+    """The averaged weights as a predictor: what is validated and kept."""
+    validation: Sequence[Decoded]
+    clock: Clock
+    stopped: Callable[[], bool]
+    """Someone asked for the end (Ctrl-C)."""
+    on_step: Callable[[int, float], None]
+    """Told the step and the progress of the run, 0 to 1, after every update."""
+    after_epoch: Callable[[History, bool], None]
+    """Told the history and whether the model is the best so far: saves, prints."""
+
+
+def fit(job: Fit, batches: Iterator[Batch], history: History, steps_per_epoch: int) -> None:
+    """Train until the last epoch, the end of the budget, or someone's request."""
+    total = job.config.training.epochs * steps_per_epoch
+    while history.step < total:
+        began, first_step = time.monotonic(), history.step
+        boundary = min((first_step // steps_per_epoch + 1) * steps_per_epoch, total)
+        train_loss = train_epoch(job, batches, history, boundary)
+        seconds = time.monotonic() - began
+        rate = (history.step - first_step) * job.config.training.batch_size / seconds
+        epoch = validate(job, history, train_loss, rate)
+        job.after_epoch(history, history.add(epoch))
+        if job.clock.is_over(history.step) or job.stopped() or out_of_patience(job, history):
+            return
+
+
+def train_epoch(job: Fit, batches: Iterator[Batch], history: History, boundary: int) -> float:
+    """Updates up to step `boundary`; returns the mean loss over them."""
+    job.update.network.train()
+    total = torch.zeros((), device=job.fabric.device)
+    first_step = history.step
+    while history.step < boundary:
+        # dropout follows from seed and step alone, so that a resumed run draws the same
+        torch.manual_seed(job.config.seed * 1_000_003 + history.step)
+        progress = job.clock.progress(history.step)
+        total += train_step(job, next(batches), history.step, progress)
+        history.step += 1
+        job.on_step(history.step, progress)
+        if job.clock.is_over(history.step) or job.stopped():
+            break
+    # a loss is that of the whole batch in every process; see pixelwise.losses
+    loss = float(total) / (history.step - first_step)
+    if not math.isfinite(loss):
+        raise TrainingError(
+            f"The loss became {loss} between steps {first_step} and {history.step}.",
+            remedy="Lower the learning rate (--set training.learning_rate=1e-4) or use training.precision=float32.",
+        )
+    return loss
+
+
+def train_step(job: Fit, batch: Batch, step: int, progress: float) -> Float[Tensor, ""]:
+    """One update from one batch; returns the detached loss, still on the device."""
+    config, device = job.config, job.fabric.device
+    window = batch.image.to(device, non_blocking=True)
+    image, mask = augment(  # B C H W, B H W
+        window, batch.mask.to(device, non_blocking=True), batch.seeds, config.data.patch_size, config.augment
+    )
+    logits = job.update.network(image.contiguous(memory_format=torch.channels_last))  # B K H W
+    mask = centre_crop(mask, (logits.shape[-2], logits.shape[-1]))  # unpadded networks give less
+    loss = job.loss(logits, mask, pixel_weights(mask, config))
+    job.update.apply(loss, step, progress)
+    return loss.detach()
+
+
+def pixel_weights(mask: Tensor, config: Config) -> Float[Tensor, "B H W"] | None:
+    """Weights of the paper's equation 2, if they are asked for."""
+    if not config.loss.border_weight:
+        return None
+    maps = [
+        1.0 + border_weights(one.cpu().numpy(), config.loss.border_weight, config.loss.border_sigma_px) for one in mask
+    ]
+    return torch.stack([torch.from_numpy(weights) for weights in maps]).to(mask.device)
+
+
+def validate(job: Fit, history: History, train_loss: float, images_per_second: float) -> Epoch:
+    """Score the averaged weights on the validation split, each image by one process."""
+    began = time.monotonic()
+    rank, processes = job.fabric.global_rank, job.fabric.world_size
+    mine = range(rank, len(job.validation), processes)
+    classes = len(job.model.classes)
+    counts = torch.zeros((len(job.validation), classes, classes), dtype=torch.int64)
+    losses = torch.zeros(len(job.validation), dtype=torch.float64)
+    counts[mine], losses[mine] = count(job.model, [job.validation[index] for index in mine])
+    counts = total_over_processes(job.fabric, counts)
+    losses = total_over_processes(job.fabric, losses)
+    job.clock.note_validation(time.monotonic() - began)
+    names = tuple(case.case.name for case in job.validation)
+    scores = Scores(classes=tuple(job.model.classes.names), names=names, counts=counts)
+    return Epoch(
+        epoch=len(history.epochs),
+        step=history.step,
+        seconds=job.clock.trained(),
+        train_loss=train_loss,
+        validation_loss=float(losses.sum() / counts.sum()) if counts.sum() else math.nan,
+        miou=scores.miou,
+        dice=scores.mean_dice,
+        iou=[None if math.isnan(value) else value for value in scores.iou.tolist()],
+        learning_rate=job.update.learning_rate,
+        images_per_second=images_per_second,
+    )
+
+
+def out_of_patience(job: Fit, history: History) -> bool:
+    """No better score for `patience` epochs."""
+    patience = job.config.training.patience
+    return patience > 0 and len(history.epochs) - 1 - history.best_epoch >= patience

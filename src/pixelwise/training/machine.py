@@ -1,0 +1,142 @@
+"""What this machine is, and how fast it trains a given network: measured, not guessed."""
+
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import torch
+from torch.nn import functional as F  # noqa: N812  the name everybody knows it by
+
+from pixelwise.config import ModelConfig, Section, SizePx
+from pixelwise.data.cache import hash_of
+from pixelwise.errors import DataError
+from pixelwise.files import make_folder, read_json, write_json
+from pixelwise.models.unet import border_px, build
+
+
+class Machine(Section):
+    """What a plan has to know of the machine."""
+
+    device: str
+    """cpu, cuda or mps."""
+    name: str
+    """Of the processor or GPU."""
+    cores: int
+    """Threads that torch uses."""
+    memory_gb: float
+    """Of the device that computes, in 10^9 bytes."""
+    torch_version: str
+
+    @property
+    def is_gpu(self) -> bool:
+        """Whether a GPU computes."""
+        return self.device != "cpu"
+
+
+class Work(Section):
+    """What is measured: training steps of a network."""
+
+    model: ModelConfig
+    channels: int
+    classes: int
+    patch_size: SizePx
+    batch_size: int
+    precision: str
+
+
+class Speed(Section):
+    """What was measured."""
+
+    work: Work
+    training_patches_per_second: float
+    prediction_patches_per_second: float
+
+
+def this_machine(device: torch.device) -> Machine:
+    """The machine that this process runs on."""
+    name, memory = platform.processor() or platform.machine(), psutil.virtual_memory().total
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        name, memory = properties.name, properties.total_memory
+    return Machine(
+        device=device.type,
+        name=name,
+        cores=torch.get_num_threads(),
+        memory_gb=round(memory / 1e9, 1),
+        torch_version=torch.__version__,
+    )
+
+
+class Stopwatch:
+    """Measures work once per machine, and remembers.
+
+    Remembering saves time, and it makes a plan the same in every run on this machine.
+
+    Args:
+        device: where to measure.
+        folder: where results are kept between runs.
+    """
+
+    def __init__(self, device: torch.device, folder: Path) -> None:
+        self.device = device
+        self.machine = this_machine(device)
+        self.measured: list[Speed] = []
+        self._folder = folder
+
+    def speed(self, work: Work) -> Speed:
+        """How fast this work goes; measured for about a second if it is not known."""
+        file = self._folder / "speed" / f"{self._key(work)}.json"
+        try:
+            speed = Speed.model_validate(read_json(file))
+        except (DataError, ValueError):
+            speed = self._measure(work)
+            make_folder(file.parent)
+            write_json(file, speed.model_dump(mode="json"))
+        self.measured.append(speed)
+        return speed
+
+    def _key(self, work: Work) -> str:
+        return hash_of([self.machine.model_dump_json().encode(), work.model_dump_json().encode()])
+
+    def _measure(self, work: Work) -> Speed:
+        network = build(work.model, work.channels, work.classes).to(self.device)
+        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        image = torch.randn(work.batch_size, work.channels, *work.patch_size, device=self.device)
+        image = image.contiguous(memory_format=torch.channels_last)
+        border = border_px(work.model)
+        size = [work.batch_size, *(max(1, edge - 2 * border) for edge in work.patch_size)]
+        mask = torch.randint(0, work.classes, size, device=self.device)
+        bfloat16 = work.precision == "bfloat16"
+
+        def step() -> None:
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16):
+                logits = network(image)
+            F.cross_entropy(logits.float(), mask).backward()  # type: ignore[no-untyped-call]
+            network.zero_grad(set_to_none=True)
+
+        @torch.inference_mode()
+        def predict() -> None:
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16):
+                network(image)
+
+        training = self._seconds(step)
+        network.eval()
+        return Speed(
+            work=work,
+            training_patches_per_second=work.batch_size / training,
+            prediction_patches_per_second=work.batch_size / self._seconds(predict),
+        )
+
+    def _seconds(self, action: Callable[[], None]) -> float:
+        """The shortest of a few repetitions: noise only ever adds."""
+        action()  # allocates, chooses kernels
+        times: list[float] = []
+        while len(times) < 2 or (sum(times) < 0.5 and len(times) < 20):
+            began = time.perf_counter()
+            action()
+            if self.device.type == "cuda":
+                torch.cuda.synchronize(self.device)
+            times.append(time.perf_counter() - began)
+        return min(times)

@@ -1,0 +1,238 @@
+"""The plan: every free setting gets a value from the data, the machine and the time, and the reason is kept.
+
+Measure the data, decide by written rules, let a person read and change the result: nnU-Net's idea (Isensee et al.,
+2021). Settings that the caller gave are never touched.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from pixelwise.config import Config, ModelConfig
+from pixelwise.data.fingerprint import Fingerprint
+from pixelwise.training.machine import Machine, Speed, Stopwatch, Work
+
+WIDTHS = (8, 12, 16, 24, 32, 48, 64)
+"""Features of the finest level that the plan considers."""
+
+PATCHES_TO_SEE = 2500
+"""A network that cannot see so many patches in the time given is too large for it."""
+
+LARGEST_PATCH_PX = {"cpu": 256, "mps": 384, "cuda": 512}
+"""Edge of the largest patch by kind of device."""
+
+BATCH_MEGAPIXELS = {"cpu": 0.27, "mps": 1.0, "cuda": 4.2}
+"""Pixels of a batch by kind of device: four patches of the largest size on a CPU, sixteen on a GPU."""
+
+SMALLEST_DEEPEST_PX = 8
+"""Edge of the coarsest map."""
+
+VALIDATION_SHARE = 0.12
+"""Largest share of the time that validation may take."""
+
+EPOCHS_IN_BUDGET = 40
+"""So many validations fit a time budget, at most."""
+
+PLANNED_SHARE = 0.8
+"""Share of a time budget that is left for training steps after reading, measuring, validating and reporting."""
+
+PATCHES_WITHOUT_BUDGET = 20_000
+"""Patches that training sees where no time and no number of epochs is given."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A setting, its value, and why."""
+
+    setting: str
+    value: Any
+    because: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Settings with nothing left free."""
+
+    config: Config
+    decisions: tuple[Decision, ...]
+    machine: Machine
+    measured: tuple[Speed, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of plan.json."""
+        return {
+            "decisions": [vars(decision) for decision in self.decisions],
+            "machine": self.machine.model_dump(mode="json"),
+            "measurements": [speed.model_dump(mode="json") for speed in self.measured],
+        }
+
+
+@dataclass(frozen=True)
+class Situation:
+    """What the rules look at."""
+
+    fingerprint: Fingerprint
+    classes: int
+    validation_megapixels: float
+    stopwatch: Stopwatch
+    config: Config
+    """What was decided so far."""
+
+    @property
+    def machine(self) -> Machine:
+        """Where training will run."""
+        return self.stopwatch.machine
+
+
+Rule = Iterator[Decision]
+
+
+def plan(
+    fingerprint: Fingerprint, classes: int, validation_megapixels: float, stopwatch: Stopwatch, config: Config
+) -> Plan:
+    """Choose a value for every setting that the caller left free.
+
+    Args:
+        fingerprint: measurements of the training split.
+        classes: K.
+        validation_megapixels: size of the validation split.
+        stopwatch: measures candidates on this machine.
+        config: settings of the caller.
+    """
+    given = config.given()
+    decisions: list[Decision] = []
+    for rule in RULES:
+        situation = Situation(fingerprint, classes, validation_megapixels, stopwatch, config)
+        made = [decision for decision in rule(situation) if decision.setting not in given]
+        config = config.with_values({decision.setting: decision.value for decision in made})
+        decisions += made
+    return Plan(config, tuple(decisions), stopwatch.machine, tuple(stopwatch.measured))
+
+
+def patch_rule(situation: Situation) -> Rule:
+    """Patch and depth from the size of the images."""
+    config, fingerprint = situation.config, situation.fingerprint
+    size = config.data.resize or fingerprint.median_size_px
+    cap = LARGEST_PATCH_PX[situation.machine.device]
+    depth = config.model.depth
+    if "model.depth" not in config.given():
+        depth = max(2, min(5, (min(*size, cap) // SMALLEST_DEEPEST_PX).bit_length() - 1))
+        yield Decision(
+            "model.depth", depth, f"the coarsest map of a {min(*size, cap)} px patch keeps an edge of about 8"
+        )
+    step = 1 << depth
+    patch = [min(-(-edge // step) * step, cap) for edge in size]
+    yield Decision(
+        "data.patch_size",
+        patch,
+        f"images are {size[0]} x {size[1]} px in the median; a multiple of {step}, at most {cap} px on this device",
+    )
+
+
+def batch_rule(situation: Situation) -> Rule:
+    """Batch size from the size of the data set."""
+    patch = situation.config.data.patch_size
+    patches = situation.fingerprint.megapixels * 1e6 / (patch[0] * patch[1])
+    fits = BATCH_MEGAPIXELS[situation.machine.device] * 1e6 / (patch[0] * patch[1])
+    batch = max(2, min(16, round(fits), round(patches / 2)))
+    yield Decision(
+        "training.batch_size",
+        batch,
+        f"patches of {patch[0]} x {patch[1]} px; the training images hold {patches:.0f} of them, and a batch at most half",
+    )
+    if batch < 4:
+        yield Decision("model.norm", "group", f"batches of {batch} are too small for batch statistics")
+
+
+def precision_rule(situation: Situation) -> Rule:
+    """The faster of float32 and bfloat16, measured."""
+    model = situation.config.model
+    speeds = {name: _speed(situation, model, name) for name in ("float32", "bfloat16")}
+    ratio = speeds["bfloat16"].training_patches_per_second / speeds["float32"].training_patches_per_second
+    name = "bfloat16" if ratio > 1.1 else "float32"
+    yield Decision("training.precision", name, f"measured here: bfloat16 trains {ratio:.2f} times as fast as float32")
+
+
+def width_rule(situation: Situation) -> Rule:
+    """The widest network that sees enough patches in the time given."""
+    budget = situation.config.training.time
+    if budget is None:
+        yield Decision("model.width", 32, "no time budget was given; 32 features serve most data")
+        return
+    seconds = budget * PLANNED_SHARE
+    chosen, seen = WIDTHS[0], 0.0
+    for width in WIDTHS:
+        model = situation.config.model.model_copy(update={"width": width})
+        possible = seconds * _speed(situation, model, situation.config.training.precision).training_patches_per_second
+        if width > WIDTHS[0] and possible < PATCHES_TO_SEE:
+            break
+        chosen, seen = width, possible
+    yield Decision(
+        "model.width",
+        chosen,
+        f"in {budget:.0f} s it sees about {seen:.0f} patches, measured here; the next wider network would see fewer "
+        f"than {PATCHES_TO_SEE}",
+    )
+
+
+def schedule_rule(situation: Situation) -> Rule:
+    """Epochs, steps and averaging from the time or from the size of the data set."""
+    config, fingerprint = situation.config, situation.fingerprint
+    batch, patch = config.training.batch_size, config.data.patch_size
+    area = patch[0] * patch[1] / 1e6
+    steps_per_pass = max(1, round(fingerprint.megapixels / area / batch))
+    speed = _speed(situation, config.model, config.training.precision)
+    steps_per_second = speed.training_patches_per_second / batch
+    validation_seconds = situation.validation_megapixels / area / speed.prediction_patches_per_second
+    if config.training.time is None:
+        steps = max(10, min(steps_per_pass, 250))
+        epochs = max(10, round(PATCHES_WITHOUT_BUDGET / batch / steps))
+        minutes = epochs * (steps / steps_per_second + validation_seconds) / 60
+        yield Decision("training.epochs", epochs, f"about {PATCHES_WITHOUT_BUDGET} patches; {minutes:.0f} minutes here")
+        total = epochs * steps
+    else:
+        seconds = config.training.time * PLANNED_SHARE
+        total = max(1, int(seconds * steps_per_second))
+        often = min(EPOCHS_IN_BUDGET, max(3, int(VALIDATION_SHARE * seconds / max(validation_seconds, 1e-3))))
+        steps = max(1, total // often)
+        yield Decision("training.epochs", 1_000_000, "the time budget ends the run")
+    yield Decision(
+        "training.steps_per_epoch",
+        steps,
+        f"a validation takes about {validation_seconds:.1f} s, training {1 / steps_per_second:.2f} s per step",
+    )
+    decay = round(min(0.999, max(0.9, 1.0 - 1.0 / (0.02 * total + 1.0))), 4)
+    yield Decision("training.ema_decay", decay, f"averages the last 2 % of about {total} steps")
+
+
+def orientation_rule(situation: Situation) -> Rule:
+    """No upside-down streets."""
+    if not situation.fingerprint.upright:
+        return
+    because = "classes lie differently in the upper and lower half of the images, so up and down mean something"
+    yield Decision("augment.flip_vertical", 0.0, because)
+    yield Decision("augment.rotation_degrees", 10.0, because)
+
+
+def loader_rule(situation: Situation) -> Rule:
+    """Reading processes."""
+    workers = 4 if situation.machine.device == "cuda" else 0
+    yield Decision("data.workers", workers, "a GPU waits for nothing" if workers else "all cores compute")
+
+
+RULES = (patch_rule, batch_rule, precision_rule, width_rule, schedule_rule, orientation_rule, loader_rule)
+"""In the order in which they decide; later rules see what earlier ones chose."""
+
+
+def _speed(situation: Situation, model: ModelConfig, precision: str) -> Speed:
+    config = situation.config
+    return situation.stopwatch.speed(
+        Work(
+            model=model,
+            channels=situation.fingerprint.channels,
+            classes=situation.classes,
+            patch_size=config.data.patch_size,
+            batch_size=min(config.training.batch_size, 4),
+            precision=precision,
+        )
+    )

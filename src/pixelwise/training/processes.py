@@ -1,0 +1,140 @@
+"""Device, precision and process group, from Lightning Fabric; and what several processes need to compute as one.
+
+A run started by `torchrun` or SLURM has several processes. Each computes its share of every batch; sums that a
+loss or a normalisation divides by go over all of them, so that the result is that of one process with the whole batch.
+"""
+
+import logging
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from pixelwise.config import Config
+from pixelwise.inference.predictor import choose_device
+
+Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
+
+PRECISIONS: dict[str, Precision] = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mixed"}
+"""Fabric's names of ours."""
+
+
+def join(config: Config, environment: Mapping[str, str] = os.environ) -> Fabric:
+    """Device and precision of the settings, and the process group that torchrun or SLURM has started.
+
+    Calling it again, for another precision, keeps the group.
+
+    Args:
+        config: settings; `device` and `training.precision` count.
+        environment: where torchrun and SLURM say how many processes there are.
+
+    Raises:
+        ConfigError: there is no such device.
+    """
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # the plan has said it already
+    device = choose_device(config.device)
+    local, nodes = _process_counts(environment)
+    fabric = Fabric(
+        accelerator=device.type,
+        devices=local,
+        num_nodes=nodes,
+        strategy="ddp" if local * nodes > 1 else "auto",
+        precision=PRECISIONS[config.training.precision],
+    )
+    fabric.launch()
+    return fabric
+
+
+def _process_counts(environment: Mapping[str, str]) -> tuple[int, int]:
+    """Processes on this machine, and machines."""
+    if "LOCAL_WORLD_SIZE" in environment:  # torchrun
+        local = int(environment["LOCAL_WORLD_SIZE"])
+        return local, int(environment.get("WORLD_SIZE", local)) // local
+    if "SLURM_NTASKS_PER_NODE" in environment:
+        return int(environment["SLURM_NTASKS_PER_NODE"]), int(environment.get("SLURM_NNODES", "1"))
+    return 1, 1
+
+
+class _Sum(torch.autograd.Function):
+    """All-reduce sum whose derivative is the all-reduce sum."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:  # noqa: ARG004  torch's signature
+        total = values.clone()
+        torch.distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:  # noqa: ARG004  torch's signature
+        total = gradients[0].clone()
+        torch.distributed.all_reduce(total)
+        return total
+
+
+def total(values: Tensor) -> Tensor:
+    """Differentiable sum over processes; see `pixelwise.losses` for why its derivative is what it is."""
+    result: Tensor = _Sum.apply(values)  # type: ignore[no-untyped-call]
+    return result
+
+
+def total_over_processes(fabric: Fabric, values: Tensor) -> Tensor:
+    """The sum over all processes, exact for integers, on the CPU; not differentiable."""
+    if fabric.world_size == 1:
+        return values.cpu()
+    sums = values.to(fabric.device, copy=True)
+    torch.distributed.all_reduce(sums)
+    return sums.cpu()
+
+
+class SharedBatchNorm(nn.BatchNorm2d):
+    """Batch normalisation over the batches of all processes, on any device.
+
+    torch's SyncBatchNorm does the same on GPUs only.
+    """
+
+    def forward(self, features: Float[Tensor, "B F H W"]) -> Float[Tensor, "B F H W"]:
+        """Normalise by the statistics of all processes in training, by the running ones in evaluation."""
+        if not self.training:
+            return super().forward(features)
+        values = features.float()
+        count = values.new_tensor([values.numel() / values.shape[1]])
+        sums = total(torch.cat([values.sum(dim=(0, 2, 3)), values.square().sum(dim=(0, 2, 3)), count]))
+        first, second, pixels = sums.split_with_sizes([values.shape[1], values.shape[1], 1])
+        mean = first / pixels
+        variance = (second / pixels - mean.square()).clamp_min(0.0)
+        self._remember(mean.detach(), variance.detach(), float(pixels.detach()))
+        scale = self.weight * torch.rsqrt(variance + self.eps)
+        shift = self.bias - mean * scale
+        return (values * scale[:, None, None] + shift[:, None, None]).to(features.dtype)
+
+    @torch.no_grad()
+    def _remember(self, mean: Tensor, variance: Tensor, pixels: float) -> None:
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        momentum = 0.1 if self.momentum is None else self.momentum
+        self.running_mean.lerp_(mean, momentum)
+        self.running_var.lerp_(variance * (pixels / max(pixels - 1.0, 1.0)), momentum)
+        self.num_batches_tracked += 1
+
+
+def share_batch_norm(network: nn.Module) -> None:
+    """Let every batch normalisation of a network see the batches of all processes; weights and names stay."""
+    for module in network.modules():
+        if type(module) is nn.BatchNorm2d:
+            module.__class__ = SharedBatchNorm
+
+
+def agreed(fabric: Fabric, wish: Callable[[], bool]) -> Callable[[], bool]:
+    """A question that all processes answer alike: yes if one of them says yes."""
+    if fabric.world_size == 1:
+        return wish
+
+    def answer() -> bool:
+        return bool(total_over_processes(fabric, torch.tensor(int(wish()))) > 0)
+
+    return answer

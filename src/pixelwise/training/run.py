@@ -1,0 +1,415 @@
+"""A training run: from a data set and settings to a folder with a model.
+
+The folder holds config.yaml, split.json, fingerprint.json, plan.json, run.json, history.jsonl, last.ckpt and
+best.safetensors. Every one of them can be opened, and `--resume` goes on from what is there.
+"""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+
+from pixelwise import config as configs
+from pixelwise.config import Config, Preprocessing
+from pixelwise.data import split as splits
+from pixelwise.data.augment import window_size
+from pixelwise.data.cache import Cache, Decoded, default_folder, unify_channels
+from pixelwise.data.dataset import Case, Dataset
+from pixelwise.data.fingerprint import Fingerprint, measure
+from pixelwise.data.loader import Sampling, Share, Windows, stream
+from pixelwise.errors import ConfigError
+from pixelwise.files import make_folder, write_atomically, write_json
+from pixelwise.inference.predictor import Model, choose_device
+from pixelwise.inference.scoring import count
+from pixelwise.losses import build as build_loss
+from pixelwise.models import bundle as bundles
+from pixelwise.models import unet
+from pixelwise.training import checkpoint, finetune, processes
+from pixelwise.training.clock import Clock
+from pixelwise.training.loop import Fit, History, fit
+from pixelwise.training.machine import Stopwatch
+from pixelwise.training.plan import Plan, plan
+from pixelwise.training.update import Update
+from pixelwise.training.watch import Several, TensorBoard, Watcher, tensorboard_is_installed
+
+
+@dataclass(frozen=True)
+class Files:
+    """Where a run keeps what."""
+
+    folder: Path
+
+    @property
+    def config(self) -> Path:
+        """All settings; feeding it back repeats the run."""
+        return self.folder / "config.yaml"
+
+    @property
+    def split(self) -> Path:
+        """Which image is on which side, and why."""
+        return self.folder / "split.json"
+
+    @property
+    def fingerprint(self) -> Path:
+        """Measurements of the training split."""
+        return self.folder / "fingerprint.json"
+
+    @property
+    def plan(self) -> Path:
+        """What was chosen, and why."""
+        return self.folder / "plan.json"
+
+    @property
+    def run(self) -> Path:
+        """Data, versions, machine, command."""
+        return self.folder / "run.json"
+
+    @property
+    def history(self) -> Path:
+        """One row per epoch."""
+        return self.folder / "history.jsonl"
+
+    @property
+    def last(self) -> Path:
+        """State to resume from."""
+        return self.folder / "last.ckpt"
+
+    @property
+    def best(self) -> Path:
+        """The model that was best on the validation split."""
+        return self.folder / "best.safetensors"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the caller asks for."""
+
+    data: Path
+    """The folder or data.yaml that `dataset` was read from."""
+    dataset: Dataset
+    folder: Path
+    config: Config
+    start_from: Path | None = None
+    """A run or bundle to take the weights from."""
+    resume: bool = False
+    """Go on with the run in `folder`."""
+    stopped: Callable[[], bool] = lambda: False
+    """Someone asked for the end; the model so far is kept and evaluated."""
+    began: float = 0.0
+    """`time.monotonic()` when the user's command began: the time budget counts from there."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a run leaves behind, besides its files."""
+
+    folder: Path
+    cache: Cache
+    split: splits.Split
+    is_main: bool
+    """This process writes results; the others of a distributed run are done."""
+
+
+@dataclass(frozen=True)
+class Material:
+    """Data ready for training."""
+
+    cache: Cache
+    split: splits.Split
+    train: Sequence[Decoded]
+    validation: Sequence[Decoded]
+    """At their original size."""
+    fingerprint: Fingerprint
+
+
+def train(request: Request, watcher: Watcher) -> Trained:
+    """Split, measure, plan and fit; every step leaves its file in the run's folder.
+
+    Raises:
+        DataError: the images cannot be trained on, or a file cannot be written.
+        ConfigError: a setting is not possible with this data or this machine.
+        TrainingError: the loss is not finite.
+    """
+    files = Files(make_folder(request.folder))
+    config = _resumed_config(files) if request.resume else _fresh(files, request)
+    fabric = processes.join(config)
+    watcher = watcher if fabric.is_global_zero else Watcher()
+    with fabric.rank_zero_first():  # the others find the images decoded
+        material = prepare(request.dataset, config, files.split if request.resume else None, watcher)
+    if not request.resume:
+        config = _planned(request, config, material, files, fabric, watcher)
+        fabric = processes.join(config)  # now with the precision of the plan
+    with fabric.rank_zero_first():
+        material = _resized(material, config)
+    _fit(request, config, material, files, fabric, watcher)
+    return Trained(request.folder, material.cache, material.split, fabric.is_global_zero)
+
+
+def prepare(dataset: Dataset, config: Config, split_file: Path | None, watcher: Watcher) -> Material:
+    """Decode all images, split them, and measure the training side.
+
+    Args:
+        dataset: all cases.
+        config: settings of data and seed.
+        split_file: the split of a run that is resumed.
+        watcher: told how many images are read.
+    """
+    cache = Cache(config.data.cache or default_folder(), dataset)
+    decoded = cache.open_all(dataset.cases, progress=partial(watcher.work, "reading images"))
+    decoded = unify_channels(decoded)
+    by_name = {case.case.name: case for case in decoded}
+    split = splits.restore(dataset, split_file) if split_file else _split(dataset, decoded, config)
+    train, validation = ([by_name[case.name] for case in side] for side in (split.train, split.validation))
+    return Material(cache, split, train, validation, measure(train))
+
+
+def _split(dataset: Dataset, decoded: Sequence[Decoded], config: Config) -> splits.Split:
+    presence = np.stack([case.class_pixels > 0 for case in decoded])
+    same: dict[str, list[int]] = {}
+    for index, case in enumerate(decoded):
+        same.setdefault(case.digest, []).append(index)
+    duplicates = [indices for indices in same.values() if len(indices) > 1]
+    return splits.assign(dataset, presence, duplicates, config.data, config.seed)
+
+
+def _resized(material: Material, config: Config) -> Material:
+    """Training images at the size the network shall see, and the measurements of those."""
+    if config.data.resize is None:
+        return material
+    cases = [case.case for case in material.train]
+    train = unify_channels(material.cache.open_all(cases, config.data.resize))
+    return Material(material.cache, material.split, train, material.validation, measure(train))
+
+
+def _fresh(files: Files, request: Request) -> Config:
+    if files.last.exists():
+        raise ConfigError(
+            "There is a run in this folder already.",
+            where=files.folder,
+            remedy="Go on with it by --resume, or choose another folder with --out.",
+        )
+    return request.config
+
+
+def _resumed_config(files: Files) -> Config:
+    if not files.last.exists():
+        raise ConfigError(
+            "There is no run to resume: no checkpoint was written here.",
+            where=files.folder,
+            remedy="Name the run's folder with --out, or leave --resume out.",
+        )
+    return configs.load(files.config)
+
+
+def _planned(
+    request: Request, config: Config, material: Material, files: Files, fabric: Fabric, watcher: Watcher
+) -> Config:
+    """Plan in the first process, write down everything that is known before training, and tell the others."""
+    planned = None
+    if fabric.is_global_zero:
+        if request.start_from is not None:
+            config = finetune.adopt_network(config, bundles.load(_bundle_file(request.start_from)))
+        stopwatch = Stopwatch(choose_device(config.device), config.data.cache or default_folder())
+        watcher.say("measuring this machine and planning")
+        megapixels = sum(case.mask.size for case in material.validation) / 1e6
+        planned = plan(material.fingerprint, len(request.dataset.classes), megapixels, stopwatch, config)
+        _write_preparation(files, request, planned, material)
+        for decision in planned.decisions:
+            watcher.say(f"  {decision.setting} = {decision.value}: {decision.because}")
+    return fabric.broadcast(planned.config if planned else config)
+
+
+def _write_preparation(files: Files, request: Request, planned: Plan, material: Material) -> None:
+    dataset = request.dataset
+    write_atomically(files.config, planned.config.to_yaml().encode())
+    write_json(files.split, material.split.to_json())
+    write_json(files.fingerprint, material.fingerprint.model_dump(mode="json"))
+    write_json(files.plan, planned.to_json())
+    facts = {
+        "data": str(request.data.resolve()),
+        "layout": dataset.layout,
+        "encoding": dataset.encoding.description,
+        "mask_encoding": dataset.encoding.model_dump(mode="json"),
+        "notices": list(dataset.notices),
+        "started_from": str(request.start_from) if request.start_from else None,
+        "versions": {name: version(name) for name in ("pixelwise", "torch", "numpy")},
+    }
+    write_json(files.run, facts)
+
+
+def _bundle_file(path: Path) -> Path:
+    return path / "best.safetensors" if path.is_dir() else path
+
+
+def _fit(request: Request, config: Config, material: Material, files: Files, fabric: Fabric, watcher: Watcher) -> None:
+    description = describe(request.dataset, config, material)
+    update = _update(request, config, description, fabric)
+    history, trained_seconds = History(), 0.0
+    if request.resume:
+        progress = checkpoint.restore(files.last, update)
+        history, trained_seconds = progress.history, progress.seconds
+    windows = Windows(
+        material.train,
+        description.preprocessing,
+        Sampling(
+            config.data.patch_size,
+            window_size(config.data.patch_size, config.augment),
+            config.data.foreground_fraction,
+            config.seed,
+        ),
+    )
+    clock = _clock(request, config, material, fabric, trained_seconds)
+    watchers = [watcher]
+    if fabric.is_global_zero and tensorboard_is_installed():
+        watchers.append(TensorBoard(files.folder))
+    listener = Several(watchers)
+    job = Fit(
+        fabric=fabric,
+        config=config,
+        update=update,
+        loss=build_loss(config.loss, class_weights(config, material.fingerprint, fabric), _reduction(fabric)),
+        model=Model(update.average, description, fabric.device),
+        validation=material.validation,
+        clock=clock,
+        stopped=processes.agreed(fabric, request.stopped),
+        on_step=_step_listener(listener, config.training.batch_size),
+        after_epoch=_keeper(files, update, description, clock, listener) if fabric.is_global_zero else _nothing,
+    )
+    if config.training.time is not None:
+        clock.note_validation(_validation_seconds(job))
+    share = Share(fabric.global_rank, fabric.world_size)
+    batches = stream(windows, history.step, config.training.batch_size, share, config.data.workers)
+    steps_per_epoch = config.training.steps_per_epoch or max(1, round(len(windows) / config.training.batch_size))
+    fit(job, batches, history, steps_per_epoch)
+
+
+def describe(dataset: Dataset, config: Config, material: Material) -> bundles.Description:
+    """What the bundle will say of the network."""
+    fingerprint = material.fingerprint
+    preprocessing = Preprocessing(
+        channels=fingerprint.channels,
+        normalisation=config.data.normalisation,
+        mean=fingerprint.mean,
+        deviation=fingerprint.deviation,
+        resize=config.data.resize,
+    )
+    return bundles.Description(
+        model=config.model,
+        preprocessing=preprocessing,
+        classes=dataset.classes,
+        patch_size=config.data.patch_size,
+        prediction=config.prediction,
+        bfloat16=config.training.precision == "bfloat16",
+        training={"seed": config.seed, "images": fingerprint.images, "data_hash": fingerprint.data_hash},
+    )
+
+
+def class_weights(config: Config, fingerprint: Fingerprint, fabric: Fabric) -> torch.Tensor | None:
+    """Weight of each class in the loss, with mean 1 over the classes that occur.
+
+    Raises:
+        ConfigError: the number of weights given is not the number of classes.
+    """
+    wish = config.loss.class_weights
+    if wish == "none":
+        return None
+    if isinstance(wish, tuple):
+        if len(wish) != len(fingerprint.class_fractions):
+            raise ConfigError(
+                f"'loss.class_weights' has {len(wish)} values for {len(fingerprint.class_fractions)} classes."
+            )
+        return torch.tensor(wish, device=fabric.device)
+    fractions = torch.tensor(fingerprint.class_fractions, device=fabric.device)
+    weights = torch.where(fractions > 0, fractions.clamp_min(1e-6).rsqrt(), 0.0)
+    return weights / weights[fractions > 0].mean()
+
+
+def _update(request: Request, config: Config, description: bundles.Description, fabric: Fabric) -> Update:
+    torch.use_deterministic_algorithms(config.training.deterministic, warn_only=True)
+    torch.manual_seed(config.seed)  # the initial weights, the same in every process
+    network = unet.build(config.model, description.preprocessing.channels, len(description.classes))
+    if request.start_from is not None and not request.resume:
+        finetune.transfer(network, bundles.load(_bundle_file(request.start_from)), request.dataset.classes)
+    memory_format = torch.channels_last if config.training.channels_last else torch.contiguous_format
+    network = network.to(fabric.device, memory_format=memory_format)  # type: ignore[call-overload]
+    if fabric.world_size > 1:
+        processes.share_batch_norm(network)
+    return Update(fabric, network, config.training)
+
+
+def _reduction(fabric: Fabric) -> Callable[[torch.Tensor], torch.Tensor]:
+    return processes.total if fabric.world_size > 1 else lambda sums: sums
+
+
+def _clock(request: Request, config: Config, material: Material, fabric: Fabric, trained_seconds: float) -> Clock:
+    steps = config.training.steps_per_epoch or 1
+    pixels = {name: sum(_pixels(material, case) for case in side) for name, side in _sides(material).items()}
+    return Clock(
+        fabric,
+        total_steps=config.training.epochs * steps,
+        budget_seconds=config.training.time,
+        prepared_seconds=time.monotonic() - request.began if request.began else 0.0,
+        trained_seconds=trained_seconds,
+        images_after=pixels["test"] / max(pixels["validation"], 1),
+    )
+
+
+def _validation_seconds(job: Fit) -> float:
+    """How long a validation will take, from predicting one image."""
+    shortest = min(job.validation, key=lambda case: case.mask.size)
+    began = time.monotonic()
+    count(job.model, [shortest])
+    pixels = sum(case.mask.size for case in job.validation)
+    return (time.monotonic() - began) * pixels / shortest.mask.size / job.fabric.world_size
+
+
+def _sides(material: Material) -> dict[str, Sequence[Case]]:
+    return {"validation": material.split.validation, "test": material.split.test}
+
+
+def _pixels(material: Material, case: Case) -> int:
+    return int(material.cache.open(case).mask.size)
+
+
+def _step_listener(watcher: Watcher, batch_size: int) -> Callable[[int, float], None]:
+    """Tells the watcher of every step, with the rate of the last ones."""
+    times: list[float] = []
+
+    def on_step(step: int, progress: float) -> None:
+        times.append(time.monotonic())
+        del times[:-20]
+        elapsed = times[-1] - times[0]
+        watcher.step(step, progress, (len(times) - 1) * batch_size / elapsed if elapsed else 0.0)
+
+    return on_step
+
+
+def _keeper(
+    files: Files, update: Update, description: bundles.Description, clock: Clock, watcher: Watcher
+) -> Callable[[History, bool], None]:
+    """Writes best model, checkpoint and history after every epoch."""
+
+    def after_epoch(history: History, is_best: bool) -> None:
+        row = history.epochs[-1]
+        if is_best:
+            summary: dict[str, Any] = {"epoch": row.epoch, "step": row.step, "validation_miou": row.to_json()["miou"]}
+            said = description.model_copy(update={"training": {**description.training, **summary}})
+            bundles.save(bundles.Bundle(said, bundles.state_on_cpu(update.average)), files.best)
+        checkpoint.save(files.last, update, history, clock.trained())
+        lines = [json.dumps(epoch.to_json(), allow_nan=False) for epoch in history.epochs]
+        write_atomically(files.history, ("\n".join(lines) + "\n").encode())
+        watcher.epoch(row, is_best)
+
+    return after_epoch
+
+
+def _nothing(_history: History, _is_best: bool) -> None:
+    """The first process writes for all."""

@@ -1,0 +1,86 @@
+"""One update of the weights: schedule, backward, clip, step, average."""
+
+import copy
+import math
+
+import torch
+from jaxtyping import Float
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from pixelwise.config import TrainingConfig
+from pixelwise.models.blocks import average_into
+
+LOWEST_RATE_FRACTION = 0.01
+"""Annealed schedules end at this share of the peak rate."""
+
+POLY_POWER = 0.9
+"""Exponent of the poly schedule, as DeepLab (Chen et al., 2018) and nnU-Net have it."""
+
+
+def rate_factor(progress: float, config: TrainingConfig) -> float:
+    """Share of the peak learning rate at `progress`, 0 at the start and 1 at the end of the run."""
+    if progress < config.warmup_fraction:
+        return max(progress / config.warmup_fraction, LOWEST_RATE_FRACTION)
+    done = min((progress - config.warmup_fraction) / (1.0 - config.warmup_fraction), 1.0)
+    left: float = {
+        "cosine": 0.5 * (1.0 + math.cos(math.pi * done)),
+        "poly": (1.0 - done) ** POLY_POWER,
+        "constant": 1.0,
+    }[config.schedule]
+    return LOWEST_RATE_FRACTION + (1.0 - LOWEST_RATE_FRACTION) * left
+
+
+def make_optimizer(network: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
+    """The optimiser of the settings; normalisation weights and biases are not decayed."""
+    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    rate = config.learning_rate
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=rate, momentum=config.momentum, nesterov=config.momentum > 0)
+    kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
+    return kind(groups, lr=rate, betas=(config.momentum, 0.999))
+
+
+class Update:
+    """The weights of a run, their average, and how a loss changes both.
+
+    Args:
+        fabric: device, precision and processes.
+        network: the plain network, already on the device.
+        config: settings of the loop.
+    """
+
+    def __init__(self, fabric: Fabric, network: nn.Module, config: TrainingConfig) -> None:
+        self._fabric = fabric
+        self._config = config
+        self.plain = network
+        self.average = copy.deepcopy(network).eval().requires_grad_(requires_grad=False)
+        optimizer = make_optimizer(network, config)
+        ready: nn.Module = torch.compile(network) if config.compile else network  # type: ignore[assignment]
+        self.network, self.optimizer = fabric.setup(ready, optimizer)
+        self.learning_rate = 0.0
+
+    def apply(self, loss: Float[Tensor, ""], step: int, progress: float) -> None:
+        """Backward, clip, step, average.
+
+        Args:
+            loss: of the batch of `step`.
+            step: how many updates were made before.
+            progress: share of the run that is over, 0 to 1.
+        """
+        self.learning_rate = self._config.learning_rate * rate_factor(progress, self._config)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate
+        self._fabric.backward(loss)
+        if self._config.clip_norm:
+            self._fabric.clip_gradients(
+                self.network, self.optimizer, max_norm=self._config.clip_norm, error_if_nonfinite=False
+            )
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        # the first steps move far: an average that remembers the start would hold the run back
+        average_into(self.average, self.plain, min(self._config.ema_decay, (1 + step) / (10 + step)))

@@ -1,0 +1,260 @@
+"""The dataset doctor: each illness planted in a healthy data set, and the healthy one left alone."""
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from pixelwise.classes import IGNORE, ClassTable
+from pixelwise.data import check
+from pixelwise.data.check import CHECKS, Finding, examine, is_fatal, to_json, to_text
+from pixelwise.data.dataset import Case, Dataset, MaskEncoding
+
+VALUES = MaskEncoding(kind="values", values={0: 0, 1: 1, 255: IGNORE})
+
+
+def picture(seed: int, *shape: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, shape or (24, 32, 3)).astype(np.uint8)
+
+
+def mask(seed: int = 0) -> np.ndarray:
+    return (np.random.default_rng(seed).random((24, 32)) < 0.4).astype(np.uint8)
+
+
+def save(path: Path, array: np.ndarray) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    if path.suffix == ".tif":
+        tifffile.imwrite(path, array, photometric="rgb")
+    else:
+        Image.fromarray(array).save(path)
+    return path
+
+
+@pytest.fixture
+def healthy(tmp_path: Path) -> Dataset:
+    cases = tuple(
+        Case(
+            name=f"c{i}",
+            image=save(tmp_path / "images" / f"c{i}.png", picture(i)),
+            masks=(save(tmp_path / "masks" / f"c{i}.png", mask(i)),),
+        )
+        for i in range(5)
+    )
+    return Dataset(tmp_path, cases, ClassTable.from_names(["background", "object"]), VALUES, "images, masks")
+
+
+def only(findings: list[Finding], severity: str, *words: str) -> Finding:
+    """The one finding, which has this severity and says these words."""
+    assert len(findings) == 1, findings
+    assert findings[0].severity == severity
+    for word in words:
+        assert word in f"{findings[0].what} {findings[0].cause} {findings[0].remedy}"
+    return findings[0]
+
+
+def test_a_healthy_data_set_has_no_findings(healthy: Dataset) -> None:
+    assert examine(healthy) == []
+    assert to_text([]) == "No problems found."
+
+
+@pytest.mark.parametrize("size", [0, 60])
+@pytest.mark.parametrize("kind", ["image", "mask"])
+def test_empty_and_cut_files_are_fatal_and_named(healthy: Dataset, kind: str, size: int) -> None:
+    case = healthy.cases[2]
+    path = case.image if kind == "image" else case.masks[0]
+    path.write_bytes(path.read_bytes()[:size])
+    assert only(examine(healthy), "fatal").files == (path,)
+
+
+def test_a_missing_file_is_fatal(healthy: Dataset) -> None:
+    healthy.cases[0].masks[0].unlink()
+    assert only(examine(healthy), "fatal").files == healthy.cases[0].masks
+
+
+@pytest.mark.parametrize(
+    ("shape", "word"),
+    [((23, 32), "single pixel"), ((32, 24), "exchanged"), ((48, 64), "scaled"), ((10, 32), "cropped")],
+)
+def test_a_mask_of_another_size_is_fatal_and_both_sizes_are_said(
+    healthy: Dataset, shape: tuple[int, int], word: str
+) -> None:
+    save(healthy.cases[1].masks[0], np.resize(mask(), shape))
+    finding = only(examine(healthy), "fatal", word, "32 x 24", f"{shape[1]} x {shape[0]}")
+    assert finding.files == healthy.cases[1].masks
+
+
+def test_mask_files_of_one_image_must_have_one_size(healthy: Dataset) -> None:
+    second = save(healthy.root / "masks" / "more.png", np.ones((5, 5), np.uint8))
+    broken = replace(healthy.cases[0], masks=(*healthy.cases[0].masks, second))
+    union = replace(healthy, cases=(broken, *healthy.cases[1:]), encoding=MaskEncoding(kind="union"))
+    only(examine(union), "fatal", "5 x 5", "32 x 24")
+
+
+def test_unknown_mask_values_are_fatal(healthy: Dataset) -> None:
+    save(healthy.cases[1].masks[0], mask() * 7)
+    only(examine(healthy), "fatal", "7")
+
+
+def test_nan_and_infinity_are_fatal(healthy: Dataset) -> None:
+    cases = []
+    for i, case in enumerate(healthy.cases):
+        values = picture(i).astype(np.float32)
+        if i == 3:
+            values[0, 0, 0], values[1, 1, 1] = np.nan, np.inf
+        cases.append(replace(case, image=save(case.image.with_suffix(".tif"), values)))
+    finding = only(examine(replace(healthy, cases=tuple(cases))), "fatal", "(2 in all)")
+    assert finding.files == (cases[3].image,)
+
+
+def test_grey_among_colour_is_a_warning_and_four_channels_are_fatal(healthy: Dataset) -> None:
+    save(healthy.cases[0].image, picture(9, 24, 32))
+    only(examine(healthy), "warning", "channels", "Grey")
+    save(healthy.cases[0].image, picture(9, 24, 32, 4))
+    assert only(examine(healthy), "fatal", "channels").files == (healthy.cases[0].image,)
+
+
+def test_mixed_bit_depths_are_a_warning(healthy: Dataset) -> None:
+    path = save(healthy.cases[0].image.with_suffix(".tif"), picture(9).astype(np.uint16) * 257)
+    cases = (replace(healthy.cases[0], image=path), *healthy.cases[1:])
+    assert only(examine(replace(healthy, cases=cases)), "warning", "uint16").files == (path,)
+
+
+def test_a_constant_image_is_a_warning_and_no_duplicate(healthy: Dataset) -> None:
+    for case in healthy.cases[:2]:
+        save(case.image, np.full((24, 32, 3), 80, np.uint8))
+    assert len(only(examine(healthy), "warning", "same value").files) == 2
+
+
+def test_unpaired_files_are_a_warning(healthy: Dataset) -> None:
+    lonely = healthy.root / "images" / "lonely.png"
+    assert only(examine(replace(healthy, unpaired=(lonely,))), "warning").files == (lonely,)
+
+
+def test_a_mask_that_is_ignored_everywhere_is_a_warning(healthy: Dataset) -> None:
+    save(healthy.cases[1].masks[0], np.full((24, 32), 255, np.uint8))
+    only(examine(healthy), "warning", "ignored")
+
+
+@pytest.mark.parametrize(("empty", "severity"), [(1, "notice"), (3, "warning")])
+def test_empty_masks_are_a_notice_when_few_and_a_warning_when_most(healthy: Dataset, empty: int, severity: str) -> None:
+    for case in healthy.cases[:empty]:
+        save(case.masks[0], np.zeros((24, 32), np.uint8))
+    assert len(only(examine(healthy), severity, f"{empty} of 5").files) == empty
+
+
+def test_classes_that_are_absent_or_in_one_image_only_are_warnings(healthy: Dataset) -> None:
+    values = MaskEncoding(kind="values", values={0: 0, 1: 1, 2: 2, 3: 3})
+    names = ClassTable.from_names(["background", "object", "lonely", "absent"])
+    save(healthy.cases[4].masks[0], np.where(np.arange(32) < 8, 2, mask(4)).astype(np.uint8))
+    findings = examine(replace(healthy, encoding=values, classes=names))
+    assert [finding.severity for finding in findings] == ["warning", "warning"]
+    assert "absent" in findings[0].what
+    assert "'lonely' in c4" in findings[1].what
+    assert findings[1].files == (healthy.cases[4].image,)
+
+
+def test_a_class_below_one_percent_is_a_notice(healthy: Dataset) -> None:
+    for case in healthy.cases:
+        sparse = np.zeros((24, 32), np.uint8)
+        sparse[0, :3] = 1
+        save(case.masks[0], sparse)
+    only(examine(healthy), "notice", "object 0.39%")
+
+
+def test_identical_images_are_found_by_their_pixels(healthy: Dataset) -> None:
+    first, second = healthy.cases[0], healthy.cases[3]
+    Image.open(first.image).save(second.image, compress_level=0)  # other bytes, same pixels
+    finding = only(examine(healthy), "warning", "c0 = c3", "different masks")
+    assert finding.files == (first.image, second.image)
+    Image.open(first.masks[0]).save(second.masks[0])
+    only(examine(healthy), "warning", "c0 = c3", "count double")
+    sides = ("train", "train", "train", "test", "validation")
+    cases = tuple(replace(case, split=side) for case, side in zip(healthy.cases, sides, strict=True))
+    only(examine(replace(healthy, cases=cases)), "warning", "leak")
+
+
+def test_jpeg_masks_are_a_warning(healthy: Dataset) -> None:
+    case = healthy.cases[0]
+    path = save(case.masks[0].with_suffix(".jpg"), np.zeros((24, 32), np.uint8))
+    encoding = VALUES.model_copy(update={"nearest": True})
+    cases = (replace(case, masks=(path,)), *healthy.cases[1:])
+    findings = examine(replace(healthy, cases=cases, encoding=encoding))
+    assert [finding for finding in findings if "JPEG" in finding.what and finding.severity == "warning"]
+
+
+def test_two_images_are_too_few_unless_the_folder_gives_a_split(healthy: Dataset) -> None:
+    few = replace(healthy, cases=healthy.cases[:2])
+    only(examine(few), "fatal", "2 labelled images")
+    given = tuple(replace(c, split=s) for c, s in zip(few.cases, ("train", "validation"), strict=True))
+    assert examine(replace(few, cases=given)) == []
+
+
+def test_all_findings_come_from_one_pass_the_fatal_ones_first(healthy: Dataset) -> None:
+    healthy.cases[0].image.write_bytes(b"")
+    save(healthy.cases[1].masks[0], mask() * 9)
+    save(healthy.cases[2].masks[0], np.zeros((24, 32), np.uint8))
+    findings = examine(replace(healthy, unpaired=(Path("x.png"),)))
+    assert [finding.severity for finding in findings] == ["fatal", "fatal", "warning", "notice"]
+    assert is_fatal(findings)
+    assert not is_fatal(findings[2:])
+
+
+def test_findings_become_text_of_the_asked_width_and_json_with_all_files() -> None:
+    files = tuple(Path(f"folder/{i}.png") for i in range(9))
+    finding = Finding("warning", "word " * 40, files, "cause", "remedy")
+    text = to_text([finding, finding], width=60)
+    assert max(map(len, text.splitlines())) <= 60
+    assert text.startswith("WARNING: word")
+    assert "and 3 more" in text
+    assert to_json([finding])[0]["files"] == [str(path) for path in files]
+    assert to_json([finding])[0]["severity"] == "warning"
+
+
+def test_progress_is_told_for_each_case(healthy: Dataset) -> None:
+    steps: list[tuple[int, int]] = []
+    examine(healthy, lambda done, total: steps.append((done, total)))
+    assert steps == [(i, 5) for i in range(1, 6)]
+
+
+def test_every_check_accepts_cases_that_could_not_be_read(healthy: Dataset) -> None:
+    for case in healthy.cases:
+        case.image.write_bytes(b"?")
+        case.masks[0].write_bytes(b"?")
+    measurements = check.measure(healthy)
+    for name, one in CHECKS.items():
+        assert isinstance(one(healthy, measurements), list), name
+        assert isinstance(one(healthy, []), list), name
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize("name", ["isbi2012_em/train", "wbc_smears/Dataset 1", "format_zoo/carvana_gif"])
+def test_clean_real_sets_have_no_fatal_finding(realdata: Path, name: str) -> None:
+    from pixelwise.data import folder
+
+    start = time.perf_counter()
+    assert not is_fatal(examine(folder.scan(realdata / name)))
+    assert time.perf_counter() - start < 20
+
+
+@pytest.mark.realdata
+def test_the_contradicting_cracks_are_named(realdata: Path) -> None:
+    from pixelwise.data import folder
+
+    findings = examine(folder.scan(realdata / "format_zoo/crack_contradictions"))
+    contradiction = next(finding for finding in findings if "different masks" in finding.what)
+    assert len(contradiction.files) == 6
+    assert {path.stem[-3:] for path in contradiction.files} == {"21a", "23a", "25a"}
+    empty = next(finding for finding in findings if "background only" in finding.what)
+    assert [path.stem for path in empty.files] == ["Im_GT_AIGLE_RN_F03bor", "Im_GT_AIGLE_RN_F09bor"]
+
+
+@pytest.mark.realdata
+def test_the_identical_blood_cells_are_named(realdata: Path) -> None:
+    from pixelwise.data import folder
+
+    findings = examine(folder.scan(realdata / "wbc_smears/Dataset 1"))
+    assert any("112 = 139" in finding.what for finding in findings)

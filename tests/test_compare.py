@@ -1,0 +1,167 @@
+"""Comparing runs: folders written by hand, tables read back."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pixelwise.errors import ConfigError, DataError
+from pixelwise.evaluation.compare import Comparison, compare
+
+
+def make_run(folder: Path, miou: float | None, settings: dict[str, Any] | None = None, **changes: Any) -> Path:
+    iou = changes.get("iou", {"background": 0.9, "cell": miou})
+    scores = {
+        "images": 2,
+        "classes": list(iou),
+        "pooled": {
+            "miou": miou,
+            "dice": 0.8,
+            "pixel_accuracy": 0.95,
+            "per_class": [
+                {"name": name, "iou": value, "dice": 0.5, "precision": None, "recall": None, "pixels": 3}
+                for name, value in iou.items()
+            ],
+        },
+        "image_mean": {"miou": 0.6, "dice": None},
+        "confusion": [[1, 0], [0, 1]],
+        "per_image": [{"name": name, "miou": 0.1} for name in changes.get("images", ["a", "b"])],
+    }
+    folder.mkdir(parents=True)
+    (folder / "scores.json").write_text(json.dumps(scores), encoding="utf-8")
+    tree = settings if settings is not None else {"seed": 0, "training": {"batch_size": 8}}
+    (folder / "config.yaml").write_text(yaml.safe_dump(tree), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> list[Path]:
+    first = make_run(tmp_path / "first", 0.71, {"seed": 0, "model": {"width": 32}, "loss": {"name": "dice"}})
+    second = make_run(tmp_path / "second", 0.745, {"seed": 1, "model": {"width": 32, "norm": "group"}})
+    return [first, second]
+
+
+def line(text: str, beginning: str) -> list[str]:
+    (found,) = [each for each in text.splitlines() if each.startswith(beginning)]
+    return found.removeprefix(beginning).split()
+
+
+def test_scores_stand_in_the_order_of_the_runs(pair: list[Path]) -> None:
+    result = compare(pair)
+    assert result.runs == ("first", "second")
+    assert result.scores["mIoU, pooled"] == (0.71, 0.745)
+    assert result.scores["Dice, mean of images"] == (None, None)
+    assert result.iou == {"background": (0.9, 0.9), "cell": (0.71, 0.745)}
+    assert compare(pair[::-1]).scores["mIoU, pooled"] == (0.745, 0.71)
+
+
+def test_only_settings_that_differ_are_shown(pair: list[Path]) -> None:
+    assert dict(compare(pair).settings) == {"seed": (0, 1), "loss.name": ("dice", None), "model.norm": (None, "group")}
+
+
+def test_runs_on_the_same_images_and_classes_give_no_warning(pair: list[Path]) -> None:
+    assert compare(pair).warnings == ()
+
+
+def test_other_test_images_are_a_warning_that_counts_them(tmp_path: Path) -> None:
+    first = make_run(tmp_path / "first", 0.5, images=["a", "b", "c"])
+    second = make_run(tmp_path / "second", 0.6, images=["b", "d"])
+    (warning,) = compare([first, second]).warnings
+    assert "1 of its 2" in warning
+    assert "2 are missing" in warning
+    assert warning in " ".join(compare([first, second]).to_text(60).split())
+
+
+def test_other_classes_are_a_warning_and_leave_gaps(tmp_path: Path) -> None:
+    first = make_run(tmp_path / "first", 0.5, iou={"background": 0.9, "cell": 0.1})
+    second = make_run(tmp_path / "second", 0.5, iou={"background": 0.8, "nucleus": None})
+    result = compare([first, second])
+    assert "cell, nucleus" in result.warnings[0]
+    assert result.iou == {"background": (0.9, 0.8), "cell": (0.1, None), "nucleus": (None, None)}
+
+
+def test_the_text_marks_the_best_score_of_a_row(pair: list[Path]) -> None:
+    text = compare(pair).to_text(100)
+    assert line(text, "mIoU, pooled") == ["0.710", "0.745*"]
+    assert line(text, "mean Dice, pooled") == ["0.800", "0.800"]
+    assert line(text, "Dice, mean of images") == ["-", "-"]
+    assert line(text, "loss.name") == ["dice", "-"]
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 132])
+@pytest.mark.parametrize("count", [2, 3, 9, 30])
+def test_no_line_of_a_table_is_longer_than_the_terminal_and_no_run_is_lost(
+    tmp_path: Path, width: int, count: int
+) -> None:
+    runs = [
+        make_run(tmp_path / f"run-{i}" / "a-name-of-a-run", 0.1 + i / 1000, {"loss": {"name": "x" * 60 + str(i)}})
+        for i in range(count)
+    ]
+    text = compare(runs).to_text(width)
+    legend = [f"run-{i}/a-name-of-a-run" for i in range(count)]
+    assert all(name in text for name in legend)
+    assert max(len(each) for each in text.splitlines()) <= width
+    values = [value for each in text.splitlines() if each.startswith("mIoU, pooled") for value in each.split()[2:]]
+    assert [float(value.rstrip("*")) for value in values] == [pytest.approx(0.1 + i / 1000) for i in range(count)]
+
+
+def test_json_holds_all_of_it(pair: list[Path]) -> None:
+    result = compare(pair)
+    tree = json.loads(result.to_json())
+    assert set(tree) == set(Comparison.__dataclass_fields__)
+    assert tree["scores"]["mIoU, pooled"] == [0.71, 0.745]
+    assert tree["settings"]["seed"] == [0, 1]
+
+
+def test_json_stays_valid_with_infinite_settings_and_dates(tmp_path: Path) -> None:
+    first = make_run(tmp_path / "first", 0.5, {"a": float("inf"), "b": float("nan"), "c": 1})
+    second = make_run(tmp_path / "second", 0.5, {"a": 1.0, "b": float("nan"), "c": 1})
+    (second / "config.yaml").write_text("a: 2020-01-01\nb: .nan\nc: 1\n", encoding="utf-8")
+    assert json.loads(compare([first, second]).to_json())["settings"] == {"a": ["inf", "2020-01-01"]}
+
+
+def test_runs_of_the_same_name_are_told_apart_by_their_parents(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / parent / "best", 0.5) for parent in ("monday", "tuesday")]
+    assert compare(runs).runs == ("monday/best", "tuesday/best")
+
+
+def test_the_same_run_twice_is_no_crash(pair: list[Path]) -> None:
+    assert compare([pair[0], pair[0]]).settings == {}
+
+
+def test_one_run_is_wrong_usage(pair: list[Path]) -> None:
+    with pytest.raises(ConfigError, match="two runs"):
+        compare(pair[:1])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("scores.json", b"{", "not the scores"),
+        ("scores.json", b"\xff\xfe", "not the scores"),
+        ("scores.json", b"[]", "not the scores"),
+        ("scores.json", b'{"pooled": {"miou": "high"}}', r"pooled\.miou"),
+        ("config.yaml", b"a: [", "not valid YAML"),
+        ("config.yaml", b"a: \xff", "not valid YAML"),
+        ("config.yaml", b"a: 2020-13-45", "not valid YAML"),
+        ("config.yaml", b"just text", "sections"),
+        ("config.yaml", b"", "sections"),
+    ],
+)
+def test_a_damaged_file_is_named_with_a_remedy(pair: list[Path], name: str, content: bytes, message: str) -> None:
+    (pair[1] / name).write_bytes(content)
+    with pytest.raises(DataError, match=message) as caught:
+        compare(pair)
+    assert caught.value.where == pair[1] / name
+    assert caught.value.remedy
+
+
+def test_a_missing_folder_and_an_unfinished_run_are_named(pair: list[Path]) -> None:
+    with pytest.raises(DataError, match="no such run"):
+        compare([pair[0], pair[1] / "nowhere"])
+    (pair[1] / "scores.json").unlink()
+    with pytest.raises(DataError, match=r"scores\.json cannot be read") as caught:
+        compare(pair)
+    assert caught.value.where == pair[1]

@@ -1,0 +1,100 @@
+"""The door for settings is strict."""
+
+from pathlib import Path
+from typing import get_args
+
+import pytest
+import yaml
+
+from pixelwise.config import SIZES, Config, LossConfig, ModelConfig, keys_of, load, parse_seconds
+from pixelwise.errors import ConfigError
+from pixelwise.losses import LOSSES
+from pixelwise.models.blocks import NORMS
+from pixelwise.models.encoders import ENCODERS
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("trainig.batch_size=8", "no setting 'trainig'. Did you mean 'training"),
+        ("training.batchsize=8", "Did you mean 'training.batch_size'"),
+        ("training.batch_size=many", "'training.batch_size' is 'many'"),
+        ("training.batch_size=0", "greater than or equal to 1"),
+        ("training.batch_size", "is not a setting"),
+        ("model=huge", "no network is called 'huge'; there are nano"),
+        ("training.time=soon", "'soon' is not a duration"),
+        ("data.patch_size=[1,2,3]", "'data.patch_size'"),
+        ("seed.x=1", "'seed' is"),
+        ("data.test_fraction=0.9", "leave no image to train on"),
+        ("loss.name=hinge", "'loss.name' is 'hinge'"),
+    ],
+)
+def test_wrong_settings_are_refused_with_the_way_out(override: str, message: str) -> None:
+    overrides = [override, "data.validation_fraction=0.2"] if "fraction" in override else [override]
+    with pytest.raises(ConfigError) as caught:
+        load(None, overrides)
+    assert message in str(caught.value)
+    assert caught.value.exit_code == 2
+
+
+def test_all_wrong_settings_are_listed_together() -> None:
+    with pytest.raises(ConfigError, match="'training.batch_size' is 'x'.*'seed' is 'y'|'seed' is 'y'.*batch_size"):
+        load(None, ["training.batch_size=x", "seed=y"])
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90", 90), ("90s", 90), ("15m", 900), ("1h30m", 5400), ("1.5h", 5400), ("2m30", 150)]
+)
+def test_durations_are_read(text: str, seconds: float) -> None:
+    assert parse_seconds(text) == seconds
+
+
+def test_settings_come_back_from_their_file_and_leave_nothing_free(tmp_path: Path) -> None:
+    config = load(None, ["model=paper", "training.time=15m", "data.resize=64", "loss.class_weights=[1, 2]"])
+    (tmp_path / "config.yaml").write_text(config.to_yaml())
+    again = load(tmp_path / "config.yaml")
+    assert again == config
+    assert again.given() == keys_of(Config)
+
+
+def test_only_what_was_set_counts_as_given() -> None:
+    assert load(None, ["model=nano", "seed=3"]).given() == {"model.width", "model.depth", "seed"}
+    assert load(None, ["model=nano", "model.depth=5"]).model.depth == 5
+
+
+def test_overrides_win_over_the_file(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("model: paper\ntraining: {batch_size: 2}\n")
+    config = load(tmp_path / "c.yaml", ["training.batch_size=3", "model.width=8"])
+    assert (config.training.batch_size, config.model.width, config.model.padded) == (3, 8, False)
+
+
+@pytest.mark.parametrize("content", ["[1, 2]", "a: [", "\x00"])
+def test_files_that_are_no_settings_are_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / "c.yaml").write_text(content)
+    with pytest.raises(ConfigError, match=r"c\.yaml"):
+        load(tmp_path / "c.yaml")
+
+
+def test_settings_cannot_be_changed() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        Config().seed = 1
+
+
+def test_every_name_has_its_part() -> None:
+    def choices(model: type, key: str) -> set[str]:
+        return set(get_args(model.model_fields[key].annotation))
+
+    assert choices(LossConfig, "name") == set(LOSSES)
+    assert choices(ModelConfig, "encoder") == set(ENCODERS)
+    assert choices(ModelConfig, "norm") == set(NORMS)
+
+
+def test_every_named_size_is_a_network() -> None:
+    for settings in SIZES.values():
+        assert ModelConfig(**settings)
+
+
+def test_the_list_of_settings_changes_only_on_purpose() -> None:
+    """A new setting is a decision: add it here, and to docs/guide.md."""
+    known = yaml.safe_load((Path(__file__).parent / "settings.yaml").read_text())
+    assert sorted(keys_of(Config)) == known

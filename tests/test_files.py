@@ -1,0 +1,51 @@
+"""Writes leave the old file or the new one."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from pixelwise.errors import DataError
+from pixelwise.files import make_folder, read_json, write_atomically, write_json
+
+
+def test_content_is_replaced_and_nothing_else_is_left(tmp_path: Path) -> None:
+    write_atomically(tmp_path / "a", b"old")
+    write_atomically(tmp_path / "a", b"new")
+    assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("a", b"new")]
+
+
+def test_a_full_disk_keeps_the_old_file_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_atomically(tmp_path / "a", b"old")
+
+    def full(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(DataError, match="No space left on device.*Free some space"):
+        write_atomically(tmp_path / "a", b"new")
+    assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("a", b"old")]
+
+
+def test_files_get_the_usual_permissions(tmp_path: Path) -> None:
+    previous = os.umask(0o022)
+    try:
+        write_atomically(tmp_path / "a", b"x")
+    finally:
+        os.umask(previous)
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o644
+
+
+def test_a_file_in_the_way_of_a_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "runs").write_text("")
+    with pytest.raises(DataError, match="runs"):
+        make_folder(tmp_path / "runs" / "x")
+
+
+def test_damaged_json_is_named(tmp_path: Path) -> None:
+    write_json(tmp_path / "good.json", {"a": [1, None]})
+    assert read_json(tmp_path / "good.json") == {"a": [1, None]}
+    (tmp_path / "bad.json").write_text("{")
+    with pytest.raises(DataError, match=r"bad\.json"):
+        read_json(tmp_path / "bad.json")

@@ -1,0 +1,779 @@
+"""Who is whose mask: layouts as they are found in the wild, drawn as tiny files; expected pairs are written by hand."""
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+import yaml
+from PIL import Image
+
+from pixelwise.classes import ClassTable
+from pixelwise.data import folder, masks
+from pixelwise.data.dataset import Case, Dataset, MaskEncoding
+from pixelwise.errors import ConfigError, DataError
+
+RANDOM = np.random.default_rng(3)
+PHOTO = RANDOM.integers(0, 256, (12, 16, 3), dtype=np.uint8)
+MASK = (PHOTO[..., 0] > 128).astype(np.uint8) * 255
+SHAPES = {"shapes": [{"label": "cell", "points": [[1, 1], [9, 1], [9, 9]], "shape_type": "polygon"}]}
+YOLO = "0 0.1 0.1 0.9 0.1 0.9 0.9\n"
+
+
+@pytest.fixture
+def undetected(monkeypatch: pytest.MonkeyPatch) -> list[masks.Declaration]:
+    """Pairing alone: what masks mean is not asked. Returns the declarations that would have been used."""
+    declarations: list[masks.Declaration] = []
+
+    def detect(cases: Sequence[Case], declaration: masks.Declaration) -> masks.Detection:
+        assert cases
+        declarations.append(declaration)
+        table = ClassTable.from_names(["background", "object"])
+        return masks.Detection(MaskEncoding(kind="values"), table, ("from the masks",))
+
+    monkeypatch.setattr(masks, "detect", detect)
+    return declarations
+
+
+def write(root: Path, names: Iterable[str]) -> Path:
+    """Small files of the kind that their suffix says; those with a word for mask in the path are masks."""
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix in (".json", ".txt", ".yaml", ".md", ".gz"):
+            path.write_text("")
+        else:
+            looks = any(word in name.lower() for word in ("mask", "label", "gt", "annot", "manual", "ho.", "seg"))
+            pixels = MASK if looks else PHOTO
+            if path.suffix in (".tif", ".tiff"):
+                tifffile.imwrite(path, pixels, photometric="minisblack" if looks else "rgb")
+            else:
+                Image.fromarray(pixels).save(path)
+    return root
+
+
+def pairs(data: Dataset) -> dict[str, list[str]]:
+    """Case name to the masks of the case, relative to the root."""
+    return {case.name: [path.relative_to(data.root).as_posix() for path in case.masks] for case in data.cases}
+
+
+def images(data: Dataset) -> dict[str, str]:
+    return {case.name: case.image.relative_to(data.root).as_posix() for case in data.cases}
+
+
+def unpaired(data: Dataset) -> list[str]:
+    return sorted(path.relative_to(data.root).as_posix() for path in data.unpaired)
+
+
+IMAGE_FOLDERS = ["images", "imgs", "image", "img", "img_dir", "raw", "x", "JPEGImages", "Images"]
+MASK_FOLDERS = [
+    "masks",
+    "labels",
+    "label",
+    "ann_dir",
+    "annotations",
+    "gt",
+    "mask",
+    "y",
+    "segmentation",
+    "GroundTruth",
+    "SegmentationClass",
+]
+
+
+@pytest.mark.usefixtures("undetected")
+@pytest.mark.parametrize("image_folder", IMAGE_FOLDERS)
+@pytest.mark.parametrize("mask_folder", MASK_FOLDERS)
+def test_two_folders_are_paired_by_stem(image_folder: str, mask_folder: str, tmp_path: Path) -> None:
+    # sorted lists of the two folders would pair 10 with 2 and b with 10
+    write(tmp_path, [f"{image_folder}/{stem}.jpg" for stem in ("1", "2", "10", "a")])
+    write(tmp_path, [f"{mask_folder}/{stem}.png" for stem in ("2", "10", "b", "1")])
+    data = folder.scan(tmp_path)
+    assert pairs(data) == {stem: [f"{mask_folder}/{stem}.png"] for stem in ("1", "2", "10")}
+    assert list(images(data)) == ["1", "2", "10"]
+    assert unpaired(data) == sorted([f"{image_folder}/a.jpg", f"{mask_folder}/b.png"])
+    assert data.notices == ("from the masks",)
+
+
+SPLITS = {"train": "train", "validation": "validation", "test": "test"}
+SPLIT_LAYOUTS = {
+    "above": ("{split}/images/{stem}.png", "{split}/masks/{stem}.png"),
+    "below": ("images/{split}/{stem}.png", "masks/{split}/{stem}.png"),
+    "joined": ("{split}/{stem}.png", "{split}annot/{stem}.png"),
+    "joined by a line": ("{split}/{stem}.png", "{split}_masks/{stem}_mask.png"),
+    "joined in front": ("{split}_images/{stem}.png", "{split}_labels/{stem}.png"),
+    "both ways": ("data/images_{split}/{stem}.png", "data/labels_{split}/{stem}.png"),
+    "beside": ("{split}/{stem}.png", "{split}/{stem}_mask.png"),
+}
+
+
+@pytest.mark.usefixtures("undetected")
+@pytest.mark.parametrize("layout", SPLIT_LAYOUTS)
+@pytest.mark.parametrize(
+    "words", [("train", "val", "test"), ("Training", "valid", "Testing"), ("train", "validation", "test")]
+)
+def test_splits_are_read_from_folder_names(layout: str, words: tuple[str, str, str], tmp_path: Path) -> None:
+    image, mask = SPLIT_LAYOUTS[layout]
+    for word in words:
+        write(tmp_path, [pattern.format(split=word, stem=stem) for pattern in (image, mask) for stem in ("a", "b")])
+    data = folder.scan(tmp_path)
+    expected = {(word, stem): mask.format(split=word, stem=stem) for word in words for stem in "ab"}
+    assert sorted(m for found in pairs(data).values() for m in found) == sorted(expected.values())
+    split_of = dict(zip(words, SPLITS, strict=True))
+    for case in data.cases:
+        path = case.image.relative_to(tmp_path).as_posix()
+        word = next(word for word in words if word in path)
+        assert case.split == split_of[word]
+        assert case.masks == (tmp_path / mask.format(split=word, stem=case.image.stem),)
+    assert not data.unpaired
+
+
+@pytest.mark.usefixtures("undetected")
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["train"], {None}),
+        (["train", "test"], {None, "test"}),
+        (["test"], {None}),
+        (["train", "val"], {"train", "validation"}),
+        (["val", "test"], {None, "test"}),
+    ],
+)
+def test_half_a_split_is_left_to_be_split(words: list[str], expected: set[str | None], tmp_path: Path) -> None:
+    write(tmp_path, [f"{word}/{role}/{stem}.png" for word in words for role in ("images", "masks") for stem in "ab"])
+    assert {case.split for case in folder.scan(tmp_path).cases} == expected
+
+
+@pytest.mark.usefixtures("undetected")
+@pytest.mark.parametrize(
+    ("image", "mask"),
+    [
+        ("{}.jpg", "{}_mask.png"),
+        ("{}.png", "{}_label.png"),
+        ("{}.png", "{}-GT.png"),
+        ("{}.tif", "{}_manual1.gif"),
+        ("{}.png", "mask_{}.png"),
+        ("{}_sat.jpg", "{}_mask.png"),
+        ("img_{}.png", "mask_{}.png"),
+        ("img{}.tif", "mask{}.tif"),
+        ("images/{}.png", "masks/{}_seg.png"),
+        ("images/image_{}.png", "masks/{}.png"),
+        ("images/{}_training.tif", "1st_manual/{}_manual1.gif"),
+        ("leftImg8bit/train/aachen/a_{}_leftImg8bit.png", "gtFine/train/aachen/a_{}_gtFine_labelIds.png"),
+        ("images/{}.jpg", "annotations/trimaps/{}.png"),
+        ("samples/{}/image.png", "samples/{}/mask.png"),
+        ("{}/raw.tif", "{}/instances_ids.png"),
+    ],
+)
+def test_words_around_a_stem_say_image_or_mask(image: str, mask: str, tmp_path: Path) -> None:
+    stems = ("07", "12", "7")
+    write(tmp_path, [name.format(stem) for name in (image, mask) for stem in stems])
+    data = folder.scan(tmp_path)
+    found = {images(data)[name]: masks_ for name, masks_ in pairs(data).items()}
+    assert found == {image.format(stem): [mask.format(stem)] for stem in stems}
+    assert not data.unpaired
+    assert len({case.name for case in data.cases}) == 3
+
+
+@pytest.mark.usefixtures("undetected")
+def test_masks_of_other_folders_are_not_borrowed(tmp_path: Path) -> None:
+    write(tmp_path, ["images/patient1/1.png", "images/patient2/2.png", "masks/patient2/1.png", "masks/patient2/2.png"])
+    data = folder.scan(tmp_path)
+    assert pairs(data) == {"patient2/2": ["masks/patient2/2.png"]}
+    assert unpaired(data) == ["images/patient1/1.png", "masks/patient2/1.png"]
+
+
+@pytest.mark.usefixtures("undetected")
+def test_names_are_short_and_unique(tmp_path: Path) -> None:
+    write(
+        tmp_path, ["a/images/1.png", "a/masks/1.png", "b/images/1.png", "b/masks/1.png", "images/1.png", "masks/1.png"]
+    )
+    assert list(pairs(folder.scan(tmp_path))) == ["1", "a/1", "b/1"]
+
+
+@pytest.mark.usefixtures("undetected")
+def test_hidden_files_are_passed_over(tmp_path: Path) -> None:
+    write(tmp_path, ["images/1.png", "masks/1.png", "images/._1.png", ".cache/images/2.png", "__MACOSX/images/1.png"])
+    data = folder.scan(tmp_path)
+    assert pairs(data) == {"1": ["masks/1.png"]}
+    assert not data.unpaired
+
+
+@pytest.mark.usefixtures("undetected")
+def test_links_are_followed_once(tmp_path: Path) -> None:
+    write(tmp_path / "store", ["1.png"])
+    write(tmp_path / "data", ["masks/1.png"])
+    (tmp_path / "data/images").symlink_to(tmp_path / "store")
+    (tmp_path / "data/loop").symlink_to(tmp_path / "data")
+    assert pairs(folder.scan(tmp_path / "data")) == {"1": ["masks/1.png"]}
+
+
+@pytest.mark.usefixtures("undetected")
+def test_one_folder_per_image_and_one_file_per_object(tmp_path: Path) -> None:
+    for name, count in (("a1", 3), ("b2", 1)):
+        write(tmp_path, [f"stage1_train/{name}/images/{name}.png"])
+        write(tmp_path, [f"stage1_train/{name}/masks/{name}{number}ff.png" for number in range(count)])
+    data = folder.scan(tmp_path)
+    assert {name: len(found) for name, found in pairs(data).items()} == {"stage1_train/a1": 3, "stage1_train/b2": 1}
+    assert all(mask.startswith(f"{name}/masks/") for name, found in pairs(data).items() for mask in found)
+
+
+@pytest.mark.usefixtures("undetected")
+def test_one_image_and_one_mask_of_another_name_are_no_pair(tmp_path: Path) -> None:
+    write(tmp_path, ["images/a.png", "masks/b.png"])
+    with pytest.raises(DataError, match="no mask has the name of an image"):
+        folder.scan(tmp_path)
+
+
+@pytest.mark.usefixtures("undetected")
+@pytest.mark.parametrize(("photo", "mask"), [(".bmp", ".png"), (".jpg", ".png"), (".png", ".gif"), (".tif", ".png")])
+def test_equal_stems_are_told_apart_by_content(photo: str, mask: str, tmp_path: Path) -> None:
+    for stem in ("001", "002"):
+        Image.fromarray(PHOTO).save(tmp_path / f"{stem}{photo}")
+        Image.fromarray(MASK).save(tmp_path / f"{stem}{mask}")
+    data = folder.scan(tmp_path)
+    assert images(data) == {stem: f"{stem}{photo}" for stem in ("001", "002")}
+    assert pairs(data) == {stem: [f"{stem}{mask}"] for stem in ("001", "002")}
+
+
+@pytest.mark.usefixtures("undetected")
+def test_two_photos_of_one_name_are_an_error(tmp_path: Path) -> None:
+    for suffix in (".jpg", ".bmp"):
+        Image.fromarray(PHOTO).save(tmp_path / f"1{suffix}")
+    with pytest.raises(DataError, match="no masks that can be told"):
+        folder.scan(tmp_path)
+    write(tmp_path, ["masks/1.png"])
+    with pytest.raises(DataError, match="fits 2 images") as caught:
+        folder.scan(tmp_path)
+    assert pairs(scan_remedy(caught.value, tmp_path)) == {"1": ["masks/1.png"]}
+
+
+@pytest.mark.usefixtures("undetected")
+def test_a_stack_gives_a_case_for_each_page_and_they_stay_together(tmp_path: Path) -> None:
+    stack = RANDOM.integers(0, 255, (12, 20, 21), dtype=np.uint8)
+    for name, pixels in (("images/s.tif", stack), ("masks/s.tif", stack // 99)):
+        write(tmp_path, [name])
+        tifffile.imwrite(tmp_path / name, pixels, photometric="minisblack")
+    write(tmp_path, ["images/flat.tif", "masks/flat.tif"])
+    cases = folder.scan(tmp_path).cases
+    assert [case.name for case in cases] == ["flat", *(f"s/{page:02d}" for page in range(12))]
+    assert [(case.page, case.group) for case in cases] == [(None, ""), *((page, "s") for page in range(12))]
+
+
+@pytest.mark.usefixtures("undetected")
+def test_stacks_of_different_length_are_an_error(tmp_path: Path) -> None:
+    write(tmp_path, ["images/s.tif", "masks/s.tif"])
+    tifffile.imwrite(tmp_path / "images/s.tif", np.zeros((9, 20, 21), np.uint8), photometric="minisblack")
+    with pytest.raises(DataError, match="9 pages") as caught:
+        folder.scan(tmp_path)
+    assert caught.value.where == tmp_path / "images/s.tif"
+
+
+def test_nnunet_gives_splits_and_names(tmp_path: Path, undetected: list[masks.Declaration]) -> None:
+    write(tmp_path, ["imagesTr/a_0000.png", "labelsTr/a.png", "imagesTs/b_0000.png", "labelsTs/b.png"])
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "cell": 1, "ignore": 2}}))
+    data = folder.scan(tmp_path)
+    assert sorted(m for found in pairs(data).values() for m in found) == ["labelsTr/a.png", "labelsTs/b.png"]
+    assert {case.split for case in data.cases} == {None, "test"}
+    assert undetected[-1].names == ("background", "cell")
+    assert undetected[-1].values == {0: "background", 1: "cell", 2: "ignore"}
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": {"0": "background", "1": "cell"}}))
+    folder.scan(tmp_path)
+    assert undetected[-1].values == {0: "background", 1: "cell"}
+
+
+@pytest.mark.usefixtures("undetected")
+def test_nnunet_with_a_file_per_channel_or_regions_is_refused(tmp_path: Path) -> None:
+    write(tmp_path, ["imagesTr/a_0000.png", "labelsTr/a.png"])
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "all": [1, 2]}}))
+    with pytest.raises(DataError, match="regions"):
+        folder.scan(tmp_path)
+    write(tmp_path, ["imagesTr/a_0001.png"])
+    with pytest.raises(DataError, match="channel"):
+        folder.scan(tmp_path)
+
+
+@pytest.mark.usefixtures("undetected")
+@pytest.mark.parametrize("annotation", ["{}.json", "labels/{}.json"])
+def test_labelme_files_are_masks(annotation: str, tmp_path: Path) -> None:
+    for stem in ("a", "b"):
+        write(tmp_path, [f"images/{stem}.jpg", f"images/{annotation.format(stem)}"])
+        (tmp_path / f"images/{annotation.format(stem)}").write_text(json.dumps(SHAPES))
+    assert pairs(folder.scan(tmp_path)) == {stem: [f"images/{annotation.format(stem)}"] for stem in ("a", "b")}
+
+
+@pytest.mark.usefixtures("undetected")
+def test_yolo_files_are_masks_and_other_texts_are_not(tmp_path: Path) -> None:
+    write(tmp_path, ["images/train/a.jpg", "images/val/b.jpg", "labels/train/a.txt", "labels/val/b.txt", "README.txt"])
+    for name in ("train/a", "val/b"):
+        (tmp_path / f"labels/{name}.txt").write_text(YOLO)
+    (tmp_path / "labels/classes.txt").write_text("cell\n")
+    data = folder.scan(tmp_path)
+    assert pairs(data) == {"train/a": ["labels/train/a.txt"], "val/b": ["labels/val/b.txt"]}
+    assert {case.split for case in data.cases} == {"train", "validation"}
+
+
+def coco(*names: str) -> str:
+    entries = [{"id": number, "file_name": name, "height": 12, "width": 16} for number, name in enumerate(names)]
+    return json.dumps({"images": entries, "annotations": [], "categories": [{"id": 1, "name": "cell"}]})
+
+
+@pytest.mark.usefixtures("undetected")
+def test_coco_files_name_their_images(tmp_path: Path) -> None:
+    write(tmp_path, ["train2017/a.jpg", "train2017/b.jpg", "val2017/a.jpg", "train2017/unlisted.jpg"])
+    write(
+        tmp_path,
+        [f"annotations/{name}_{part}.json" for name in ("instances", "captions") for part in ("train2017", "val2017")],
+    )
+    (tmp_path / "annotations/instances_train2017.json").write_text(coco("a.jpg", "b.jpg", "gone.jpg"))
+    (tmp_path / "annotations/instances_val2017.json").write_text(coco("a.jpg"))
+    (tmp_path / "annotations/captions_val2017.json").write_text(json.dumps({"images": [], "annotations": []}))
+    (tmp_path / "annotations/captions_train2017.json").write_text("[]")
+    data = folder.scan(tmp_path)
+    assert pairs(data) == {
+        "train2017/a": ["annotations/instances_train2017.json"],
+        "train2017/b": ["annotations/instances_train2017.json"],
+        "val2017/a": ["annotations/instances_val2017.json"],
+    }
+    assert [case.split for case in data.cases] == ["train", "train", "validation"]
+    assert unpaired(data) == ["train2017/unlisted.jpg"]
+    assert any("1 images" in notice for notice in data.notices)
+
+
+@pytest.mark.usefixtures("undetected")
+def test_an_image_in_two_coco_files_is_an_error_that_says_how_to_choose(tmp_path: Path) -> None:
+    write(tmp_path, ["pics/a.jpg"])
+    for name in ("one.json", "two.json"):
+        (tmp_path / name).write_text(coco("pics/a.jpg"))
+    with pytest.raises(DataError, match="several") as caught:
+        folder.scan(tmp_path)
+    assert pairs(scan_remedy(caught.value, tmp_path)) == {"pics/a": ["one.json"]}
+
+
+# Where there is more than one way
+
+
+def scan_remedy(error: DataError, tmp_path: Path, choice: str = "") -> Dataset:
+    """Do what the remedy says, in a file somewhere else; `choice` picks the alternative with that text."""
+    lines = error.remedy.splitlines()[1:]
+    if choice:
+        chosen = next(line for line in lines if line.startswith("# or ") and choice in line)
+        lines = [line for line in lines if not line.startswith(("masks", "# or"))] + [chosen.removeprefix("# or ")]
+    file = tmp_path / f"choice-{len(list(tmp_path.iterdir()))}" / "chosen.yaml"
+    file.parent.mkdir()
+    file.write_text("\n".join(lines))
+    return folder.scan(file)
+
+
+AMBIGUOUS = {
+    "two observers beside the image": (
+        [f"I_{n}{end}" for n in ("01L", "02R") for end in (".jpg", "_1stHO.png", "_2ndHO.png")],
+        {"I_01L": ["I_01L_1stHO.png"], "I_02R": ["I_02R_1stHO.png"]},
+        "2ndHO",
+    ),
+    "the same suffix for all": (
+        [f"{n}{end}.png" for n in ("01", "02") for end in ("", "_vessels", "_disc")],
+        {"01": ["01_disc.png"], "02": ["02_disc.png"]},
+        "vessels",
+    ),
+    "two mask folders": (
+        [f"{role}/{n}.png" for n in ("1", "2", "10") for role in ("images", "masks", "labels_old")],
+        {n: [f"labels_old/{n}.png"] for n in ("1", "2", "10")},
+        "masks",
+    ),
+    "two mask folders in each split": (
+        [f"{split}/{role}/{n}.png" for split in ("train", "val") for n in "12" for role in ("img", "gt1", "gt2")],
+        {f"{split}/{n}": [f"{split}/gt1/{n}.png"] for split in ("train", "val") for n in "12"},
+        "gt2",
+    ),
+    "two masks in each folder": (
+        [
+            f"{split}/set{n}/{name}"
+            for split, n in (("train", 1), ("train", 2), ("val", 3))
+            for name in ("raw.tif", "labeled.png", "mask.png", "phase.png")
+        ],
+        {f"{split}/set{n}": [f"{split}/set{n}/labeled.png"] for split, n in (("train", 1), ("train", 2), ("val", 3))},
+        "mask.png",
+    ),
+    "names that only begin alike": (
+        ["t/images/20_training.tif", "t/images/34_training.tif", "t/images/5_training.tif"]
+        + ["t/1st_manual/20_manual1.gif", "t/1st_manual/34manual1).gif", "t/1st_manual/5_manual1 .gif"]
+        + ["t/mask/20_training_mask.gif", "t/mask/34_training_mask .gif", "t/mask/5_training_mask.gif"],
+        {
+            "t/20_training": ["t/1st_manual/20_manual1.gif"],
+            "t/34_training": ["t/1st_manual/34manual1).gif"],
+            "t/5_training": ["t/1st_manual/5_manual1 .gif"],
+        },
+        "t/mask/",
+    ),
+    "masks beside and in a folder": (
+        [f"{n}{end}.png" for n in "12" for end in ("", "_mask")] + ["masks/1.png", "masks/2.png"],
+        {"1": ["1_mask.png"], "2": ["2_mask.png"]},
+        "masks/",
+    ),
+}
+
+
+@pytest.mark.usefixtures("undetected")
+@pytest.mark.parametrize("name", AMBIGUOUS)
+def test_what_can_be_read_in_two_ways_is_an_error_whose_lines_work(name: str, tmp_path: Path) -> None:
+    files, expected, other = AMBIGUOUS[name]
+    root = write(tmp_path / "data", files)
+    with pytest.raises(DataError) as caught:
+        folder.scan(root)
+    assert caught.value.where == root
+    assert pairs(scan_remedy(caught.value, tmp_path)) == expected
+    second = pairs(scan_remedy(caught.value, tmp_path, other))
+    assert second.keys() == expected.keys()
+    assert all(other in mask for found in second.values() for mask in found)
+
+
+@pytest.mark.usefixtures("undetected")
+def test_the_lines_work_in_the_folder_itself_too(tmp_path: Path) -> None:
+    files, expected, _ = AMBIGUOUS["two observers beside the image"]
+    write(tmp_path, files)
+    with pytest.raises(DataError) as caught:
+        folder.scan(tmp_path)
+    (tmp_path / "data.yaml").write_text(caught.value.remedy.partition("\n")[2])
+    assert pairs(folder.scan(tmp_path)) == expected
+
+
+@pytest.mark.usefixtures("undetected")
+def test_several_kinds_of_annotations_are_an_error(tmp_path: Path) -> None:
+    write(tmp_path, ["a/1.jpg", "a/2.jpg", "a/1.json", "a/2.json", "b/images/3.png", "b/masks/3.png"])
+    for stem in "12":
+        (tmp_path / f"a/{stem}.json").write_text(json.dumps(SHAPES))
+    with pytest.raises(DataError, match="several kinds") as caught:
+        folder.scan(tmp_path)
+    assert pairs(scan_remedy(caught.value, tmp_path)) == {"a/1": ["a/1.json"], "a/2": ["a/2.json"]}
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        ([], "empty"),
+        (["notes.md"], r"1 \.md"),
+        (["imagesTr/a.nii.gz", "labelsTr/a.nii.gz"], r"2 \.nii\.gz"),
+        (["images/1.png", "other/7.png"], "no masks"),
+    ],
+)
+def test_a_folder_without_pairs_says_what_it_holds(files: list[str], words: str, tmp_path: Path) -> None:
+    write(tmp_path, files)
+    with pytest.raises(DataError, match=words) as caught:
+        folder.scan(tmp_path)
+    assert caught.value.remedy
+
+
+def test_a_missing_folder_and_a_file_are_told_apart(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such folder"):
+        folder.scan(tmp_path / "missing")
+    write(tmp_path, ["a.png"])
+    with pytest.raises(DataError, match="a file, not a folder"):
+        folder.scan(tmp_path / "a.png")
+
+
+# data.yaml
+
+Describe = Callable[[str], Dataset]
+
+
+@pytest.fixture
+def describe(tmp_path: Path) -> Describe:
+    def scan(text: str) -> Dataset:
+        (tmp_path / "data.yaml").write_text(text)
+        return folder.scan(tmp_path)
+
+    return scan
+
+
+@pytest.mark.usefixtures("undetected")
+@pytest.mark.parametrize(
+    ("images_pattern", "masks_pattern"),
+    [
+        ("*/pics/*.jpg", "{1}/truth-{2}.png"),
+        ("**/*.jpg", "{dir}/../truth-{stem}.png"),
+        ("*/pics/x*.jpg", "{1}/truth-x{2}.png"),
+        ("a/**/*.jpg", "**/truth-{stem}.png"),
+        ("*/pics/*.jpg", "{1}/truth-{2}.*"),
+        ("*/PICS/*.JPG", "./{1}/truth-{2}.png"),
+    ],
+)
+def test_placeholders_lead_from_image_to_mask(
+    images_pattern: str, masks_pattern: str, tmp_path: Path, describe: Describe
+) -> None:
+    write(tmp_path, ["a/pics/x1.jpg", "a/pics/x10.jpg", "a/truth-x1.png", "a/truth-x10.png", "a/truth-x2.png"])
+    data = describe(f'images: "{images_pattern}"\nmasks: "{masks_pattern}"')
+    assert pairs(data) == {"a/pics/x1": ["a/truth-x1.png"], "a/pics/x10": ["a/truth-x10.png"]}
+    assert unpaired(data) == ["a/truth-x2.png"]
+
+
+@pytest.mark.usefixtures("undetected")
+def test_parent_is_the_name_of_the_folder_and_a_star_takes_many(tmp_path: Path, describe: Describe) -> None:
+    write(tmp_path, ["k/7/photo.png", "k/7/objects/1.png", "k/7/objects/2.png", "k/8/photo.png", "all/8.png"])
+    assert pairs(describe('images: "k/*/photo.png"\nmasks: ["{dir}/objects/*.png", "all/{parent}.png"]')) == {
+        "k/7/photo": ["k/7/objects/1.png", "k/7/objects/2.png"],
+        "k/8/photo": ["all/8.png"],
+    }
+
+
+@pytest.mark.usefixtures("undetected")
+def test_a_mask_that_would_serve_two_images_is_an_error(tmp_path: Path, describe: Describe) -> None:
+    write(tmp_path, ["i/1.png", "i/10.png", "m/1_gt.png", "m/10_gt.png"])
+    with pytest.raises(DataError, match="to i/1.png and to i/10.png"):
+        describe('images: "i/*.png"\nmasks: "m/{1}*.png"')
+
+
+@pytest.mark.usefixtures("undetected")
+def test_patterns_that_find_nothing_say_where_they_looked(tmp_path: Path, describe: Describe) -> None:
+    write(tmp_path, ["i/1.png", "m/1_gt.png"])
+    with pytest.raises(DataError, match=r"for i/1.png there is no m/1.png"):
+        describe('images: "i/*.png"\nmasks: "m/{stem}.png"')
+    with pytest.raises(DataError, match="No image fits"):
+        describe('images: "j/*.png"\nmasks: "m/{stem}.png"')
+    with pytest.raises(ConfigError, match=r"placeholder \{name\}"):
+        describe('images: "i/*.png"\nmasks: "m/{name}.png"')
+
+
+@pytest.mark.usefixtures("undetected")
+@pytest.mark.parametrize("masks_dir", ["zeug", "a/zeug"])
+def test_masks_dir_names_a_folder_that_no_word_tells(masks_dir: str, tmp_path: Path, describe: Describe) -> None:
+    write(tmp_path, ["a/pics/1.jpg", "a/pics/2.jpg", "a/zeug/1.png", "a/zeug/2_mask.png"])
+    assert pairs(describe(f"masks_dir: {masks_dir}")) == {
+        "a/pics/1": ["a/zeug/1.png"],
+        "a/pics/2": ["a/zeug/2_mask.png"],
+    }
+
+
+@pytest.mark.usefixtures("undetected")
+def test_masks_dir_beside_each_split(tmp_path: Path, describe: Describe) -> None:
+    write(tmp_path, [f"{part}/{name}/1.png" for part in ("train", "val") for name in ("pics", "zeug", "masks")])
+    data = describe("masks_dir: zeug\nimages: '*/pics/*.png'")
+    assert pairs(data) == {f"{part}/pics/1": [f"{part}/zeug/1.png"] for part in ("train", "val")}
+
+
+ULTRALYTICS = """
+path: {name} # dataset root dir
+train: images/train # 4 images
+val: images/val
+test: # optional
+names:
+  0: person
+  1: bicycle
+download: https://example.org/x.zip
+"""
+
+
+def test_an_ultralytics_file_is_read_as_it_is(tmp_path: Path, undetected: list[masks.Declaration]) -> None:
+    root = write(tmp_path / "coco8-seg", ["images/train/a.jpg", "images/val/b.jpg", "images/other/c.jpg"])
+    write(root, ["labels/train/a.txt", "labels/val/b.txt", "labels/other/c.txt"])
+    for name in ("train/a", "val/b", "other/c"):
+        (root / f"labels/{name}.txt").write_text(YOLO)
+    for file in (tmp_path / "coco8-seg.yaml", root / "data.yaml"):  # beside the folder, and in it
+        file.write_text(ULTRALYTICS.format(name="coco8-seg"))
+        data = folder.scan(file)
+        assert pairs(data) == {"train/a": ["labels/train/a.txt"], "val/b": ["labels/val/b.txt"]}
+        assert [case.split for case in data.cases] == ["train", "validation"]
+        assert undetected[-1] == masks.Declaration(names=("person", "bicycle"))
+
+
+@pytest.mark.usefixtures("undetected")
+def test_a_roboflow_file_with_its_wrong_paths_is_read(tmp_path: Path, describe: Describe) -> None:
+    for part in ("train", "valid", "test"):
+        write(tmp_path, [f"{part}/images/{part[0]}.jpg", f"{part}/labels/{part[0]}.txt"])
+        (tmp_path / f"{part}/labels/{part[0]}.txt").write_text(YOLO)
+    data = describe(
+        "train: ../train/images\nval: ../valid/images\ntest: ../test/images\nnc: 1\nnames: ['cell']\n"
+        "roboflow: {workspace: w, version: 1}"
+    )
+    assert [case.split for case in data.cases] == ["test", "train", "validation"]
+
+
+@pytest.mark.usefixtures("undetected")
+@pytest.mark.parametrize("form", ["stems", "list", "pattern", "camvid", "paths"])
+def test_splits_are_folders_lists_patterns_or_stems(form: str, tmp_path: Path, describe: Describe) -> None:
+    write(tmp_path, [f"{role}/{stem}.png" for role in ("images", "masks") for stem in ("a1", "a2", "b1", "b2", "c1")])
+    entries = {
+        "stems": "train: [a1, a2]\nval: [b1]\ntest: [b2]",
+        "list": "train: train.txt\nval: val.txt\ntest: test.txt",
+        "camvid": "train: train.txt\nval: val.txt\ntest: test.txt",
+        "pattern": "train: 'images/a*.png'\nval: 'images/b1.*'\ntest: 'images/b2.*'",
+        "paths": "train: [images/a1.png, ./images/a2.png]\nval: images/b1.png\ntest: images/b2",
+    }
+    line = "/old/disk/images/{0}.jpg /old/disk/masks/{0}.jpg" if form == "camvid" else "./images/{0}.png"
+    for name, stems in (("train", ("a1", "a2")), ("val", ("b1",)), ("test", ("b2",))):
+        (tmp_path / f"{name}.txt").write_text("".join(line.format(stem) + "\n" for stem in stems))
+    data = describe(entries[form])
+    assert {case.name: case.split for case in data.cases} == {
+        "a1": "train",
+        "a2": "train",
+        "b1": "validation",
+        "b2": "test",
+    }
+
+
+@pytest.mark.usefixtures("undetected")
+def test_what_is_not_a_test_is_left_to_be_split(tmp_path: Path, describe: Describe) -> None:
+    write(tmp_path, [f"{role}/{stem}.png" for role in ("images", "masks") for stem in "abc"])
+    assert {case.name: case.split for case in describe("test: [b]").cases} == {"a": None, "b": "test", "c": None}
+
+
+@pytest.mark.usefixtures("undetected")
+def test_an_image_on_two_sides_or_a_line_without_image_is_an_error(tmp_path: Path, describe: Describe) -> None:
+    write(tmp_path, [f"{role}/{stem}.png" for role in ("images", "masks") for stem in "abc"])
+    with pytest.raises(DataError, match=r"in train and in validation, such as images/b.png"):
+        describe("train: [a, b]\nval: [b, c]")
+    with pytest.raises(DataError, match="'d' is no folder"):
+        describe("train: [a]\nval: [d]")
+    (tmp_path / "list.txt").write_text("a\nnothing\n")
+    with pytest.raises(DataError, match="1 of 2 lines"):
+        describe("train: list.txt\nval: [c]")
+    with pytest.raises(DataError, match="cannot be read"):
+        describe("train: missing.txt")
+
+
+def test_classes_are_handed_on(tmp_path: Path, describe: Describe, undetected: list[masks.Declaration]) -> None:
+    write(tmp_path, ["images/a.png", "masks/a.png"])
+    describe("names: [sky, road]\ncolors: [[1, 2, 3], [4, 5, 6]]\nignore: 11\nvalues: {3: road, 7: ignore, 8: 0}")
+    assert undetected[-1] == masks.Declaration(
+        names=("sky", "road"), colors=((1, 2, 3), (4, 5, 6)), values={3: "road", 7: "ignore", 8: 0}, ignore=11
+    )
+    describe("names: {0: sky, 128: road}\ncolors: {road: [4, 5, 6], sky: [1, 2, 3]}")
+    assert undetected[-1] == masks.Declaration(
+        names=("sky", "road"), colors=((1, 2, 3), (4, 5, 6)), values={0: "sky", 128: "road"}
+    )
+
+
+@pytest.mark.usefixtures("undetected")
+def test_a_group_is_read_from_the_name(tmp_path: Path, describe: Describe) -> None:
+    write(tmp_path, [f"{role}/eye{n}{side}.png" for role in ("images", "masks") for n in (1, 2) for side in "LR"])
+    data = describe(r"group: '(eye\d+)[LR]$'")
+    assert [case.group for case in data.cases] == ["eye1", "eye1", "eye2", "eye2"]
+    with pytest.raises(DataError, match="does not fit the case eye1R"):
+        describe(r"group: '(eye\d+)L$'")
+    with pytest.raises(ConfigError, match="'group'"):
+        describe("group: '('")
+
+
+@pytest.mark.usefixtures("undetected")
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("mask_dir: x", "masks_dir"),
+        ("name: [a, b]", "names"),
+        ("ignore: [1]", "ignore"),
+        ("names: [a, b]\nnc: 3", "nc"),
+        ("names: [a, b]\ncolors: [[1, 2, 3]]", "2 names and 1 colors"),
+        ("names: [a, b]\ncolors: {a: [1, 2, 3], c: [1, 2, 3]}", "differ in b, c"),
+        ("- 1", "keys"),
+        ("a: {", "YAML"),
+        ("images: *.png", "YAML"),
+    ],
+)
+def test_a_wrong_key_or_value_is_named(text: str, words: str, tmp_path: Path, describe: Describe) -> None:
+    write(tmp_path, ["images/a.png", "masks/a.png"])
+    with pytest.raises(ConfigError, match=words) as caught:
+        describe(text)
+    assert caught.value.where == tmp_path / "data.yaml"
+
+
+def test_a_missing_description_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such file"):
+        folder.scan(tmp_path / "missing.yaml")
+
+
+def test_every_key_is_described_in_the_documentation() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "data-folder.md").read_text(encoding="utf-8")
+    for key in folder.DataFile.model_fields:
+        assert f"`{key}`" in text
+
+
+def test_the_examples_of_the_documentation_are_valid() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "data-folder.md").read_text(encoding="utf-8")
+    blocks = [block.partition("```")[0] for block in text.split("```yaml\n")[1:]]
+    assert blocks
+    for block in blocks:
+        folder.DataFile.model_validate(yaml.safe_load(block))
+
+
+@pytest.mark.usefixtures("undetected")
+def test_five_thousand_pairs_take_less_than_a_second_or_so(tmp_path: Path) -> None:
+    for name in ("images", "masks"):
+        (tmp_path / name).mkdir()
+        for number in range(5000):
+            (tmp_path / name / f"{number}.png").touch()
+    start = time.perf_counter()
+    assert len(folder.scan(tmp_path).cases) == 5000
+    assert time.perf_counter() - start < 3.0  # 0.4 s on two quiet cores
+
+
+def test_a_small_folder_is_read_to_the_end(tmp_path: Path) -> None:
+    write(tmp_path, ["images/a.png", "masks/a.png", "images/b.png", "masks/b.png"])
+    data = folder.scan(tmp_path)
+    assert data.root == tmp_path
+    assert data.classes.names == ["background", "object"]
+    assert "images" in data.layout
+    assert os.fspath(data.cases[0].image) == os.fspath(tmp_path / "images" / "a.png")
+
+
+REAL: list[tuple[str, int, int]] = [
+    ("isbi2012_em", 30, 6),
+    ("isbi2012_em/train", 30, 0),
+    ("camvid", 701, 0),
+    ("dsb2018_nuclei", 133, 0),
+    ("wbc_smears", 310, 0),
+    ("wbc_smears/Dataset 1", 300, 0),
+    ("format_zoo/carvana_gif", 4, 0),
+    ("format_zoo/crack_contradictions", 8, 0),
+    ("format_zoo/dsb2018_instances", 7, 0),
+    ("format_zoo/stardist_tiff", 32, 0),
+    ("format_zoo/labelme_voc_coco/data_annotated", 3, 0),
+    ("format_zoo/labelme_voc_coco/data_dataset_coco", 3, 0),
+    ("format_zoo/labelme_voc_coco/data_dataset_voc", 3, 6),
+]
+
+
+@pytest.mark.realdata
+@pytest.mark.usefixtures("undetected")
+@pytest.mark.parametrize(("name", "count", "left"), REAL)
+def test_real_folders_are_paired_completely(name: str, count: int, left: int, realdata: Path) -> None:
+    data = folder.scan(realdata / name)
+    assert len(data.cases) == count
+    assert len(data.unpaired) == left
+    assert all(case.masks for case in data.cases)
+
+
+@pytest.mark.realdata
+@pytest.mark.usefixtures("undetected")
+@pytest.mark.parametrize(
+    ("name", "count", "line"),
+    [
+        ("retina_vessels/chase_db1", 28, 'masks: "{stem}_1stHO.png"'),
+        ("retina_vessels/drive_messy", 12, 'masks: "training/1st_manual/{1}*.gif"'),
+        ("usiigaci_phase16", 7, 'masks: "{dir}/instances_ids.png"'),
+        ("format_zoo/hyta_clouds_jpegmask", 32, 'masks: "2GT/{stem}_GT.jpg"'),
+        ("format_zoo/uhcs_int64", 2, 'masks: "labels_rescaled/{stem}.tif"'),
+        ("format_zoo/spacenet_geotiff", 1, 'masks: "sample_fp_mask_from_geojson.tif"'),
+        ("format_zoo/labelme_voc_coco", 3, 'masks: "data_annotated/{stem}.json"'),
+    ],
+)
+def test_real_folders_that_are_ambiguous_say_how_to_go_on(
+    name: str, count: int, line: str, realdata: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError) as caught:
+        folder.scan(realdata / name)
+    assert line in caught.value.remedy.splitlines()
+    assert len(scan_remedy(caught.value, tmp_path).cases) == count
+
+
+@pytest.mark.realdata
+@pytest.mark.usefixtures("undetected")
+def test_camvid_is_paired_by_stem_and_split_as_published(realdata: Path) -> None:
+    cases = folder.scan(realdata / "camvid").cases
+    assert all(case.image.stem == case.masks[0].stem for case in cases)
+    assert all(case.masks[0].parent.name == f"{case.image.parent.name}annot" for case in cases)
+    sides = [case.split for case in cases]
+    assert [sides.count(side) for side in ("train", "validation", "test")] == [367, 101, 233]

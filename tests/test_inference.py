@@ -1,0 +1,123 @@
+"""From an image to a mask, through tiles."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pixelwise.classes import ClassTable
+from pixelwise.config import SIZES, ModelConfig, PredictionConfig, Preprocessing
+from pixelwise.errors import BundleError, ConfigError, DataError
+from pixelwise.inference.predictor import Model, choose_device
+from pixelwise.inference.tiles import Tiling, bands
+from pixelwise.models.bundle import Description
+from pixelwise.models.unet import build
+
+RNG = np.random.default_rng(0)
+CPU = torch.device("cpu")
+
+
+def make(model: ModelConfig, network: nn.Module | None = None, channels: int = 1, **prediction: object) -> Model:
+    preprocessing = Preprocessing(
+        channels=channels, normalisation="standard", mean=(0.0,) * channels, deviation=(1.0,) * channels
+    )
+    description = Description(
+        model=model,
+        preprocessing=preprocessing,
+        classes=ClassTable.from_names(["low", "high"]),
+        patch_size=(32, 32),
+        prediction=PredictionConfig(**prediction),
+    )
+    torch.manual_seed(0)
+    return Model((network or build(model, channels, 2)).eval(), description, CPU)
+
+
+class PixelNetwork(nn.Module):
+    """Knows the answer from one pixel alone: class 1 where the value is above 0.5."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        return torch.cat([0.5 - image[:, :1], image[:, :1] - 0.5], dim=1) * 50
+
+
+@pytest.mark.parametrize("blend", ["gaussian", "constant"])
+@pytest.mark.parametrize("overlap", [0.0, 0.25, 0.5, 0.75])
+@pytest.mark.parametrize("size", [(1, 1), (31, 200), (64, 64), (65, 63), (150, 97)])
+def test_every_pixel_gets_its_own_answer_whatever_the_tiles(size: tuple[int, int], overlap: float, blend: str) -> None:
+    image = RNG.random(size).astype(np.float32)
+    model = make(ModelConfig(width=4, depth=2), PixelNetwork(), overlap=overlap, blend=blend)
+    prediction = model.predict(image, probabilities=True)
+    np.testing.assert_array_equal(prediction.mask, image > 0.5)
+    assert prediction.probabilities is not None
+    np.testing.assert_allclose(prediction.probabilities.sum(axis=0), 1.0, atol=1e-5)
+
+
+def test_an_unpadded_network_gives_the_same_with_any_tiles() -> None:
+    """The paper's point: a tile sees everything its output depends on, so that no seam can show."""
+    model = make(ModelConfig(**{**SIZES["paper"], "width": 4, "depth": 2}))
+    image = RNG.normal(size=(90, 130)).astype(np.float32)
+    whole = model.with_prediction(PredictionConfig(tile_size=(256, 256))).predict(image, probabilities=True)
+    tiled = model.with_prediction(PredictionConfig(tile_size=(40, 32))).predict(image, probabilities=True)
+    np.testing.assert_allclose(tiled.probabilities, whole.probabilities, atol=1e-5)
+
+
+def test_tiles_of_a_padded_network_agree_with_the_whole_away_from_seams() -> None:
+    model = make(ModelConfig(width=4, depth=2))
+    image = RNG.normal(size=(160, 160)).astype(np.float32)
+    whole = model.with_prediction(PredictionConfig(tile_size=(160, 160))).predict(image, probabilities=True)
+    tiled = model.with_prediction(PredictionConfig(tile_size=(96, 96), overlap=0.5)).predict(image, probabilities=True)
+    assert np.abs(whole.probabilities - tiled.probabilities).mean() < 0.02
+
+
+def test_flips_are_averaged() -> None:
+    model = make(ModelConfig(width=4, depth=2), flips=True)
+    image = RNG.normal(size=(32, 32)).astype(np.float32)
+    once = model.predict(image, probabilities=True).probabilities
+    mirrored = model.predict(image[:, ::-1].copy(), probabilities=True).probabilities
+    np.testing.assert_allclose(mirrored[:, :, ::-1], once, atol=1e-5)
+
+
+def test_bands_come_in_order_and_cover_the_image_once() -> None:
+    image = RNG.random((70, 40, 1)).astype(np.float32)
+    tiling = Tiling((16, 16), border_px=0, margin_px=4, align_px=4, overlap=0.5, blend="gaussian", batch_size=3)
+
+    def network(tiles: Tensor) -> Tensor:
+        return torch.cat([tiles, 1 - tiles], dim=1)
+
+    rows = 0
+    for band in bands(image, lambda window: window.transpose(2, 0, 1), network, tiling, CPU):
+        assert band.top == rows
+        rows += band.probabilities.shape[1]
+        np.testing.assert_allclose(band.probabilities[0], image[band.top : rows, :, 0], atol=1e-5)
+    assert rows == 70
+
+
+def test_resized_images_come_back_at_their_own_size() -> None:
+    model = make(ModelConfig(width=4, depth=2), PixelNetwork())
+    description = model.description
+    preprocessing = description.preprocessing.model_copy(update={"resize": (64, 64)})
+    small = Model(model.network, description.model_copy(update={"preprocessing": preprocessing}), CPU)
+    image = np.zeros((130, 70), dtype=np.float32)
+    image[:65] = 1.0
+    mask = small.predict(image).mask
+    assert mask.shape == (130, 70)
+    assert (mask == (image > 0.5)).mean() > 0.97
+
+
+def test_grey_images_serve_a_colour_model_and_other_channels_are_refused() -> None:
+    model = make(ModelConfig(width=4, depth=2), channels=3)
+    assert model.predict(RNG.random((20, 20)).astype(np.float32)).mask.shape == (20, 20)
+    with pytest.raises(DataError, match="5 channels; 3 are expected"):
+        model.predict(RNG.random((20, 20, 5)).astype(np.float32))
+
+
+@pytest.mark.parametrize("image", [np.zeros((0, 5)), np.zeros(3), np.array([["a"]]), np.zeros((2, 2, 2, 2))])
+def test_what_is_no_image_is_refused(image: np.ndarray) -> None:
+    with pytest.raises(BundleError, match="not an image"):
+        make(ModelConfig(width=4, depth=2)).predict(image)
+
+
+def test_an_absent_device_is_a_wrong_setting() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(ConfigError, match="no device 'cuda'"):
+        choose_device("cuda")

@@ -1,0 +1,99 @@
+"""The network: the paper's numbers, any size, any part."""
+
+import pytest
+import torch
+from torch import nn
+
+from pixelwise.config import SIZES, ModelConfig
+from pixelwise.models.blocks import NORMS, average_into, centre_crop, parameter_count
+from pixelwise.models.encoders import ENCODERS
+from pixelwise.models.unet import border_px, build, valid_size_px
+
+PAPER = ModelConfig(**SIZES["paper"])
+
+
+def convolutions(features_in: int, features_out: int) -> int:
+    """Parameters of two 3 x 3 convolutions with bias, by hand."""
+    return (9 * features_in + 1) * features_out + (9 * features_out + 1) * features_out
+
+
+def test_the_papers_network_has_the_papers_number_of_parameters() -> None:
+    down = convolutions(1, 64) + convolutions(64, 128) + convolutions(128, 256) + convolutions(256, 512)
+    bottleneck = convolutions(512, 1024)
+    up = sum((4 * 2 * f + 1) * f + convolutions(2 * f, f) for f in (512, 256, 128, 64))
+    head = 64 * 2 + 2
+    assert parameter_count(build(PAPER, 1, 2)) == down + bottleneck + up + head == 31_030_658
+
+
+def test_the_papers_network_maps_572_pixels_to_388() -> None:
+    network = build(PAPER.model_copy(update={"width": 2, "max_width": 32}), 1, 2).eval()
+    with torch.no_grad():
+        assert network(torch.zeros(1, 1, 572, 572)).shape == (1, 2, 388, 388)
+    assert border_px(PAPER) == (572 - 388) // 2
+    assert valid_size_px(PAPER, 572) == 572
+    assert valid_size_px(PAPER, 573) == 588
+
+
+def test_the_paper_has_23_convolutional_layers() -> None:
+    layers = [m for m in build(PAPER, 1, 2).modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
+    assert len(layers) == 23
+
+
+def test_the_paper_crops_the_middle_of_a_skip() -> None:
+    features = torch.arange(36.0).reshape(1, 1, 6, 6)
+    assert centre_crop(features, (2, 2)).flatten().tolist() == [14, 15, 20, 21]
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+@pytest.mark.parametrize("size", [(1, 1), (7, 64), (33, 50), (64, 64)])
+@pytest.mark.parametrize("channels", [1, 3, 5])
+def test_every_encoder_takes_any_size_and_any_channels(encoder: str, size: tuple[int, int], channels: int) -> None:
+    network = build(ModelConfig(encoder=encoder, width=4, depth=3), channels, 3).eval()
+    with torch.no_grad():
+        features = network.encoder(torch.randn(2, channels, *size))
+        assert [f.shape[1] for f in features] == list(network.encoder.widths)
+        assert features[0].shape[2:] == size
+        assert network(torch.randn(2, channels, *size)).shape == (2, 3, *size)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_every_normalisation_trains_all_weights(norm: str) -> None:
+    network = build(ModelConfig(width=4, depth=2, norm=norm), 1, 2)
+    network(torch.randn(2, 1, 32, 32)).square().mean().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in network.parameters())
+
+
+def test_he_initialisation_keeps_the_size_of_signals() -> None:
+    """Section 3 of the paper: each feature map shall have about unit variance."""
+    torch.manual_seed(0)
+    network = build(ModelConfig(width=32, depth=4, norm="none"), 3, 2).eval()
+    with torch.no_grad():
+        features = network.encoder(torch.randn(4, 3, 64, 64))
+    second_moments = [float(f.square().mean()) for f in features]
+    assert all(0.2 < moment < 5.0 for moment in second_moments), second_moments
+
+
+def test_a_padded_network_moves_with_its_input() -> None:
+    """Shifting by 2^depth pixels shifts the map, far from the border."""
+    torch.manual_seed(0)
+    network = build(ModelConfig(width=4, depth=2, norm="none"), 1, 2).eval()
+    image = torch.randn(1, 1, 128, 128)
+    with torch.no_grad():
+        moved = network(image.roll(4, dims=-1))[..., 40:88, 40:88]
+        torch.testing.assert_close(moved, network(image).roll(4, dims=-1)[..., 40:88, 40:88])
+
+
+def test_averages_move_by_one_minus_decay() -> None:
+    mean, current = nn.BatchNorm2d(1), nn.BatchNorm2d(1)
+    nn.init.constant_(current.weight, 3.0)
+    current.running_mean.fill_(10.0)
+    current.num_batches_tracked.fill_(7)
+    average_into(mean, current, 0.9)
+    assert mean.weight.item() == pytest.approx(0.9 * 1 + 0.1 * 3)
+    assert mean.running_mean.item() == pytest.approx(1.0)
+    assert mean.num_batches_tracked.item() == 7
+
+
+def test_widths_double_up_to_the_limit() -> None:
+    network = build(ModelConfig(width=8, depth=4, max_width=32), 1, 2)
+    assert network.encoder.widths == (8, 16, 32, 32, 32)

@@ -1,0 +1,95 @@
+"""From raw values to what the network sees."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pixelwise.config import Preprocessing
+from pixelwise.data.preprocess import (
+    match_channels,
+    mirrored_window,
+    moments,
+    normalise,
+    resize_image,
+    resize_mask,
+    statistics,
+    storable,
+)
+from pixelwise.errors import DataError
+
+RNG = np.random.default_rng(0)
+
+
+@given(
+    st.integers(1, 9),
+    st.integers(1, 9),
+    st.integers(-25, 25),
+    st.integers(-25, 25),
+    st.integers(1, 20),
+    st.integers(1, 20),
+)
+def test_a_mirrored_window_is_numpys_reflection(
+    height: int, width: int, top: int, left: int, rows: int, columns: int
+) -> None:
+    array = np.arange(height * width).reshape(height, width)
+    pad = 60
+    mode = "reflect"
+    padded = np.pad(array, ((pad, pad), (0, 0)), mode=mode if height > 1 else "edge")
+    padded = np.pad(padded, ((0, 0), (pad, pad)), mode=mode if width > 1 else "edge")
+    expected = padded[top + pad : top + pad + rows, left + pad : left + pad + columns]
+    np.testing.assert_array_equal(mirrored_window(array, top, left, (rows, columns)), expected)
+
+
+def test_grey_is_repeated_and_equal_channels_become_one() -> None:
+    grey = RNG.integers(0, 255, (4, 5, 1), dtype=np.uint8)
+    assert (match_channels(grey, 3) == grey).all()
+    assert (match_channels(np.repeat(grey, 3, axis=2), 1) == grey).all()
+
+
+def test_channels_that_differ_are_not_guessed_at() -> None:
+    with pytest.raises(DataError, match="3 channels; 1 are expected"):
+        match_channels(RNG.integers(0, 255, (4, 5, 3), dtype=np.uint8), 1)
+
+
+def test_normalised_values_have_zero_mean_and_unit_deviation() -> None:
+    image = RNG.normal((100.0, -7.0), (20.0, 0.5), (40, 50, 2))
+    result = normalise(image, *(part.tolist() for part in statistics(image)))
+    assert result.shape == (2, 40, 50)
+    np.testing.assert_allclose(result.mean(axis=(1, 2)), 0.0, atol=1e-5)
+    np.testing.assert_allclose(result.std(axis=(1, 2)), 1.0, atol=1e-5)
+
+
+def test_a_constant_channel_becomes_zero() -> None:
+    image = np.full((3, 3, 1), 7, dtype=np.uint16)
+    assert (normalise(image, *(part.tolist() for part in statistics(image))) == 0).all()
+
+
+def test_normalisation_none_keeps_values_and_image_uses_the_images_own() -> None:
+    image = RNG.integers(0, 60000, (9, 9, 1), dtype=np.uint16)
+    keep = Preprocessing(channels=1, normalisation="none", mean=(5.0,), deviation=(5.0,))
+    np.testing.assert_array_equal(normalise(image, *moments(image, keep))[0], image[..., 0])
+    own = keep.model_copy(update={"normalisation": "image"})
+    assert normalise(image, *moments(image, own)).mean() == pytest.approx(0.0, abs=1e-5)
+
+
+def test_resizing_by_two_averages_or_repeats() -> None:
+    mask = np.array([[1, 2], [3, 255]], dtype=np.uint8)
+    np.testing.assert_array_equal(resize_mask(mask, (4, 4)), np.kron(mask, np.ones((2, 2), dtype=np.uint8)))
+    constant = np.full((8, 6, 3), 200, dtype=np.uint8)
+    assert (resize_image(constant, (3, 5)) == 200).all()
+    assert resize_image(constant, (3, 5)).dtype == np.uint8
+
+
+def test_image_and_mask_stay_aligned_when_resized() -> None:
+    mask = np.zeros((60, 80), dtype=np.uint8)
+    mask[20:40, 30:60] = 1
+    image = (mask * 200)[..., None]
+    small, small_mask = resize_image(image, (33, 41)), resize_mask(mask, (33, 41))
+    assert ((small[..., 0] > 100) == (small_mask == 1)).mean() > 0.99
+
+
+def test_stored_values_keep_integers_and_turn_the_rest_to_float32() -> None:
+    assert storable(np.zeros((1, 1, 1), dtype=">u2")).dtype == np.dtype("=u2")
+    assert storable(np.zeros((1, 1, 1), dtype=np.int64)).dtype == np.float32
+    assert storable(np.zeros((1, 1, 1), dtype=np.float64)).dtype == np.float32

@@ -1,0 +1,224 @@
+"""Properties of every split, and the rules for splits that the folder gives."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from pixelwise.classes import ClassTable
+from pixelwise.config import DataConfig
+from pixelwise.data.dataset import Case, Dataset, MaskEncoding, SplitName
+from pixelwise.data.split import Split, assign, restore, stratify
+from pixelwise.errors import DataError
+
+QUICK = settings(deadline=None, max_examples=60)
+
+
+def dataset_of(cases: list[Case]) -> Dataset:
+    encoding = MaskEncoding(kind="values", values={0: 0, 1: 1})
+    return Dataset(Path("/data"), tuple(cases), ClassTable.from_names(["background", "object"]), encoding, "")
+
+
+def case(number: int, split: SplitName | None = None, group: str = "") -> Case:
+    name = f"case{number:03d}"
+    return Case(name=name, image=Path(f"{name}.png"), masks=(Path(f"{name}_mask.png"),), split=split, group=group)
+
+
+def everything(count: int, classes: int = 2) -> np.ndarray:
+    return np.ones((count, classes), dtype=bool)
+
+
+Problem = tuple[list[int], int, float, int, int]
+
+
+@st.composite
+def problems(draw: st.DrawFn) -> Problem:
+    """Group of each case, number of classes, how frequent they are, and two seeds."""
+    groups = draw(st.lists(st.integers(0, 40), min_size=12, max_size=60))
+    return (
+        groups,
+        draw(st.integers(2, 4)),
+        draw(st.floats(0.05, 0.9)),
+        draw(st.integers(0, 999)),
+        draw(st.integers(0, 5)),
+    )
+
+
+def build(problem: Problem) -> tuple[list[Case], np.ndarray, int]:
+    groups, classes, density, chance, seed = problem
+    cases = [case(i, group=f"g{g}" if g < 30 else "") for i, g in enumerate(groups)]
+    presence = np.random.default_rng(chance).random((len(cases), classes)) < density
+    presence[:, 0] = True
+    return cases, presence, seed
+
+
+def groups_of(cases: list[Case]) -> dict[str, list[int]]:
+    groups: dict[str, list[int]] = {}
+    for index, one in enumerate(cases):
+        groups.setdefault(one.group or one.name, []).append(index)
+    return groups
+
+
+@QUICK
+@given(problems())
+def test_each_case_is_used_once_and_no_group_stands_on_two_sides(problem: Problem) -> None:
+    cases, presence, seed = build(problem)
+    assume(len(groups_of(cases)) >= 3)
+    split = assign(dataset_of(cases), presence, [], DataConfig(), seed)
+    sides = [split.train, split.validation, split.test]
+    assert sorted(one.name for side in sides for one in side) == [one.name for one in cases]
+    assert all(sides)
+    groups = [{one.group for one in side} - {""} for side in sides]
+    assert not groups[0] & groups[1]
+    assert not groups[0] & groups[2]
+    assert not groups[1] & groups[2]
+
+
+@QUICK
+@given(problems())
+def test_a_class_that_two_groups_have_reaches_train(problem: Problem) -> None:
+    cases, presence, seed = build(problem)
+    groups = groups_of(cases)
+    assume(len(groups) >= 10)
+    split = assign(dataset_of(cases), presence, [], DataConfig(), seed)
+    train = {one.name for one in split.train}
+    seen = presence[[one.name in train for one in cases]].any(axis=0)
+    holders = np.array([presence[members].any(axis=0) for members in groups.values()]).sum(axis=0)
+    assert seen[holders >= 2].all()
+
+
+@QUICK
+@given(problems())
+def test_sides_have_about_the_size_asked_for(problem: Problem) -> None:
+    cases, presence, seed = build(problem)
+    largest = max(map(len, groups_of(cases).values()))
+    assume(largest <= 4)
+    config = DataConfig(validation_fraction=0.2, test_fraction=0.2)
+    split = assign(dataset_of(cases), presence, [], config, seed)
+    for side in (split.validation, split.test):
+        assert abs(len(side) - 0.2 * len(cases)) <= 0.06 * len(cases) + largest + 1
+
+
+@QUICK
+@given(problems(), st.integers(0, 99))
+def test_the_order_on_disk_does_not_matter(problem: Problem, shuffle: int) -> None:
+    cases, presence, seed = build(problem)
+    assume(len(groups_of(cases)) >= 3)
+    order = np.random.default_rng(shuffle).permutation(len(cases)).tolist()
+    duplicates = [[0, 5], [3, 7, 9]]
+    moved = [[order.index(i) for i in reversed(group)] for group in duplicates]
+    try:
+        first = assign(dataset_of(cases), presence, duplicates, DataConfig(), seed)
+    except DataError:
+        return  # too few groups are left; another test is about that
+    second = assign(dataset_of([cases[i] for i in order]), presence[order], moved, DataConfig(), seed)
+    assert first == second
+
+
+def test_another_seed_gives_another_split() -> None:
+    cases = [case(i) for i in range(40)]
+    splits = {assign(dataset_of(cases), everything(40), [], DataConfig(), seed).test for seed in range(4)}
+    assert len(splits) == 4
+
+
+def test_identical_images_stay_together_and_are_told() -> None:
+    cases = [case(i) for i in range(20)]
+    for seed in range(10):
+        split = assign(dataset_of(cases), everything(20), [[2, 11], [11, 15]], DataConfig(), seed)
+        homes = [
+            name
+            for name in ("train", "validation", "test")
+            for one in split.side(name)
+            if one in np.array(cases)[[2, 11, 15]]
+        ]
+        assert len(set(homes)) == 1
+    assert any("identical" in reason for reason in split.reasons)
+
+
+def test_stratification_spreads_a_rare_class_in_proportion() -> None:
+    # 100 images, 20 of them with the class: 14, 3 and 3 are exact
+    labels = np.zeros((100, 2), dtype=np.int64)
+    labels[:, 0] = 1
+    labels[:20, 1] = 1
+    side = stratify(np.ones(100, np.int64), labels, np.array([0.7, 0.15, 0.15]), np.random.default_rng(0))
+    assert [int((side[:20] == s).sum()) for s in range(3)] == [14, 3, 3]
+    assert [int((side == s).sum()) for s in range(3)] == [70, 15, 15]
+
+
+def test_a_complete_given_split_is_kept() -> None:
+    names: list[SplitName] = ["train"] * 4 + ["validation"] * 2 + ["test"] * 3
+    cases = [case(i, split) for i, split in enumerate(names)]
+    split = assign(dataset_of(cases), everything(9), [[0, 8]], DataConfig(), 0)
+    assert split.train == tuple(cases[:4])
+    assert split.validation == tuple(cases[4:6])
+    assert split.test == tuple(cases[6:])
+
+
+def test_what_a_given_split_lacks_is_cut_from_train() -> None:
+    only_train = [case(i, "train") for i in range(20)]
+    split = assign(dataset_of(only_train), everything(20), [], DataConfig(), 0)
+    assert (len(split.train), len(split.validation), len(split.test)) == (14, 3, 3)
+    with_test = [case(i, "train" if i < 20 else "test") for i in range(26)]
+    split = assign(dataset_of(with_test), everything(26), [], DataConfig(), 0)
+    assert (len(split.train), len(split.validation)) == (17, 3)
+    assert split.test == tuple(with_test[20:])
+    with_validation = [case(i, "train" if i < 20 else "validation") for i in range(26)]
+    split = assign(dataset_of(with_validation), everything(26), [], DataConfig(), 0)
+    assert split.validation == tuple(with_validation[20:])
+    assert (len(split.train), len(split.test)) == (17, 3)
+
+
+def test_too_few_training_images_beside_a_validation_set_give_no_test_set() -> None:
+    cases = [case(0, "train"), case(1, "train"), case(2, "validation")]
+    split = assign(dataset_of(cases), everything(3), [], DataConfig(), 0)
+    assert (len(split.train), len(split.validation), len(split.test)) == (2, 1, 0)
+    assert any("no test set" in reason for reason in split.reasons)
+
+
+def test_three_images_give_one_to_each_side_and_two_are_refused() -> None:
+    cases = [case(i) for i in range(3)]
+    split = assign(dataset_of(cases), everything(3), [], DataConfig(), 0)
+    assert [len(split.train), len(split.validation), len(split.test)] == [1, 1, 1]
+    with pytest.raises(DataError, match="at least 3"):
+        assign(dataset_of(cases[:2]), everything(2), [], DataConfig(), 0)
+    without_test = assign(dataset_of(cases[:2]), everything(2), [], DataConfig(test_fraction=0.0), 0)
+    assert [len(without_test.train), len(without_test.validation), len(without_test.test)] == [1, 1, 0]
+
+
+def test_one_group_cannot_be_split() -> None:
+    cases = [case(i, group="patient 1") for i in range(10)]
+    with pytest.raises(DataError, match="1 groups"):
+        assign(dataset_of(cases), everything(10), [], DataConfig(), 0)
+
+
+def test_a_validation_fraction_of_zero_is_refused() -> None:
+    with pytest.raises(DataError, match="validation"):
+        assign(dataset_of([case(i) for i in range(9)]), everything(9), [], DataConfig(validation_fraction=0.0), 0)
+
+
+def test_images_without_mask_are_left_out() -> None:
+    cases = [case(i) for i in range(10)] + [Case(name="unlabelled", image=Path("u.png"))]
+    split = assign(dataset_of(cases), everything(11), [], DataConfig(), 0)
+    assert len(split.train + split.validation + split.test) == 10
+
+
+def test_a_written_split_is_restored_and_a_wrong_one_refused(tmp_path: Path) -> None:
+    cases = [case(i) for i in range(12)]
+    dataset = dataset_of(cases)
+    split = assign(dataset, everything(12), [], DataConfig(), 3)
+    path = tmp_path / "split.json"
+    path.write_text(json.dumps(split.to_json()))
+    assert restore(dataset, path) == split
+    with pytest.raises(DataError, match="not in the data set"):
+        restore(dataset_of(cases[:5]), path)
+    twice = dataclasses.replace(split, test=split.train[:1])
+    with pytest.raises(DataError, match="twice"):
+        Split.from_json(twice.to_json(), dataset)
+    for damaged in ("", "[]", '{"train": 3}'):
+        path.write_text(damaged)
+        with pytest.raises(DataError):
+            restore(dataset, path)

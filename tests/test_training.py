@@ -1,0 +1,279 @@
+"""From settings and a folder to a bundle."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import QUICK, draw_discs
+from lightning_fabric import Fabric
+
+import pixelwise
+from pixelwise.config import TrainingConfig
+from pixelwise.errors import BundleError, ConfigError, DataError, TrainingError
+from pixelwise.training import run as runs
+from pixelwise.training.clock import Clock
+from pixelwise.training.loop import Epoch
+from pixelwise.training.update import LOWEST_RATE_FRACTION, Update, make_optimizer, rate_factor
+from pixelwise.training.watch import Watcher
+
+
+class Stopping(Watcher):
+    """Presses Ctrl-C after so many steps."""
+
+    def __init__(self, after_steps: int) -> None:
+        self.after_steps = after_steps
+
+    def step(self, step: int, progress: float, images_per_second: float) -> None:
+        if step == self.after_steps:
+            import signal
+
+            signal.raise_signal(signal.SIGINT)
+
+
+def quick(*overrides: str) -> pixelwise.Config:
+    return pixelwise.settings(None, [*QUICK, *overrides])
+
+
+def weights(folder: Path, name: str = "last.ckpt") -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    return load_file(folder / name)
+
+
+def assert_equal_runs(one: Path, other: Path) -> None:
+    first, second = weights(one), weights(other)
+    assert first.keys() == second.keys()
+    for name in first:
+        assert torch.equal(first[name], second[name]), name
+
+
+def test_a_run_leaves_every_file_it_promises(discs: Path, tmp_path: Path) -> None:
+    run = pixelwise.train(discs, tmp_path / "run", config=quick())
+    names = {path.name for path in run.folder.iterdir()}
+    promised = {"config.yaml", "split.json", "fingerprint.json", "plan.json", "history.jsonl", "last.ckpt"}
+    assert promised | {"best.safetensors", "scores.json", "report.html", "curves.png", "run.json"} <= names
+    rows = [json.loads(line) for line in (run.folder / "history.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [4, 8]
+    assert json.loads((run.folder / "scores.json").read_text())["split"] == "test"
+    assert run.scores.classes == tuple(run.model.classes.names)
+
+
+def test_equal_seeds_give_equal_weights_and_others_do_not(discs: Path, tmp_path: Path) -> None:
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        pixelwise.train(discs, tmp_path / name, config=quick(f"seed={seed}", "model.dropout=0.2"))
+    assert_equal_runs(tmp_path / "a", tmp_path / "b")
+    assert any(not torch.equal(a, b) for a, b in zip(*(weights(tmp_path / n).values() for n in "ac"), strict=True))
+
+
+def test_a_run_is_repeated_by_its_own_settings(discs: Path, tmp_path: Path) -> None:
+    pixelwise.train(discs, tmp_path / "a", config=quick())
+    pixelwise.train(discs, tmp_path / "b", config=pixelwise.settings(tmp_path / "a" / "config.yaml"))
+    assert_equal_runs(tmp_path / "a", tmp_path / "b")
+
+
+@pytest.mark.parametrize("after_steps", [3, 4, 6])
+def test_an_interrupted_run_goes_on_to_the_same_weights(discs: Path, tmp_path: Path, after_steps: int) -> None:
+    config = quick("training.epochs=3", "model.dropout=0.2")
+    pixelwise.train(discs, tmp_path / "whole", config=config)
+    pixelwise.train(discs, tmp_path / "broken", config=config, watcher=Stopping(after_steps))
+    assert (tmp_path / "broken" / "report.html").exists(), "Ctrl-C leaves model, scores and report"
+    pixelwise.train(discs, tmp_path / "broken", resume=True)
+    assert_equal_runs(tmp_path / "whole", tmp_path / "broken")
+
+
+def test_it_learns_two_images_by_heart(tmp_path: Path) -> None:
+    data = draw_discs(tmp_path / "two", count=3, size_px=32)
+    config = quick(
+        "augment.strength=0", "training.steps_per_epoch=60", "training.learning_rate=0.01", "training.epochs=1"
+    )
+    pixelwise.train(data, tmp_path / "run", config=config)
+    assert pixelwise.evaluate(tmp_path / "run", split="train").miou > 0.97
+
+
+def test_a_time_budget_is_kept_and_ends_annealed(discs: Path, tmp_path: Path) -> None:
+    import time
+
+    config = pixelwise.settings(None, [*QUICK[:-2], "training.time=12", "training.warmup_fraction=0.1"])
+    began = time.monotonic()
+    run = pixelwise.train(discs, tmp_path / "run", config=config)
+    assert time.monotonic() - began < 14
+    rows = [json.loads(line) for line in (run.folder / "history.jsonl").read_text().splitlines()]
+    assert rows[-1]["learning_rate"] < 0.1 * max(row["learning_rate"] for row in rows)
+
+
+def test_resuming_nothing_and_starting_twice_are_refused(discs: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no run to resume"):
+        pixelwise.train(discs, tmp_path / "empty", config=quick(), resume=True)
+    pixelwise.train(discs, tmp_path / "run", config=quick("training.epochs=1"))
+    with pytest.raises(ConfigError, match="a run in this folder already"):
+        pixelwise.train(discs, tmp_path / "run", config=quick())
+
+
+def test_a_damaged_checkpoint_is_refused(discs: Path, tmp_path: Path) -> None:
+    pixelwise.train(discs, tmp_path / "run", config=quick("training.epochs=1"))
+    (tmp_path / "run" / "last.ckpt").write_bytes(b"not a checkpoint")
+    with pytest.raises(BundleError, match=r"last\.ckpt.*cannot be resumed"):
+        pixelwise.train(discs, tmp_path / "run", resume=True)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_with_a_remedy(discs: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="The loss became .*Lower the learning rate"):
+        pixelwise.train(
+            discs,
+            tmp_path / "run",
+            config=quick("training.learning_rate=1e18", "training.clip_norm=0", "model.norm=none"),
+        )
+
+
+@pytest.mark.parametrize("name", ["cross_entropy", "dice", "focal", "tversky", "lovasz"])
+def test_every_loss_trains(discs: Path, tmp_path: Path, name: str) -> None:
+    config = quick(f"loss.name={name}", "training.epochs=1", "training.steps_per_epoch=2")
+    assert pixelwise.train(discs, tmp_path / "run", config=config).scores.counts.sum() > 0
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "training.optimizer=sgd",
+        "training.optimizer=adam",
+        "training.schedule=poly",
+        "training.schedule=constant",
+        "training.precision=bfloat16",
+        "training.ema_decay=0",
+        "training.clip_norm=0",
+        "loss.border_weight=10",
+        "loss.class_weights=balanced",
+        "loss.class_weights=[1, 3]",
+        "data.resize=[40, 40]",
+        "data.normalisation=image",
+        "model.norm=group",
+        "training.channels_last=false",
+        "prediction.flips=true",
+    ],
+)
+def test_every_setting_trains(discs: Path, tmp_path: Path, override: str) -> None:
+    config = quick(override, "training.epochs=1", "training.steps_per_epoch=2")
+    assert pixelwise.train(discs, tmp_path / "run", config=config).scores.counts.sum() > 0
+
+
+def test_the_papers_network_trains(discs: Path, tmp_path: Path) -> None:
+    config = quick(
+        "model=paper", "model.width=4", "model.depth=2", "data.patch_size=[76, 76]", "training.steps_per_epoch=2"
+    )
+    assert pixelwise.train(discs, tmp_path / "run", config=config).scores.counts.sum() > 0
+
+
+def test_class_weights_must_match_the_classes(discs: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="3 values for 2 classes"):
+        pixelwise.train(discs, tmp_path / "run", config=quick("loss.class_weights=[1, 2, 3]"))
+
+
+def test_early_stopping_waits_for_its_patience(discs: Path, tmp_path: Path) -> None:
+    # with a rate this small nothing improves after the first epoch
+    config = quick("training.patience=2", "training.epochs=9", "training.learning_rate=1e-30", "training.ema_decay=0")
+    run = pixelwise.train(discs, tmp_path / "run", config=config)
+    assert len((run.folder / "history.jsonl").read_text().splitlines()) == 3
+
+
+def test_fine_tuning_starts_where_the_other_run_ended(discs: Path, tmp_path: Path) -> None:
+    first = pixelwise.train(discs, tmp_path / "first", config=quick())
+    stay = ("training.learning_rate=1e-30", "training.epochs=1", "training.steps_per_epoch=1", "seed=5")
+    settings = [text for text in QUICK if not text.startswith("model")]
+    config = pixelwise.settings(None, [*settings, *stay, "training.weight_decay=0"])
+    pixelwise.train(discs, tmp_path / "second", config=config, start_from=first.folder)
+    before, after = (weights(tmp_path / name, "best.safetensors") for name in ("first", "second"))
+    convolutions = [name for name in before if before[name].ndim == 4]
+    for name in convolutions:
+        torch.testing.assert_close(after[name], before[name])
+
+
+def test_fine_tuning_refuses_another_network(discs: Path, tmp_path: Path) -> None:
+    first = pixelwise.train(discs, tmp_path / "first", config=quick("training.epochs=1"))
+    with pytest.raises(ConfigError, match=r"'model\.width' is 16, but the run to start from has 8"):
+        pixelwise.train(discs, tmp_path / "second", config=quick("model.width=16"), start_from=first.folder)
+
+
+def test_too_few_images_are_refused(tmp_path: Path) -> None:
+    data = draw_discs(tmp_path / "few", count=1)
+    with pytest.raises(DataError):
+        pixelwise.train(data, tmp_path / "run", config=quick())
+
+
+# --- parts ---
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "poly", "constant"])
+def test_the_rate_rises_in_the_warm_up_and_never_rises_again(schedule: str) -> None:
+    config = TrainingConfig(schedule=schedule, warmup_fraction=0.1)
+    factors = [rate_factor(step / 1000, config) for step in range(1001)]
+    assert factors[100] == pytest.approx(1.0, abs=1e-6)
+    assert factors[50] == pytest.approx(0.5)
+    assert all(a >= b for a, b in zip(factors[100:], factors[101:], strict=False))
+    assert factors[-1] == pytest.approx(1.0 if schedule == "constant" else LOWEST_RATE_FRACTION)
+
+
+def test_cosine_and_poly_are_their_formulas() -> None:
+    floor = LOWEST_RATE_FRACTION
+    half = rate_factor(0.5, TrainingConfig(schedule="cosine", warmup_fraction=0.0))
+    assert half == pytest.approx(floor + (1 - floor) * 0.5)
+    quarter = rate_factor(0.25, TrainingConfig(schedule="poly", warmup_fraction=0.0))
+    assert quarter == pytest.approx(floor + (1 - floor) * 0.75**0.9)
+
+
+def test_only_weights_of_two_and_more_axes_decay() -> None:
+    network = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.BatchNorm2d(2))
+    decayed, rest = make_optimizer(network, TrainingConfig(weight_decay=0.1)).param_groups
+    assert [p.ndim for p in decayed["params"]] == [4]
+    assert decayed["weight_decay"] == 0.1
+    assert {p.ndim for p in rest["params"]} == {1}
+    assert rest["weight_decay"] == 0.0
+
+
+def test_sgd_moves_by_rate_times_clipped_gradient() -> None:
+    network = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.constant_(network.weight, 2.0)
+    settings = TrainingConfig(
+        optimizer="sgd", momentum=0.0, learning_rate=0.1, schedule="constant", warmup_fraction=0.0, weight_decay=0.0,
+        clip_norm=1.0, ema_decay=0.0,
+    )  # fmt: skip
+    update = Update(Fabric(accelerator="cpu", devices=1), network, settings)
+    loss = (update.network(torch.ones(1, 1)) * 30).sum()  # gradient 30, clipped to 1
+    update.apply(loss, 0, 0.5)
+    assert network.weight.item() == pytest.approx(1.9, abs=1e-6)
+    assert update.average.weight.item() == pytest.approx(1.9, abs=1e-6)
+
+
+def test_the_clock_sets_aside_time_for_what_comes_after(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("pixelwise.training.clock.time.monotonic", lambda: now[0])
+    fabric = Fabric(accelerator="cpu", devices=1)
+    clock = Clock(fabric, 10**9, 125.0, prepared_seconds=20.0, trained_seconds=0.0, images_after=3.0)
+    now[0] += 50.0
+    assert clock.progress(1) == pytest.approx(50 / (125 - 20 - 5))
+    clock.note_validation(10.0)  # once more, and three times as much for the test split
+    assert clock.progress(1) == pytest.approx(50 / (100 - 1.15 * 40))
+    now[0] += 5.0
+    assert clock.is_over(1)
+
+
+def test_steps_end_a_run_without_budget() -> None:
+    clock = Clock(Fabric(accelerator="cpu", devices=1), 10, None, 0.0, 0.0, 1.0)
+    assert [clock.progress(step) for step in (0, 5, 10)] == [0.0, 0.5, 1.0]
+    assert clock.is_over(10)
+    assert not clock.is_over(9)
+
+
+def test_undefined_scores_are_null_in_the_history() -> None:
+    row = Epoch(0, 1, 1.0, 0.5, math.nan, math.nan, 0.5, [None, 0.5], 1e-3, 1.0)
+    assert row.to_json()["miou"] is None
+
+
+def test_what_a_run_says_can_be_read_back(discs: Path, tmp_path: Path) -> None:
+    pixelwise.train(discs, tmp_path / "run", config=quick("training.epochs=1"))
+    files = runs.Files(tmp_path / "run")
+    plan = json.loads(files.plan.read_text())
+    assert {"setting", "value", "because"} <= plan["decisions"][0].keys()
+    split = json.loads(files.split.read_text())
+    assert split
