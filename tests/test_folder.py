@@ -196,6 +196,19 @@ def test_names_are_short_and_unique(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("undetected")
+def test_a_folder_called_images_comes_before_others(tmp_path: Path) -> None:
+    data = folder.scan(write(tmp_path, ["1.png", "images/1.png", "masks/1.png"]))
+    assert images(data) == {"1": "images/1.png"}
+    assert unpaired(data) == ["1.png"]
+
+
+@pytest.mark.usefixtures("undetected")
+def test_a_folder_of_masks_alone_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="all are masks"):
+        folder.scan(write(tmp_path, ["masks/1.png"]))
+
+
+@pytest.mark.usefixtures("undetected")
 def test_hidden_files_are_passed_over(tmp_path: Path) -> None:
     write(tmp_path, ["images/1.png", "masks/1.png", "images/._1.png", ".cache/images/2.png", "__MACOSX/images/1.png"])
     data = folder.scan(tmp_path)
@@ -400,9 +413,11 @@ AMBIGUOUS = {
         "mask.png",
     ),
     "names that only begin alike": (
-        ["t/images/20_training.tif", "t/images/34_training.tif", "t/images/5_training.tif"]
-        + ["t/1st_manual/20_manual1.gif", "t/1st_manual/34manual1).gif", "t/1st_manual/5_manual1 .gif"]
-        + ["t/mask/20_training_mask.gif", "t/mask/34_training_mask .gif", "t/mask/5_training_mask.gif"],
+        [
+            *("t/images/20_training.tif", "t/images/34_training.tif", "t/images/5_training.tif"),
+            *("t/1st_manual/20_manual1.gif", "t/1st_manual/34manual1).gif", "t/1st_manual/5_manual1 .gif"),
+            *("t/mask/20_training_mask.gif", "t/mask/34_training_mask .gif", "t/mask/5_training_mask.gif"),
+        ],
         {
             "t/20_training": ["t/1st_manual/20_manual1.gif"],
             "t/34_training": ["t/1st_manual/34manual1).gif"],
@@ -412,8 +427,8 @@ AMBIGUOUS = {
     ),
     "masks beside and in a folder": (
         [f"{n}{end}.png" for n in "12" for end in ("", "_mask")] + ["masks/1.png", "masks/2.png"],
-        {"1": ["1_mask.png"], "2": ["2_mask.png"]},
-        "masks/",
+        {"1": ["masks/1.png"], "2": ["masks/2.png"]},
+        "_mask.png",
     ),
 }
 
@@ -515,15 +530,15 @@ def test_placeholders_lead_from_image_to_mask(
 def test_parent_is_the_name_of_the_folder_and_a_star_takes_many(tmp_path: Path, describe: Describe) -> None:
     write(tmp_path, ["k/7/photo.png", "k/7/objects/1.png", "k/7/objects/2.png", "k/8/photo.png", "all/8.png"])
     assert pairs(describe('images: "k/*/photo.png"\nmasks: ["{dir}/objects/*.png", "all/{parent}.png"]')) == {
-        "k/7/photo": ["k/7/objects/1.png", "k/7/objects/2.png"],
-        "k/8/photo": ["all/8.png"],
+        "k/7": ["k/7/objects/1.png", "k/7/objects/2.png"],
+        "k/8": ["all/8.png"],
     }
 
 
 @pytest.mark.usefixtures("undetected")
 def test_a_mask_that_would_serve_two_images_is_an_error(tmp_path: Path, describe: Describe) -> None:
     write(tmp_path, ["i/1.png", "i/10.png", "m/1_gt.png", "m/10_gt.png"])
-    with pytest.raises(DataError, match="to i/1.png and to i/10.png"):
+    with pytest.raises(DataError, match=r"to i/1\.png and to i/10\.png"):
         describe('images: "i/*.png"\nmasks: "m/{1}*.png"')
 
 
@@ -705,9 +720,9 @@ def test_five_thousand_pairs_take_less_than_a_second_or_so(tmp_path: Path) -> No
         (tmp_path / name).mkdir()
         for number in range(5000):
             (tmp_path / name / f"{number}.png").touch()
-    start = time.perf_counter()
+    start = time.process_time()  # of this process: other programs may be busy
     assert len(folder.scan(tmp_path).cases) == 5000
-    assert time.perf_counter() - start < 3.0  # 0.4 s on two quiet cores
+    assert time.process_time() - start < 2.0  # 0.4 s
 
 
 def test_a_small_folder_is_read_to_the_end(tmp_path: Path) -> None:
@@ -771,8 +786,12 @@ def test_real_folders_that_are_ambiguous_say_how_to_go_on(
 
 @pytest.mark.realdata
 @pytest.mark.usefixtures("undetected")
-def test_camvid_is_paired_by_stem_and_split_as_published(realdata: Path) -> None:
-    cases = folder.scan(realdata / "camvid").cases
+@pytest.mark.parametrize("lists", [False, True])
+def test_camvid_is_paired_by_stem_and_split_as_published(lists: bool, realdata: Path, tmp_path: Path) -> None:
+    # its lists name files of another disk, with another suffix
+    text = f"path: {realdata / 'camvid'}\ntrain: train.txt\nval: val.txt\ntest: test.txt\n"
+    (tmp_path / "camvid.yaml").write_text(text)
+    cases = folder.scan(tmp_path / "camvid.yaml" if lists else realdata / "camvid").cases
     assert all(case.image.stem == case.masks[0].stem for case in cases)
     assert all(case.masks[0].parent.name == f"{case.image.parent.name}annot" for case in cases)
     sides = [case.split for case in cases]

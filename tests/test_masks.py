@@ -12,7 +12,8 @@ from PIL import Image
 
 from pixelwise.classes import IGNORE
 from pixelwise.data.dataset import Case, MaskEncoding
-from pixelwise.data.masks import Declaration, Detection, UnknownValuesError, WrongSizeError, decode, detect
+from pixelwise.data.detect import Declaration, Detection, detect
+from pixelwise.data.masks import UnknownValuesError, WrongSizeError, decode
 from pixelwise.errors import DataError
 
 NOTHING = Declaration()

@@ -1,5 +1,6 @@
 """From settings and a folder to a bundle."""
 
+import itertools
 import json
 import math
 from pathlib import Path
@@ -119,7 +120,7 @@ def test_a_damaged_checkpoint_is_refused(discs: Path, tmp_path: Path) -> None:
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_with_a_remedy(discs: Path, tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="The loss became .*Lower the learning rate"):
+    with pytest.raises(TrainingError, match=r"The loss became .*Lower the learning rate"):
         pixelwise.train(
             discs,
             tmp_path / "run",
@@ -210,7 +211,7 @@ def test_the_rate_rises_in_the_warm_up_and_never_rises_again(schedule: str) -> N
     factors = [rate_factor(step / 1000, config) for step in range(1001)]
     assert factors[100] == pytest.approx(1.0, abs=1e-6)
     assert factors[50] == pytest.approx(0.5)
-    assert all(a >= b for a, b in zip(factors[100:], factors[101:], strict=False))
+    assert all(a >= b for a, b in itertools.pairwise(factors[100:]))
     assert factors[-1] == pytest.approx(1.0 if schedule == "constant" else LOWEST_RATE_FRACTION)
 
 

@@ -29,7 +29,6 @@ from pixelwise.metrics import Scores
 from pixelwise.models.unet import UNet, build
 from pixelwise.training import run as runs
 from pixelwise.training.run import Files
-from pixelwise.training.stop import StopRequest
 from pixelwise.training.watch import Watcher
 
 SplitChoice = Literal["train", "validation", "test", "all"]
@@ -108,20 +107,18 @@ def train(
         watcher.say(line)
     if checks.is_fatal(findings):
         raise DataError(f"This data cannot be trained on.\n\n{checks.to_text(findings)}", where=data)
-    with StopRequest(lambda: watcher.say("stopping: the model so far is kept and evaluated")) as stopped:
-        request = runs.Request(
-            data=Path(data),
-            dataset=dataset,
-            folder=folder,
-            config=config or Config(),
-            start_from=Path(start_from) if start_from is not None else None,
-            resume=resume,
-            stopped=stopped,
-            began=began,
-        )
-        trained = runs.train(request, watcher)
-        if trained.is_main:
-            _evaluate_run(trained, findings, watcher, command)
+    request = runs.Request(
+        data=Path(data),
+        dataset=dataset,
+        folder=folder,
+        config=config or Config(),
+        start_from=Path(start_from) if start_from is not None else None,
+        resume=resume,
+        began=began,
+    )
+    trained = runs.train(request, watcher)
+    if trained.is_main:
+        _evaluate_run(trained, findings, watcher, command)
     return Run(folder)
 
 
@@ -243,19 +240,15 @@ def preview(data: Path | str, out: Path | str, config: Config | None = None, pat
     """
     import torch
 
-    from pixelwise.data.augment import augment, window_size
-    from pixelwise.data.loader import Sampling, Share, Windows, stream
+    from pixelwise.data.augment import augment
+    from pixelwise.data.loader import Share, stream
 
-    chosen, dataset = config or Config(), folders.scan(Path(data))
-    material = runs.prepare(dataset, chosen, None, Watcher())
-    size = chosen.data.patch_size
-    windows = Windows(
-        material.train,
-        runs.describe(dataset, chosen, material).preprocessing,
-        Sampling(size, window_size(size, chosen.augment), chosen.data.foreground_fraction, chosen.seed),
-    )
-    batch = next(stream(windows, 0, patches, Share()))
-    image, mask = augment(batch.image, batch.mask, batch.seeds, size, chosen.augment)
+    dataset = folders.scan(Path(data))
+    material = runs.prepare(dataset, config or Config(), None, Watcher())
+    chosen = runs.make_plan(dataset, config or Config(), material).config
+    material = runs.resized(material, chosen)
+    batch = next(stream(runs.windows(chosen, material), 0, patches, Share()))
+    image, mask = augment(batch.image, batch.mask, batch.seeds, chosen.data.patch_size, chosen.augment)
     fingerprint = material.fingerprint
     raw = image * torch.tensor(fingerprint.deviation)[:, None, None] + torch.tensor(fingerprint.mean)[:, None, None]
     kind = material.train[0].image.dtype

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Int64, Shaped, UInt8
@@ -67,17 +68,16 @@ class Cache:
         """A case as arrays, decoded now if it is not in the cache.
 
         Raises:
-            DataError: a file cannot be read, or image and mask do not belong together.
+            DataError: a file cannot be read, image and mask do not belong together, or the cache cannot be written.
         """
         key = _key(case, self.dataset.encoding, resize)
         paths = [self.folder / key[:2] / f"{key}.{part}.npy" for part in PARTS]
-        if not all(path.is_file() for path in paths):
-            arrays = self._decode(case, resize, seed=int(key[:8], 16))
-            make_folder(paths[0].parent)
-            for path, array in zip(paths, arrays, strict=True):
-                write_atomically(path, _to_npy(array))
-        image, mask = (np.load(path, mmap_mode="r", allow_pickle=False) for path in paths[:2])
-        class_pixels, positions, digest = (np.load(path, allow_pickle=False) for path in paths[2:])
+        try:
+            arrays = _read(paths)
+        except (OSError, ValueError, EOFError):  # not there yet, or damaged
+            _store(paths, self._decode(case, resize, seed=int(key[:8], 16)))
+            arrays = _read(paths)
+        image, mask, class_pixels, positions, digest = arrays
         return Decoded(case, image, mask, class_pixels, positions, digest.tobytes().hex(), key)
 
     def open_all(
@@ -158,6 +158,22 @@ def _draw_positions(
         row, column = np.divmod(chosen, mask.shape[1])
         rows.append(np.stack([np.full_like(row, index), row, column], axis=1))
     return np.concatenate(rows) if rows else np.zeros((0, 3), dtype=np.int64)
+
+
+def _read(paths: Sequence[Path]) -> list[np.ndarray]:
+    """Image and mask as maps of their files, the small parts as they are."""
+    modes: tuple[Literal["r"] | None, ...] = ("r", "r", None, None, None)
+    return [np.load(path, mmap_mode=mode, allow_pickle=False) for path, mode in zip(paths, modes, strict=True)]
+
+
+def _store(paths: Sequence[Path], arrays: Sequence[np.ndarray]) -> None:
+    try:
+        make_folder(paths[0].parent)
+        for path, array in zip(paths, arrays, strict=True):
+            write_atomically(path, _to_npy(array))
+    except DataError as error:
+        remedy = f"{error.remedy} PIXELWISE_CACHE or --set data.cache=FOLDER say where decoded images are kept."
+        raise DataError(error.what, where=error.where, remedy=remedy) from None
 
 
 def _to_npy(array: np.ndarray) -> bytes:

@@ -24,7 +24,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pixelwise.classes import Color
 from pixelwise.config import describe
-from pixelwise.data import formats, masks, polygons
+from pixelwise.data import detect as masks
+from pixelwise.data import formats, polygons
 from pixelwise.data.dataset import Case, Dataset, SplitName
 from pixelwise.errors import ConfigError, DataError
 
@@ -360,11 +361,12 @@ def _detected(root: Path, files: list[_File], wanted: Collection[_File] | None =
     """
     _refuse_channel_files(root, files)
     roles = _roles(root, [file for file in files if not ASIDE & {part.lower() for part in file.folder}])
-    images = [file for file in roles.images if wanted is None or file in wanted]
-    coco = _coco_pairs(root, files, images)
-    candidates = _match(root, images, roles.masks)
+    if wanted is not None:
+        roles = _restricted(roles, wanted)
+    coco = _coco_pairs(root, files, roles.images)
+    candidates = _match(root, roles.images, roles.masks)
     if not candidates and coco is None:
-        candidates = _match_per_object(images, roles.masks)
+        candidates = _match_per_object(roles.images, roles.masks)
         if candidates:
             return _found(root, files, candidates, "one folder per image with one mask file per object")
     if coco is not None and not candidates:
@@ -374,6 +376,15 @@ def _detected(root: Path, files: list[_File], wanted: Collection[_File] | None =
         choices.setdefault(image, []).append(annotation)
     _refuse_ambiguity(root, files, roles, choices)
     return _found(root, files, {image: tuple(found) for image, found in choices.items()}, _layout_line(choices))
+
+
+def _restricted(roles: _Roles, wanted: Collection[_File]) -> _Roles:
+    """The wanted images, and the masks but for those that fit other images only."""
+    images = [file for file in roles.images if file in wanted]
+    mine = {key for image in images for key in _image_keys(image)}
+    others = {key for image in roles.images if image not in wanted for key in _image_keys(image)}
+    kept = [mask for mask in roles.masks if (keys := set(_mask_keys(mask))) & mine or not keys & others]
+    return _Roles(images, kept)
 
 
 def _found(root: Path, files: list[_File], pairs: Pairs, layout: str) -> _Found:
@@ -696,6 +707,12 @@ def _of_one_kind(choices: Mapping[_File, Sequence[_File]]) -> dict[_File, Sequen
 def _no_pairs(root: Path, files: Sequence[_File], roles: _Roles) -> DataError:
     """No mask has the name of an image."""
     images, found = len(roles.images), len(roles.masks)
+    if not images:
+        raise DataError(
+            "None of the files that count as images is one: all are masks by their names, or are not listed.",
+            where=root,
+            remedy="Say with 'images' and 'masks' in a data.yaml which files are which.",
+        )
     what = f"There are {images} images" + (
         f" and {found} masks, but no mask has the name of an image." if found else " but no masks that can be told."
     )
@@ -1102,11 +1119,7 @@ def _by_masks_folder(base: Path, files: list[_File], folder: str, wanted: Collec
             images.append(file)
     if not mask_files:
         raise DataError(f"There is no folder '{folder}' with masks.", where=base, remedy="Correct 'masks_dir'.")
-    loose = [image._replace(folder=()) for image in images]
-    candidates = _match(base, images, list(mask_files)) or {
-        images[loose.index(image)]: found for image, found in _match(base, loose, list(mask_files)).items()
-    }
-    pairs = {image: tuple(mask_files[mask] for mask in found) for image, found in candidates.items()}
+    pairs = _match_below(base, images, mask_files)
     several = next((image for image, found in pairs.items() if len(found) > 1), None)
     if several is not None or not pairs:
         found = _some([mask.posix for mask in pairs[several]]) if several is not None else "no masks at all"
@@ -1117,6 +1130,21 @@ def _by_masks_folder(base: Path, files: list[_File], folder: str, wanted: Collec
             remedy=f'Write the pattern instead: masks: "{folder}/{{stem}}.png".',
         )
     return _Found(pairs, _left_over(files, pairs), _layout_line(pairs))
+
+
+def _match_below(base: Path, images: Sequence[_File], mask_files: Mapping[_File, _File]) -> Pairs:
+    """Pairs with masks whose folder was cut: in the image's own folders, else in those above it, else anywhere."""
+    above = {image._replace(folder=image.folder[:-1]): image for image in images}
+    flat = {mask._replace(folder=()): file for mask, file in mask_files.items()}
+    for mine, theirs in (
+        ({image: image for image in images}, mask_files),
+        (above, mask_files),
+        ({image._replace(folder=()): image for image in images}, flat),
+    ):
+        found = _match(base, list(mine), list(theirs)) if len(theirs) == len(mask_files) else {}
+        if found:
+            return {mine[image]: tuple(theirs[mask] for mask in masks_) for image, masks_ in found.items()}
+    return {}
 
 
 def _declaration(path: Path, data: DataFile) -> masks.Declaration:
@@ -1199,7 +1227,8 @@ def _members_of_list(base: Path, beside: Path, files: Sequence[_File], entry: st
     found: set[_File] = set()
     missing: list[str] = []
     for line in lines:
-        members = _best_ends(by_stem, line) or _best_ends(by_stem, line.split()[0])
+        first = line.split()[0]  # some lists name image and mask in a line
+        members = _best_ends(by_stem, first if Path(first).suffix.lower() in formats.READERS else line)
         found.update(members)
         missing += [] if members else [line]
     if missing:
@@ -1214,13 +1243,14 @@ def _members_of_list(base: Path, beside: Path, files: Sequence[_File], entry: st
 def _best_ends(by_stem: Mapping[str, Sequence[_File]], line: str) -> list[_File]:
     """The files that agree with the end of a path in most folders; the suffix may differ."""
     *folders, name = [part for part in line.replace("\\", "/").split("/") if part not in ("", ".")] or [""]
-    named = by_stem.get(name) or by_stem.get(posixpath.splitext(name)[0], [])
+    named = [*by_stem.get(name, []), *by_stem.get(posixpath.splitext(name)[0], [])]
 
-    def agreement(file: _File) -> int:
-        ends = zip(reversed(file.folder), reversed(folders), strict=False)
-        return next((i for i, (mine, theirs) in enumerate(ends) if mine != theirs), min(len(file.folder), len(folders)))
+    def agreement(file: _File) -> tuple[int, bool]:
+        ends = list(zip(reversed(file.folder), reversed(folders), strict=False))
+        shared = next((i for i, (mine, theirs) in enumerate(ends) if mine != theirs), len(ends))
+        return shared, file.name == name
 
-    best = max((agreement(file) for file in named), default=0)
+    best = max((agreement(file) for file in named), default=None)
     return [file for file in named if agreement(file) == best]
 
 

@@ -97,6 +97,8 @@ def fit(job: Fit, batches: Iterator[Batch], history: History, steps_per_epoch: i
     """Train until the last epoch, the end of the budget, or someone's request."""
     total = job.config.training.epochs * steps_per_epoch
     while history.step < total:
+        if history.epochs and (job.clock.is_over(history.step) or job.stopped() or out_of_patience(job, history)):
+            return
         began, first_step = time.monotonic(), history.step
         boundary = min((first_step // steps_per_epoch + 1) * steps_per_epoch, total)
         train_loss = train_epoch(job, batches, history, boundary)
@@ -104,8 +106,6 @@ def fit(job: Fit, batches: Iterator[Batch], history: History, steps_per_epoch: i
         rate = (history.step - first_step) * job.config.training.batch_size / seconds
         epoch = validate(job, history, train_loss, rate)
         job.after_epoch(history, history.add(epoch))
-        if job.clock.is_over(history.step) or job.stopped() or out_of_patience(job, history):
-            return
 
 
 def train_epoch(job: Fit, batches: Iterator[Batch], history: History, boundary: int) -> float:

@@ -56,7 +56,7 @@ class Speed(Section):
 
 def this_machine(device: torch.device) -> Machine:
     """The machine that this process runs on."""
-    name, memory = platform.processor() or platform.machine(), psutil.virtual_memory().total
+    name, memory = _processor_name(), psutil.virtual_memory().total
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
         name, memory = properties.name, properties.total_memory
@@ -67,6 +67,16 @@ def this_machine(device: torch.device) -> Machine:
         memory_gb=round(memory / 1e9, 1),
         torch_version=torch.__version__,
     )
+
+
+def _processor_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """The processor's model: on Linux, `platform` knows its architecture only, which says nothing of its speed."""
+    try:
+        lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(models, "") or platform.processor() or platform.machine()
 
 
 class Stopwatch:
@@ -94,7 +104,8 @@ class Stopwatch:
             speed = self._measure(work)
             make_folder(file.parent)
             write_json(file, speed.model_dump(mode="json"))
-        self.measured.append(speed)
+        if speed not in self.measured:
+            self.measured.append(speed)
         return speed
 
     def _key(self, work: Work) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 from pixelwise.config import Config, ModelConfig
 from pixelwise.data.fingerprint import Fingerprint
+from pixelwise.models.unet import border_px, valid_size_px
 from pixelwise.training.machine import Machine, Speed, Stopwatch, Work
 
 WIDTHS = (8, 12, 16, 24, 32, 48, 64)
@@ -83,6 +84,16 @@ class Situation:
         """Where training will run."""
         return self.stopwatch.machine
 
+    @property
+    def training_megapixels(self) -> float:
+        """Of all training images together, at the size at which the network sees them."""
+        resize = self.config.data.resize
+        return self.fingerprint.images * resize[0] * resize[1] / 1e6 if resize else self.fingerprint.megapixels
+
+    def is_given(self, setting: str) -> bool:
+        """Whether the caller, or a rule before this one, has chosen a value."""
+        return setting in self.config.given()
+
 
 Rule = Iterator[Decision]
 
@@ -115,11 +126,16 @@ def patch_rule(situation: Situation) -> Rule:
     size = config.data.resize or fingerprint.median_size_px
     cap = LARGEST_PATCH_PX[situation.machine.device]
     depth = config.model.depth
-    if "model.depth" not in config.given():
+    if not situation.is_given("model.depth"):
         depth = max(2, min(5, (min(*size, cap) // SMALLEST_DEEPEST_PX).bit_length() - 1))
         yield Decision(
             "model.depth", depth, f"the coarsest map of a {min(*size, cap)} px patch keeps an edge of about 8"
         )
+    if not config.model.padded:
+        border = border_px(config.model)
+        edges = [valid_size_px(config.model, min(edge + 2 * border, cap)) for edge in size]
+        yield Decision("data.patch_size", edges, f"its map is {2 * border} px smaller, and no pooling rounds")
+        return
     step = 1 << depth
     patch = [min(-(-edge // step) * step, cap) for edge in size]
     yield Decision(
@@ -132,20 +148,24 @@ def patch_rule(situation: Situation) -> Rule:
 def batch_rule(situation: Situation) -> Rule:
     """Batch size from the size of the data set."""
     patch = situation.config.data.patch_size
-    patches = situation.fingerprint.megapixels * 1e6 / (patch[0] * patch[1])
+    patches = situation.training_megapixels * 1e6 / (patch[0] * patch[1])
     fits = BATCH_MEGAPIXELS[situation.machine.device] * 1e6 / (patch[0] * patch[1])
     batch = max(2, min(16, round(fits), round(patches / 2)))
     yield Decision(
         "training.batch_size",
         batch,
-        f"patches of {patch[0]} x {patch[1]} px; the training images hold {patches:.0f} of them, and a batch at most half",
+        f"patches of {patch[0]} x {patch[1]} px; the training images hold {patches:.0f}, and a batch at most half of them",
     )
+    if situation.is_given("training.batch_size"):
+        batch = situation.config.training.batch_size
     if batch < 4:
         yield Decision("model.norm", "group", f"batches of {batch} are too small for batch statistics")
 
 
 def precision_rule(situation: Situation) -> Rule:
     """The faster of float32 and bfloat16, measured."""
+    if situation.is_given("training.precision"):
+        return  # measuring takes seconds
     model = situation.config.model
     speeds = {name: _speed(situation, model, name) for name in ("float32", "bfloat16")}
     ratio = speeds["bfloat16"].training_patches_per_second / speeds["float32"].training_patches_per_second
@@ -156,6 +176,8 @@ def precision_rule(situation: Situation) -> Rule:
 def width_rule(situation: Situation) -> Rule:
     """The widest network that sees enough patches in the time given."""
     budget = situation.config.training.time
+    if situation.is_given("model.width"):
+        return  # measuring takes seconds
     if budget is None:
         yield Decision("model.width", 32, "no time budget was given; 32 features serve most data")
         return
@@ -167,31 +189,28 @@ def width_rule(situation: Situation) -> Rule:
         if width > WIDTHS[0] and possible < PATCHES_TO_SEE:
             break
         chosen, seen = width, possible
-    yield Decision(
-        "model.width",
-        chosen,
-        f"in {budget:.0f} s it sees about {seen:.0f} patches, measured here; the next wider network would see fewer "
-        f"than {PATCHES_TO_SEE}",
-    )
+    wider = f"a wider network would see fewer than {PATCHES_TO_SEE}" if chosen < WIDTHS[-1] else "no wider one is tried"
+    yield Decision("model.width", chosen, f"in {budget:.0f} s it sees about {seen:.0f} patches, measured here; {wider}")
 
 
 def schedule_rule(situation: Situation) -> Rule:
     """Epochs, steps and averaging from the time or from the size of the data set."""
-    config, fingerprint = situation.config, situation.fingerprint
-    batch, patch = config.training.batch_size, config.data.patch_size
+    config, training = situation.config, situation.config.training
+    batch, patch = training.batch_size, config.data.patch_size
     area = patch[0] * patch[1] / 1e6
-    steps_per_pass = max(1, round(fingerprint.megapixels / area / batch))
-    speed = _speed(situation, config.model, config.training.precision)
+    steps_per_pass = max(1, round(situation.training_megapixels / area / batch))
+    speed = _speed(situation, config.model, training.precision)
     steps_per_second = speed.training_patches_per_second / batch
-    validation_seconds = situation.validation_megapixels / area / speed.prediction_patches_per_second
-    if config.training.time is None:
-        steps = max(10, min(steps_per_pass, 250))
+    shrunk = situation.training_megapixels / situation.fingerprint.megapixels
+    validation_seconds = situation.validation_megapixels * shrunk / area / speed.prediction_patches_per_second
+    if training.time is None:
+        steps = training.steps_per_epoch or max(10, min(steps_per_pass, 250))
         epochs = max(10, round(PATCHES_WITHOUT_BUDGET / batch / steps))
         minutes = epochs * (steps / steps_per_second + validation_seconds) / 60
         yield Decision("training.epochs", epochs, f"about {PATCHES_WITHOUT_BUDGET} patches; {minutes:.0f} minutes here")
-        total = epochs * steps
+        total = steps * (training.epochs if situation.is_given("training.epochs") else epochs)
     else:
-        seconds = config.training.time * PLANNED_SHARE
+        seconds = training.time * PLANNED_SHARE
         total = max(1, int(seconds * steps_per_second))
         often = min(EPOCHS_IN_BUDGET, max(3, int(VALIDATION_SHARE * seconds / max(validation_seconds, 1e-3))))
         steps = max(1, total // often)

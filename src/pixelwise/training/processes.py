@@ -15,6 +15,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from pixelwise.config import Config
+from pixelwise.errors import ConfigError
 from pixelwise.inference.predictor import choose_device
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
@@ -33,11 +34,12 @@ def join(config: Config, environment: Mapping[str, str] = os.environ) -> Fabric:
         environment: where torchrun and SLURM say how many processes there are.
 
     Raises:
-        ConfigError: there is no such device.
+        ConfigError: there is no such device, or a process would have no part of a batch.
     """
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # the plan has said it already
     device = choose_device(config.device)
     local, nodes = _process_counts(environment)
+    _refuse_idle_processes(config, local * nodes)
     fabric = Fabric(
         accelerator=device.type,
         devices=local,
@@ -57,6 +59,15 @@ def _process_counts(environment: Mapping[str, str]) -> tuple[int, int]:
     if "SLURM_NTASKS_PER_NODE" in environment:
         return int(environment["SLURM_NTASKS_PER_NODE"]), int(environment.get("SLURM_NNODES", "1"))
     return 1, 1
+
+
+def _refuse_idle_processes(config: Config, processes: int) -> None:
+    batch = config.training.batch_size
+    if "training.batch_size" in config.given() and batch < processes:  # a batch that is planned is checked afterwards
+        raise ConfigError(
+            f"'training.batch_size' is {batch}, the patches of a step over all processes, and there are {processes}.",
+            remedy=f"Use --set training.batch_size={processes} or a multiple, or start fewer processes.",
+        )
 
 
 class _Sum(torch.autograd.Function):
@@ -100,25 +111,28 @@ class SharedBatchNorm(nn.BatchNorm2d):
         """Normalise by the statistics of all processes in training, by the running ones in evaluation."""
         if not self.training:
             return super().forward(features)
-        values = features.float()
+        assert self.running_mean is not None
+        # the variance is that of values near zero, so that no digits are lost where the mean is large
+        origin = self.running_mean.clone()
+        values = features.float() - origin[:, None, None]
         count = values.new_tensor([values.numel() / values.shape[1]])
         sums = total(torch.cat([values.sum(dim=(0, 2, 3)), values.square().sum(dim=(0, 2, 3)), count]))
         first, second, pixels = sums.split_with_sizes([values.shape[1], values.shape[1], 1])
         mean = first / pixels
         variance = (second / pixels - mean.square()).clamp_min(0.0)
-        self._remember(mean.detach(), variance.detach(), float(pixels.detach()))
+        self._remember(mean.detach() + origin, variance.detach(), pixels.detach())
         scale = self.weight * torch.rsqrt(variance + self.eps)
         shift = self.bias - mean * scale
         return (values * scale[:, None, None] + shift[:, None, None]).to(features.dtype)
 
     @torch.no_grad()
-    def _remember(self, mean: Tensor, variance: Tensor, pixels: float) -> None:
+    def _remember(self, mean: Tensor, variance: Tensor, pixels: Tensor) -> None:
         assert self.running_mean is not None
         assert self.running_var is not None
         assert self.num_batches_tracked is not None
         momentum = 0.1 if self.momentum is None else self.momentum
         self.running_mean.lerp_(mean, momentum)
-        self.running_var.lerp_(variance * (pixels / max(pixels - 1.0, 1.0)), momentum)
+        self.running_var.lerp_(variance * (pixels / (pixels - 1.0).clamp_min(1.0)), momentum)
         self.num_batches_tracked += 1
 
 

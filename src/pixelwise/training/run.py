@@ -37,6 +37,7 @@ from pixelwise.training.clock import Clock
 from pixelwise.training.loop import Fit, History, fit
 from pixelwise.training.machine import Stopwatch
 from pixelwise.training.plan import Plan, plan
+from pixelwise.training.stop import StopRequest
 from pixelwise.training.update import Update
 from pixelwise.training.watch import Several, TensorBoard, Watcher, tensorboard_is_installed
 
@@ -101,8 +102,6 @@ class Request:
     """A run or bundle to take the weights from."""
     resume: bool = False
     """Go on with the run in `folder`."""
-    stopped: Callable[[], bool] = lambda: False
-    """Someone asked for the end; the model so far is kept and evaluated."""
     began: float = 0.0
     """`time.monotonic()` when the user's command began: the time budget counts from there."""
 
@@ -148,7 +147,7 @@ def train(request: Request, watcher: Watcher) -> Trained:
         config = _planned(request, config, material, files, fabric, watcher)
         fabric = processes.join(config)  # now with the precision of the plan
     with fabric.rank_zero_first():
-        material = _resized(material, config)
+        material = resized(material, config)
     _fit(request, config, material, files, fabric, watcher)
     return Trained(request.folder, material.cache, material.split, fabric.is_global_zero)
 
@@ -180,7 +179,7 @@ def _split(dataset: Dataset, decoded: Sequence[Decoded], config: Config) -> spli
     return splits.assign(dataset, presence, duplicates, config.data, config.seed)
 
 
-def _resized(material: Material, config: Config) -> Material:
+def resized(material: Material, config: Config) -> Material:
     """Training images at the size the network shall see, and the measurements of those."""
     if config.data.resize is None:
         return material
@@ -217,14 +216,19 @@ def _planned(
     if fabric.is_global_zero:
         if request.start_from is not None:
             config = finetune.adopt_network(config, bundles.load(_bundle_file(request.start_from)))
-        stopwatch = Stopwatch(choose_device(config.device), config.data.cache or default_folder())
         watcher.say("measuring this machine and planning")
-        megapixels = sum(case.mask.size for case in material.validation) / 1e6
-        planned = plan(material.fingerprint, len(request.dataset.classes), megapixels, stopwatch, config)
+        planned = make_plan(request.dataset, config, material)
         _write_preparation(files, request, planned, material)
         for decision in planned.decisions:
             watcher.say(f"  {decision.setting} = {decision.value}: {decision.because}")
     return fabric.broadcast(planned.config if planned else config)
+
+
+def make_plan(dataset: Dataset, config: Config, material: Material) -> Plan:
+    """Choose what the settings leave free."""
+    stopwatch = Stopwatch(choose_device(config.device), config.data.cache or default_folder())
+    megapixels = sum(case.mask.size for case in material.validation) / 1e6
+    return plan(material.fingerprint, len(dataset.classes), megapixels, stopwatch, config)
 
 
 def _write_preparation(files: Files, request: Request, planned: Plan, material: Material) -> None:
@@ -256,21 +260,11 @@ def _fit(request: Request, config: Config, material: Material, files: Files, fab
     if request.resume:
         progress = checkpoint.restore(files.last, update)
         history, trained_seconds = progress.history, progress.seconds
-    windows = Windows(
-        material.train,
-        description.preprocessing,
-        Sampling(
-            config.data.patch_size,
-            window_size(config.data.patch_size, config.augment),
-            config.data.foreground_fraction,
-            config.seed,
-        ),
-    )
+    samples = windows(config, material)
     clock = _clock(request, config, material, fabric, trained_seconds)
-    watchers = [watcher]
-    if fabric.is_global_zero and tensorboard_is_installed():
-        watchers.append(TensorBoard(files.folder))
-    listener = Several(watchers)
+    board = TensorBoard(files.folder) if fabric.is_global_zero and tensorboard_is_installed() else Watcher()
+    listener = Several([watcher, board])
+    stop = StopRequest(lambda: watcher.say("stopping: the model so far is kept and evaluated"))
     job = Fit(
         fabric=fabric,
         config=config,
@@ -279,31 +273,43 @@ def _fit(request: Request, config: Config, material: Material, files: Files, fab
         model=Model(update.average, description, fabric.device),
         validation=material.validation,
         clock=clock,
-        stopped=processes.agreed(fabric, request.stopped),
+        stopped=processes.agreed(fabric, stop),
         on_step=_step_listener(listener, config.training.batch_size),
         after_epoch=_keeper(files, update, description, clock, listener) if fabric.is_global_zero else _nothing,
     )
     if config.training.time is not None:
         clock.note_validation(_validation_seconds(job))
     share = Share(fabric.global_rank, fabric.world_size)
-    batches = stream(windows, history.step, config.training.batch_size, share, config.data.workers)
-    steps_per_epoch = config.training.steps_per_epoch or max(1, round(len(windows) / config.training.batch_size))
-    fit(job, batches, history, steps_per_epoch)
+    batches = stream(samples, history.step, config.training.batch_size, share, config.data.workers)
+    steps_per_epoch = config.training.steps_per_epoch or max(1, round(len(samples) / config.training.batch_size))
+    with stop, board:
+        fit(job, batches, history, steps_per_epoch)
 
 
-def describe(dataset: Dataset, config: Config, material: Material) -> bundles.Description:
-    """What the bundle will say of the network."""
-    fingerprint = material.fingerprint
-    preprocessing = Preprocessing(
+def windows(config: Config, material: Material) -> Windows:
+    """The samples that training draws from."""
+    patch = config.data.patch_size
+    sampling = Sampling(patch, window_size(patch, config.augment), config.data.foreground_fraction, config.seed)
+    return Windows(material.train, preprocessing(config, material.fingerprint), sampling)
+
+
+def preprocessing(config: Config, fingerprint: Fingerprint) -> Preprocessing:
+    """What is done to images before this network sees them."""
+    return Preprocessing(
         channels=fingerprint.channels,
         normalisation=config.data.normalisation,
         mean=fingerprint.mean,
         deviation=fingerprint.deviation,
         resize=config.data.resize,
     )
+
+
+def describe(dataset: Dataset, config: Config, material: Material) -> bundles.Description:
+    """What the bundle will say of the network."""
+    fingerprint = material.fingerprint
     return bundles.Description(
         model=config.model,
-        preprocessing=preprocessing,
+        preprocessing=preprocessing(config, fingerprint),
         classes=dataset.classes,
         patch_size=config.data.patch_size,
         prediction=config.prediction,

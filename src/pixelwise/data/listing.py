@@ -1,0 +1,133 @@
+"""What lies below a folder, and how to tell of it."""
+
+import os
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from pixelwise.data import formats, polygons
+from pixelwise.errors import DataError
+
+
+class File(NamedTuple):
+    """A file below the root."""
+
+    folder: tuple[str, ...]
+    name: str
+    stem: str
+    suffix: str
+    """In lower case."""
+
+    @property
+    def posix(self) -> str:
+        """The path below the root."""
+        return "/".join((*self.folder, self.name))
+
+    @property
+    def posix_stem(self) -> str:
+        """The path without suffix."""
+        return "/".join((*self.folder, self.stem))
+
+    @property
+    def posix_folder(self) -> str:
+        """The path of the folder; the root is a dot."""
+        return "/".join(self.folder) or "."
+
+    @property
+    def is_raster(self) -> bool:
+        """Whether the file holds pixels: an image or a mask."""
+        return self.suffix in formats.READERS
+
+    @property
+    def is_annotation(self) -> bool:
+        """Whether the file may hold polygons."""
+        return self.suffix in polygons.SUFFIXES
+
+
+Pairs = Mapping[File, Sequence[File]]
+"""Images with their mask files."""
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A folder and the files below it, sorted."""
+
+    root: Path
+    files: tuple[File, ...]
+
+    @property
+    def rasters(self) -> list[File]:
+        """The files that hold pixels."""
+        return [file for file in self.files if file.is_raster]
+
+    def path(self, file: File) -> Path:
+        """Where a file is on the disk."""
+        return self.root.joinpath(*file.folder, file.name)
+
+
+def walk(root: Path) -> Listing:
+    """Images and annotation files below a folder; hidden files and folders are passed over.
+
+    Raises:
+        DataError: there is no such folder, it cannot be listed, or no image is in it.
+    """
+    if not root.is_dir():
+        what = "This is a file, not a folder." if root.exists() else "There is no such folder."
+        raise DataError(what, where=root, remedy="Give the folder that holds images and masks, or a data.yaml.")
+    found: list[File] = []
+    others: Counter[str] = Counter()
+    seen: set[str] = set()
+    for top, folders, names in os.walk(root, followlinks=True, onerror=_not_listed):
+        place = os.path.realpath(top)
+        if place in seen:  # a link to a folder above would never end
+            folders.clear()
+            continue
+        seen.add(place)
+        folders[:] = sorted(name for name in folders if not name.startswith((".", "__")))
+        below = Path(top).relative_to(root).parts
+        for name in names:
+            stem, suffix = os.path.splitext(name)  # noqa: PTH122 - a Path for each of many files is slow
+            if name.startswith("."):
+                continue
+            file = File(below, name, stem, suffix.lower())
+            if file.is_raster or file.is_annotation:
+                found.append(file)
+            else:
+                others["".join(Path(name).suffixes[-2:]).lower() or name] += 1
+    if not any(file.is_raster for file in found):
+        raise _no_images(root, others)
+    return Listing(root, tuple(sorted(found)))
+
+
+def some(names: Collection[str], limit: int = 3) -> str:
+    """The first names, and how many more there are."""
+    shown = sorted(names)[:limit]
+    rest = f" and {len(names) - len(shown)} more" if len(names) > len(shown) else ""
+    return ", ".join(shown) + rest
+
+
+def layout_line(pairs: Pairs, how: str = "by name") -> str:
+    """Such as: images in train/, masks in trainannot/, paired by name."""
+    image_folders = {image.posix_folder for image in pairs}
+    mask_folders = {mask.posix_folder for masks in pairs.values() for mask in masks}
+    if image_folders == mask_folders:
+        return f"images and masks side by side in {some(image_folders)}, paired {how}"
+    return f"images in {some(image_folders)}, masks in {some(mask_folders)}, paired {how}"
+
+
+def _not_listed(error: OSError) -> None:
+    raise DataError(
+        f"The folder cannot be listed ({error.strerror}).", where=error.filename, remedy="Change its permissions."
+    )
+
+
+def _no_images(root: Path, others: Counter[str]) -> DataError:
+    readable = ", ".join(suffix.removeprefix(".") for suffix in formats.READERS)
+    there = ", ".join(f"{count} {suffix}" for suffix, count in others.most_common(4))
+    return DataError(
+        f"There are no images here{f', only {there}' if there else '; the folder is empty'}.",
+        where=root,
+        remedy=f"Images must be of one of the kinds {readable}.",
+    )

@@ -1,0 +1,231 @@
+"""The command line: what is printed, exit codes, and one paragraph for every mistake."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import QUICK, draw_discs
+from PIL import Image
+
+import pixelwise
+from pixelwise import cli
+
+SETTINGS = [part for setting in QUICK for part in ("--set", setting)]
+
+
+@pytest.fixture
+def run_cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """Runs a command; returns exit code, standard output, standard error."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["pixelwise", *map(str, arguments)])
+        code: object = 0
+        try:
+            cli.main()
+        except SystemExit as end:
+            code = end.code or 0
+        assert isinstance(code, int)
+        captured = capsys.readouterr()
+        assert "Traceback" not in captured.err
+        return code, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run to evaluate and predict with, and its data beside it."""
+    folder = tmp_path_factory.mktemp("trained")
+    draw_discs(folder / "data")
+    pixelwise.train(folder / "data", folder / "run", config=pixelwise.settings(None, QUICK))
+    return folder
+
+
+def test_train_evaluate_predict_compare_preview(run_cli, discs: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    code, out, err = run_cli("train", discs, "-o", run, *SETTINGS)
+    assert code == 0, err
+    assert "report: " in out
+    assert "mIoU" in out
+
+    code, out, _ = run_cli("evaluate", run, "--split", "validation", "--json")
+    assert code == 0
+    assert json.loads(out)["pooled"]["miou"] is not None
+
+    code, out, _ = run_cli("evaluate", run, discs, "--split", "all", "-o", tmp_path / "all")
+    assert code == 0
+    assert "8 images" in out
+    assert (tmp_path / "all" / "report.html").exists()
+
+    masks = tmp_path / "masks"
+    code, out, _ = run_cli("predict", run, discs / "images", "-o", masks, "--overlay", "--probabilities")
+    assert code == 0
+    assert "24 files" in out
+    with Image.open(masks / "0.png") as mask:
+        assert mask.mode == "P"
+        assert mask.size == (48, 48)
+
+    code, out, _ = run_cli("compare", run, run, "--json")
+    assert code == 0
+    json.loads(out)
+
+    code, out, _ = run_cli("preview", discs, "-o", tmp_path / "p.png", *SETTINGS)
+    assert code == 0
+    assert (tmp_path / "p.png").exists()
+
+
+def test_the_scores_of_evaluate_are_those_of_the_run(run_cli, trained: Path) -> None:
+    _, out, _ = run_cli("evaluate", trained / "run", "--json")
+    saved = json.loads((trained / "run" / "scores.json").read_text())
+    assert json.loads(out)["confusion"] == saved["confusion"]
+
+
+def test_masks_on_disk_are_the_models_masks(run_cli, trained: Path, tmp_path: Path) -> None:
+    image = trained / "data" / "images" / "3.png"
+    run_cli("predict", trained / "run", image, "-o", tmp_path, "--format", "tif")
+    import tifffile
+
+    expected = pixelwise.load(trained / "run").predict(np.asarray(Image.open(image))).mask
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "3.tif"), expected)
+
+
+def test_check_is_quiet_about_good_data_and_json_is_json(run_cli, discs: Path) -> None:
+    code, out, _ = run_cli("check", discs)
+    assert code == 0
+    assert "8 images" in out
+    code, out, _ = run_cli("check", discs, "--json")
+    assert code == 0
+    assert isinstance(json.loads(out), list)
+
+
+def damage(folder: Path, kind: str) -> None:
+    image, mask = folder / "images" / "3.png", folder / "masks" / "3.png"
+    if kind == "truncated image":
+        image.write_bytes(image.read_bytes()[:-300])
+    elif kind == "empty mask file":
+        mask.write_bytes(b"")
+    elif kind == "size":
+        Image.new("L", (20, 30)).save(mask)
+    elif kind == "text as image":
+        image.write_text("not an image")
+
+
+@pytest.mark.parametrize("kind", ["truncated image", "empty mask file", "size", "text as image"])
+@pytest.mark.parametrize("verb", ["check", "train"])
+def test_bad_files_are_named_and_nothing_is_trained(run_cli, discs: Path, tmp_path: Path, verb: str, kind: str) -> None:
+    damage(discs, kind)
+    options = ["-o", tmp_path / "run", *SETTINGS] if verb == "train" else []
+    code, out, err = run_cli(verb, discs, *options)
+    assert code == 1
+    assert "3.png" in out + err
+    assert not (tmp_path / "run" / "last.ckpt").exists()
+
+
+def test_all_bad_files_are_listed_together(run_cli, discs: Path) -> None:
+    damage(discs, "truncated image")
+    Image.new("L", (20, 30)).save(discs / "masks" / "5.png")
+    _, out, _ = run_cli("check", discs)
+    assert "3.png" in out
+    assert "5.png" in out
+
+
+def test_one_bad_image_does_not_stop_the_others(run_cli, trained: Path, tmp_path: Path) -> None:
+    inputs = draw_discs(tmp_path / "more", count=3) / "images"
+    (inputs / "1.png").write_bytes(b"broken")
+    code, out, err = run_cli("predict", trained / "run", inputs, "-o", tmp_path / "masks")
+    assert code == 1
+    assert "2 files" in out
+    assert "1.png" in err
+    assert sorted(path.name for path in (tmp_path / "masks").iterdir()) == ["0.png", "2.png"]
+
+
+def test_equal_stems_get_masks_of_their_own(run_cli, trained: Path, tmp_path: Path) -> None:
+    inputs = draw_discs(tmp_path / "more", count=1) / "images"
+    with Image.open(inputs / "0.png") as image:
+        image.save(inputs / "0.bmp")
+    code, _, _ = run_cli("predict", trained / "run", inputs, "-o", tmp_path / "masks")
+    assert code == 0
+    assert sorted(path.name for path in (tmp_path / "masks").iterdir()) == ["0.bmp.png", "0.png.png"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["check", "nowhere"], 1, "nowhere"),
+        (["train", "nowhere"], 1, "nowhere"),
+        (["train", "DATA", "--set", "trainig.batch_size=8"], 2, "Did you mean 'training"),
+        (["train", "DATA", "--set", "training.batch_size=x"], 2, "'training.batch_size'"),
+        (["train", "DATA", "--time", "soon"], 2, "duration"),
+        (["train", "DATA", "--resume"], 2, "--out"),
+        (["train", "DATA", "--resume", "-o", "nothing"], 2, "no run to resume"),
+        (["train", "DATA", "--config", "absent.yaml"], 2, "absent.yaml"),
+        (["train", "DATA", "--from", "absent"], 1, "absent"),
+        (["train", "DATA", "--nonsense"], 2, "nonsense"),
+        (["evaluate", "absent"], 1, "absent"),
+        (["predict", "absent", "x.png", "-o", "o"], 1, "absent"),
+        (["predict", "RUN", "absent.png", "-o", "o"], 1, "absent.png"),
+        (["predict", "RUN", "*.absent", "-o", "o"], 1, "No images"),
+        (["predict", "RUN", "DATA", "-o", "o", "--format", "jpg"], 2, "jpg"),
+        (["compare", "absent", "absent2"], 1, "absent"),
+    ],
+)
+def test_mistakes_get_a_paragraph_and_the_right_code(
+    run_cli,
+    trained: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    arguments: list[str],
+    code: int,
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = {"DATA": str(trained / "data"), "RUN": str(trained / "run")}
+    found, out, err = run_cli(*[names.get(argument, argument) for argument in arguments])
+    assert found == code, out + err
+    assert message in err
+
+
+def test_a_torch_pickle_is_not_a_bundle(run_cli, tmp_path: Path) -> None:
+    import torch
+
+    torch.save({"weight": torch.zeros(1)}, tmp_path / "model.pt")
+    code, _, err = run_cli("predict", tmp_path / "model.pt", tmp_path, "-o", tmp_path)
+    assert code == 1
+    assert "not a Pixelwise bundle" in err
+
+
+def test_a_full_disk_is_named_and_the_old_model_stays(
+    run_cli, discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import errno
+    import os
+
+    def full(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    code, _, err = run_cli("train", discs, "-o", tmp_path / "run", *SETTINGS)
+    assert code == 1
+    assert "No space left" in err
+    assert "Free some space" in err
+
+
+def test_help_and_import_answer_at_once() -> None:
+    """Neither may import torch."""
+    for command in (["-c", "import pixelwise"], ["-m", "pixelwise", "--help"]):
+        listed = subprocess.run(
+            [sys.executable, "-X", "importtime", *command], capture_output=True, text=True, check=True
+        ).stderr
+        assert "| torch" not in listed
+        assert "numpy" not in listed
+    began = time.perf_counter()
+    subprocess.run([sys.executable, "-c", "import pixelwise"], check=True)
+    assert time.perf_counter() - began < 2.0
+
+
+def test_version_is_printed(run_cli) -> None:
+    assert run_cli("--version")[1].startswith("pixelwise 0.")

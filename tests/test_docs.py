@@ -1,0 +1,29 @@
+"""What the documents say is run."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import QUICK, draw_discs
+
+ROOT = Path(__file__).parents[1]
+BLOCK = re.compile(r"```python\n(.*?)```", re.DOTALL)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/guide.md"])
+def test_python_examples_run(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    draw_discs(tmp_path / "data")
+    quick = ", ".join(f'"{setting}"' for setting in QUICK)
+    for block in BLOCK.findall((ROOT / page).read_text(encoding="utf-8")):
+        code = block.replace('"training.time=15m"', quick)
+        exec(compile(code, page, "exec"), {"image": np.zeros((30, 40, 1), dtype=np.uint8)})
+    assert (tmp_path / "runs" / "first" / "report.html").exists()
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    for page in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]:
+        for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+            if not target.startswith("http"):
+                assert (page.parent / target).exists(), f"{page}: {target}"
