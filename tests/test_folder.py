@@ -13,8 +13,10 @@ import yaml
 from PIL import Image
 
 from pixelwise.classes import ClassTable
-from pixelwise.data import folder, masks
+from pixelwise.data import folder
 from pixelwise.data.dataset import Case, Dataset, MaskEncoding
+from pixelwise.data.declared import DataFile
+from pixelwise.data.detect import Declaration, Detection
 from pixelwise.errors import ConfigError, DataError
 
 RANDOM = np.random.default_rng(3)
@@ -25,17 +27,17 @@ YOLO = "0 0.1 0.1 0.9 0.1 0.9 0.9\n"
 
 
 @pytest.fixture
-def undetected(monkeypatch: pytest.MonkeyPatch) -> list[masks.Declaration]:
+def undetected(monkeypatch: pytest.MonkeyPatch) -> list[Declaration]:
     """Pairing alone: what masks mean is not asked. Returns the declarations that would have been used."""
-    declarations: list[masks.Declaration] = []
+    declarations: list[Declaration] = []
 
-    def detect(cases: Sequence[Case], declaration: masks.Declaration) -> masks.Detection:
+    def detect(cases: Sequence[Case], declaration: Declaration) -> Detection:
         assert cases
         declarations.append(declaration)
         table = ClassTable.from_names(["background", "object"])
-        return masks.Detection(MaskEncoding(kind="values"), table, ("from the masks",))
+        return Detection(MaskEncoding(kind="values"), table, ("from the masks",))
 
-    monkeypatch.setattr(masks, "detect", detect)
+    monkeypatch.setattr(folder, "detect", detect)
     return declarations
 
 
@@ -286,7 +288,7 @@ def test_stacks_of_different_length_are_an_error(tmp_path: Path) -> None:
     assert caught.value.where == tmp_path / "images/s.tif"
 
 
-def test_nnunet_gives_splits_and_names(tmp_path: Path, undetected: list[masks.Declaration]) -> None:
+def test_nnunet_gives_splits_and_names(tmp_path: Path, undetected: list[Declaration]) -> None:
     write(tmp_path, ["imagesTr/a_0000.png", "labelsTr/a.png", "imagesTs/b_0000.png", "labelsTs/b.png"])
     (tmp_path / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "cell": 1, "ignore": 2}}))
     data = folder.scan(tmp_path)
@@ -582,7 +584,7 @@ download: https://example.org/x.zip
 """
 
 
-def test_an_ultralytics_file_is_read_as_it_is(tmp_path: Path, undetected: list[masks.Declaration]) -> None:
+def test_an_ultralytics_file_is_read_as_it_is(tmp_path: Path, undetected: list[Declaration]) -> None:
     root = write(tmp_path / "coco8-seg", ["images/train/a.jpg", "images/val/b.jpg", "images/other/c.jpg"])
     write(root, ["labels/train/a.txt", "labels/val/b.txt", "labels/other/c.txt"])
     for name in ("train/a", "val/b", "other/c"):
@@ -592,7 +594,7 @@ def test_an_ultralytics_file_is_read_as_it_is(tmp_path: Path, undetected: list[m
         data = folder.scan(file)
         assert pairs(data) == {"train/a": ["labels/train/a.txt"], "val/b": ["labels/val/b.txt"]}
         assert [case.split for case in data.cases] == ["train", "validation"]
-        assert undetected[-1] == masks.Declaration(names=("person", "bicycle"))
+        assert undetected[-1] == Declaration(names=("person", "bicycle"))
 
 
 @pytest.mark.usefixtures("undetected")
@@ -650,14 +652,14 @@ def test_an_image_on_two_sides_or_a_line_without_image_is_an_error(tmp_path: Pat
         describe("train: missing.txt")
 
 
-def test_classes_are_handed_on(tmp_path: Path, describe: Describe, undetected: list[masks.Declaration]) -> None:
+def test_classes_are_handed_on(tmp_path: Path, describe: Describe, undetected: list[Declaration]) -> None:
     write(tmp_path, ["images/a.png", "masks/a.png"])
     describe("names: [sky, road]\ncolors: [[1, 2, 3], [4, 5, 6]]\nignore: 11\nvalues: {3: road, 7: ignore, 8: 0}")
-    assert undetected[-1] == masks.Declaration(
+    assert undetected[-1] == Declaration(
         names=("sky", "road"), colors=((1, 2, 3), (4, 5, 6)), values={3: "road", 7: "ignore", 8: 0}, ignore=11
     )
     describe("names: {0: sky, 128: road}\ncolors: {road: [4, 5, 6], sky: [1, 2, 3]}")
-    assert undetected[-1] == masks.Declaration(
+    assert undetected[-1] == Declaration(
         names=("sky", "road"), colors=((1, 2, 3), (4, 5, 6)), values={0: "sky", 128: "road"}
     )
 
@@ -702,7 +704,7 @@ def test_a_missing_description_is_an_error(tmp_path: Path) -> None:
 
 def test_every_key_is_described_in_the_documentation() -> None:
     text = (Path(__file__).parents[1] / "docs" / "data-folder.md").read_text(encoding="utf-8")
-    for key in folder.DataFile.model_fields:
+    for key in DataFile.model_fields:
         assert f"`{key}`" in text
 
 
@@ -711,7 +713,7 @@ def test_the_examples_of_the_documentation_are_valid() -> None:
     blocks = [block.partition("```")[0] for block in text.split("```yaml\n")[1:]]
     assert blocks
     for block in blocks:
-        folder.DataFile.model_validate(yaml.safe_load(block))
+        DataFile.model_validate(yaml.safe_load(block))
 
 
 @pytest.mark.usefixtures("undetected")

@@ -524,7 +524,7 @@ def test_a_mask_is_never_written_in_a_format_that_changes_it(suffix: str, tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("code", "word"), [(errno.ENOSPC, "full"), (errno.EACCES, "permissions"), (errno.EIO, "another")]
+    ("code", "word"), [(errno.ENOSPC, "Free some space"), (errno.EACCES, "may write to"), (errno.EIO, "another")]
 )
 def test_a_failed_write_keeps_the_old_file_and_leaves_no_rubbish(
     code: int, word: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -547,6 +547,13 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_no_rubbish(
 def test_a_missing_folder_is_an_error_with_a_remedy(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="does not exist"):
         formats.write_picture(tmp_path / "missing" / "a.png", RGB)
+
+
+def test_a_picture_that_the_format_cannot_hold_is_an_error_and_leaves_no_file(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="cannot be written") as caught:
+        formats.write_picture(tmp_path / "a.jpg", np.zeros((1, 70_000, 3), np.uint8))
+    assert caught.value.where == tmp_path / "a.jpg"
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.realdata

@@ -1,406 +1,96 @@
-"""What masks mean: one small data set per way of storing them, with the classes known in advance."""
+"""How masks are decoded: encodings are given, arrays are known, and what comes out is compared pixel by pixel."""
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
-import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 
 from pixelwise.classes import IGNORE
 from pixelwise.data.dataset import Case, MaskEncoding
-from pixelwise.data.detect import Declaration, Detection, detect
-from pixelwise.data.masks import UnknownValuesError, WrongSizeError, decode
+from pixelwise.data.masks import UnknownValuesError, WrongSizeError, decode, pack_colors, unpack_color
 from pixelwise.errors import DataError
 
-NOTHING = Declaration()
+BLACK, RED, GREEN = (0, 0, 0), (255, 0, 0), (0, 255, 0)
+ENCODINGS = {
+    "values": MaskEncoding(kind="values", values={-1: IGNORE, 0: 0, 128: 1, 65535: 2}, other=IGNORE),
+    "colors": MaskEncoding(
+        kind="colors", colors={BLACK: 0, RED: 1, (1, 22, 3): 2, (255, 255, 255): IGNORE}, nearest=True
+    ),
+    "instances": MaskEncoding(kind="instances", values={7: IGNORE}, description="numbers: 7 ignored"),
+    "union": MaskEncoding(kind="union"),
+    "layers": MaskEncoding(kind="layers", values={0: 1, 1: 2}),
+    "labelme": MaskEncoding(kind="labelme", labels={"cell, round": 1, "Zelle \u00e4": 2, "1": 3, "__ignore__": IGNORE}),
+    "coco": MaskEncoding(kind="coco", values={18: 1, 44: 2}),
+    "yolo": MaskEncoding(kind="yolo", values={0: 1, 1: 2}),
+}
+"""One encoding of each kind."""
+
+Write = Callable[..., Case]
 
 
-def blocks(*values: int, size: int = 32, seed: int = 0) -> np.ndarray:
-    """A mask of 8 x 8 blocks with the given values, each at least once."""
-    count = (size // 8) ** 2
-    rng = np.random.default_rng(seed)
-    chosen = np.concatenate([values, rng.choice(values, count - len(values))])
-    return np.kron(rng.permutation(chosen).reshape(size // 8, -1), np.ones((8, 8), np.int64)).astype(np.int64)
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """Writes one .npy file for each array: the masks of one case."""
+
+    def case_of(*arrays: np.ndarray) -> Case:
+        paths = tuple(tmp_path / f"m{i}.npy" for i in range(len(arrays)))
+        for path, array in zip(paths, arrays, strict=True):
+            np.save(path, array)
+        return Case(name="m", image=tmp_path / "m.png", masks=paths)
+
+    return case_of
 
 
-def discs(count: int, first: int = 1, size: int = 64, step: int = 1) -> np.ndarray:
-    """An instance map: `count` separate squares, numbered from `first`."""
-    mask = np.zeros((size, size), np.int64)
-    for i in range(count):
-        row, column = divmod(i, size // 8)
-        mask[row * 8 + 1 : row * 8 + 6, column * 8 + 1 : column * 8 + 6] = first + i * step
-    return mask
+def random_of(*values: int, size: tuple[int, ...] = (12, 17)) -> np.ndarray:
+    return np.random.default_rng(0).choice(values, size)
 
 
-def save(path: Path, mask: np.ndarray) -> Path:
-    if path.suffix == ".npy":
-        np.save(path, mask)
-    elif path.suffix == ".tif":
-        tifffile.imwrite(path, mask)
-    elif path.suffix == ".jpg":
-        Image.fromarray(mask.astype(np.uint8)).save(path, quality=75)
-    else:
-        Image.fromarray(mask.astype(np.uint8)).save(path)
-    return path
+# encodings as JSON
 
 
-def cases_of(folder: Path, arrays: Sequence[np.ndarray], suffix: str = ".png") -> list[Case]:
-    return [
-        Case(name=f"m{i}", image=folder / f"m{i}.jpg", masks=(save(folder / f"m{i}{suffix}", array),))
-        for i, array in enumerate(arrays)
-    ]
+@pytest.mark.parametrize("kind", get_args(MaskEncoding.model_fields["kind"].annotation))
+def test_an_encoding_of_each_kind_comes_back_from_json(kind: str) -> None:
+    encoding = ENCODINGS[kind]
+    written = json.dumps(encoding.model_dump(mode="json"), sort_keys=True)
+    assert MaskEncoding.model_validate(json.loads(written)) == encoding
+    assert MaskEncoding.model_validate(encoding.model_dump()) == encoding
+    assert MaskEncoding.model_validate_json(encoding.model_dump_json()) == encoding
 
 
-def decoded(cases: Sequence[Case], detection: Detection) -> list[np.ndarray]:
-    return [decode(case, detection.encoding, None) for case in cases]
-
-
-def said(detection: Detection) -> str:
-    return " ".join(detection.notices)
-
-
-# index, binary and grey codes
-
-
-@pytest.mark.parametrize(
-    ("suffix", "dtype"), [(".png", np.uint8), (".tif", np.uint16), (".tif", np.float32), (".npy", np.int64)]
+@settings(deadline=None, max_examples=30)
+@given(
+    st.dictionaries(st.tuples(*[st.integers(0, 255)] * 3), st.integers(0, 255), max_size=5),
+    st.dictionaries(st.integers(-(2**40), 2**40), st.integers(0, 255), max_size=5),
+    st.dictionaries(st.text(), st.integers(0, 255), max_size=5),
 )
-def test_class_indices_are_taken_as_they_are(tmp_path: Path, suffix: str, dtype: type) -> None:
-    arrays = [blocks(0, 1, 2, seed=i).astype(dtype) for i in range(3)]
-    cases = cases_of(tmp_path, arrays, suffix)
-    detection = detect(cases, NOTHING)
-    assert detection.classes.names == ["class 0", "class 1", "class 2"]
-    assert not detection.notices
-    for array, mask in zip(arrays, decoded(cases, detection), strict=True):
-        assert mask.dtype == np.uint8
-        np.testing.assert_array_equal(mask, array)
+def test_every_table_comes_back_from_json(
+    colors: dict[tuple[int, int, int], int], values: dict[int, int], labels: dict[str, int]
+) -> None:
+    encoding = MaskEncoding(kind="colors", colors=colors, values=values, labels=labels)
+    assert MaskEncoding.model_validate(json.loads(json.dumps(encoding.model_dump(mode="json")))) == encoding
 
 
-@pytest.mark.parametrize(("values", "void"), [((0, 1, 2, 255), 255), ((-1, 0, 1, 2), -1)])
-def test_void_values_are_ignored(tmp_path: Path, values: tuple[int, ...], void: int) -> None:
-    cases = cases_of(tmp_path, [blocks(*values, seed=i) for i in range(3)], ".npy")
-    detection = detect(cases, NOTHING)
-    assert len(detection.classes) == 3
-    np.testing.assert_array_equal(decoded(cases, detection)[0] == IGNORE, blocks(*values) == void)
+@pytest.mark.parametrize("key", ["", "1,2", "1,2,3,4", "red", "1,2,x"])
+def test_a_key_that_is_no_colour_is_refused(key: str) -> None:
+    with pytest.raises(ValueError, match="colors"):
+        MaskEncoding.model_validate({"kind": "colors", "colors": {key: 0}})
 
 
-@pytest.mark.parametrize("value", [1, 2, 128, 251, 255, 1000])
-def test_zero_and_one_other_value_are_background_and_object(tmp_path: Path, value: int) -> None:
-    cases = cases_of(tmp_path, [blocks(0, value).astype(np.uint16), blocks(0, 0).astype(np.uint16)], ".tif")
-    detection = detect(cases, NOTHING)
-    assert detection.classes.names == ["background", "object"]
-    np.testing.assert_array_equal(decoded(cases, detection)[0], blocks(0, value) // value)
-    assert (str(value) in said(detection)) == (value != 1)  # 0/1 needs no explanation
+# values
 
 
-@pytest.mark.parametrize("pair", [(251, 255), (1, 255)])
-def test_masks_with_several_palettes_are_one_object(tmp_path: Path, pair: tuple[int, int]) -> None:
-    cases = cases_of(tmp_path, [blocks(0, pair[0]), blocks(0, pair[1]), blocks(0, pair[0])])
-    detection = detect(cases, NOTHING)
-    assert len(detection.classes) == 2
-    for mask, value in zip(decoded(cases, detection), (pair[0], pair[1], pair[0]), strict=True):
-        np.testing.assert_array_equal(mask, blocks(0, value) // value)
-    assert f"{pair[0]} in 2" in said(detection)
-
-
-def test_one_bit_and_palette_masks_give_their_indices(tmp_path: Path) -> None:
-    bits = blocks(0, 1).astype(bool)
-    Image.fromarray(bits).save(tmp_path / "bits.png")
-    palette = Image.fromarray(blocks(0, 1).astype(np.uint8))
-    palette.putpalette([0, 0, 0, 200, 10, 10])
-    palette.save(tmp_path / "palette.png")
-    cases = [Case(name=n, image=tmp_path, masks=(tmp_path / f"{n}.png",)) for n in ("bits", "palette")]
-    for mask in decoded(cases, detect(cases, NOTHING)):
-        np.testing.assert_array_equal(mask, bits)
-
-
-@pytest.mark.parametrize("codes", [(0, 128, 255), (0, 85, 170, 255), (50, 100, 150, 200), (0, 126, 255)])
-def test_grey_codes_are_classes_in_ascending_order(tmp_path: Path, codes: tuple[int, ...]) -> None:
-    cases = cases_of(tmp_path, [blocks(*codes, seed=i) for i in range(3)])
-    detection = detect(cases, NOTHING)
-    assert detection.classes.names == [f"value {code}" for code in codes]
-    np.testing.assert_array_equal(decoded(cases, detection)[0], np.searchsorted(codes, blocks(*codes)))
-    assert "grey values" in said(detection)
-
-
-def test_gaps_in_class_indices_are_kept_and_told(tmp_path: Path) -> None:
-    cases = cases_of(tmp_path, [blocks(0, 1, 3), blocks(0, 3)])
-    detection = detect(cases, NOTHING)
-    assert len(detection.classes) == 4
-    assert "value 2 never occurs" in said(detection)
-    named = detect(cases, Declaration(names=("a", "b", "c", "d")))
-    assert named.classes.names == ["a", "b", "c", "d"]
-    assert not named.notices
-
-
-def test_a_rare_class_among_indices_stays_a_class(tmp_path: Path) -> None:
-    array = blocks(0, 1, size=256)
-    array[0, 0] = 2  # one pixel of 65536
-    cases = cases_of(tmp_path, [array, blocks(0, 1, size=256), blocks(0, 1, size=256)])
-    assert len(detect(cases, NOTHING).classes) == 3
-
-
-def test_stray_values_are_ignored_and_told_but_no_classes(tmp_path: Path) -> None:
-    arrays = [blocks(0, 128, 255, size=128, seed=i) for i in range(4)]
-    arrays[2][0, :3] = 7
-    arrays[3][0, 0] = 44
-    cases = cases_of(tmp_path, arrays)
-    detection = detect(cases, NOTHING)
-    assert len(detection.classes) == 3
-    assert detection.encoding.other == IGNORE
-    assert "4 pixels in 2 mask files (m2.png, m3.png)" in said(detection)
-    assert (decoded(cases, detection)[2] == IGNORE).sum() == 3
-
-
-# lossy, blurred, instances
-
-
-@pytest.mark.parametrize("codes", [(0, 255), (0, 128, 255)])
-def test_jpeg_masks_count_as_the_nearest_code(tmp_path: Path, codes: tuple[int, ...]) -> None:
-    # cut, so that the borders do not lie on JPEG's blocks of 8 x 8
-    arrays = [np.kron(blocks(*codes, seed=i), np.ones((4, 4)))[3:, 5:] for i in range(3)]
-    cases = cases_of(tmp_path, arrays, ".jpg")
-    detection = detect(cases, NOTHING)
-    assert len(detection.classes) == len(codes)
-    assert detection.encoding.nearest
-    assert "JPEG" in said(detection)
-    truth = np.searchsorted(codes, arrays[0])
-    assert (decoded(cases, detection)[0] == truth).mean() > 0.97
-
-
-def test_resized_binary_masks_count_as_the_nearest_code(tmp_path: Path) -> None:
-    smooth = [np.array(Image.fromarray(blocks(0, 255, seed=i).astype(np.uint8)).resize((300, 300))) for i in range(3)]
-    detection = detect(cases_of(tmp_path, smooth), NOTHING)
-    assert detection.encoding.nearest
-    assert len(detection.classes) == 2
-
-
-@pytest.mark.parametrize(
-    "arrays",
-    [
-        [discs(40), discs(33), discs(51)],
-        [discs(20, 200, step=7).astype(np.uint16), discs(30, 5, step=11).astype(np.uint16)],
-        [discs(30, 3, step=4)],
-    ],
-)
-def test_numbers_of_objects_are_one_class(tmp_path: Path, arrays: list[np.ndarray]) -> None:
-    cases = cases_of(tmp_path, arrays, ".png" if arrays[0].dtype == np.int64 else ".tif")
-    detection = detect(cases, NOTHING)
-    assert detection.encoding.kind == "instances"
-    assert "objects" in said(detection)
-    for array, mask in zip(arrays, decoded(cases, detection), strict=True):
-        np.testing.assert_array_equal(mask, array > 0)
-
-
-def test_many_classes_are_not_taken_for_objects(tmp_path: Path) -> None:
-    cases = cases_of(tmp_path, [blocks(*range(20), size=128, seed=i) for i in range(4)])
-    assert len(detect(cases, NOTHING).classes) == 20
-
-
-def test_several_files_of_a_case_are_united(tmp_path: Path) -> None:
-    parts = [np.where(discs(5) == i, 255, 0) for i in range(1, 6)]
-    paths = tuple(save(tmp_path / f"{i}.png", part) for i, part in enumerate(parts))
-    case = Case(name="a", image=tmp_path, masks=paths)
-    detection = detect([case], NOTHING)
-    assert detection.encoding.kind == "union"
-    np.testing.assert_array_equal(decode(case, detection.encoding, (64, 64)), discs(5) > 0)
-
-
-# colours and layers
-
-RED, GREEN, BLUE, GREY, NEAR_BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (90, 90, 90), (2, 2, 2)
-
-
-def painted(index: np.ndarray, colors: Sequence[tuple[int, int, int]]) -> np.ndarray:
-    return np.array(colors, np.uint8)[index]
-
-
-def test_colours_are_classes_with_black_first_and_their_own_colour(tmp_path: Path) -> None:
-    index = blocks(0, 1, 1, 1, 2, 2, 3)
-    cases = cases_of(tmp_path, [painted(index, [(0, 0, 0), RED, GREEN, NEAR_BLACK])] * 2)
-    detection = detect(cases, NOTHING)
-    colors = [category.color for category in detection.classes.categories]
-    assert detection.encoding.kind == "colors"
-    assert colors[0] == (0, 0, 0)
-    assert set(colors) == {(0, 0, 0), RED, GREEN, NEAR_BLACK}
-    restored = detection.classes.colors()[decoded(cases, detection)[0]]
-    np.testing.assert_array_equal(restored, painted(index, [(0, 0, 0), RED, GREEN, NEAR_BLACK]))
-
-
-def test_almost_black_on_black_is_an_object(tmp_path: Path) -> None:
-    cases = cases_of(tmp_path, [painted(blocks(0, 1), [(0, 0, 0), NEAR_BLACK]), painted(blocks(0, 0), [(0, 0, 0)])])
-    np.testing.assert_array_equal(decoded(cases, detect(cases, NOTHING))[0], blocks(0, 1))
-
-
-def test_declared_colours_give_the_order(tmp_path: Path) -> None:
-    cases = cases_of(tmp_path, [painted(blocks(0, 1, 2), [BLUE, GREY, RED])])
-    detection = detect(cases, Declaration(colors=(BLUE, GREY, RED), names=("sea", "rock", "fire")))
-    assert detection.classes.names == ["sea", "rock", "fire"]
-    np.testing.assert_array_equal(decoded(cases, detection)[0], blocks(0, 1, 2))
-
-
-def test_a_colour_that_is_not_declared_is_an_error(tmp_path: Path) -> None:
-    cases = cases_of(tmp_path, [painted(blocks(0, 1, 2), [BLUE, GREY, RED])])
-    with pytest.raises(UnknownValuesError, match="255, 0, 0"):
-        detect(cases, Declaration(colors=(BLUE, GREY)))
-
-
-def test_blurred_edges_between_colours_are_ignored(tmp_path: Path) -> None:
-    sharp = Image.fromarray(painted(blocks(0, 1, 2), [(0, 0, 0), RED, GREEN])).resize(
-        (512, 512), Image.Resampling.NEAREST
-    )
-    smooth = sharp.resize((520, 520), Image.Resampling.BILINEAR)
-    cases = cases_of(tmp_path, [np.array(smooth)] * 2)
-    detection = detect(cases, NOTHING)
-    assert len(detection.classes) == 3
-    mask = decoded(cases, detection)[0]
-    assert 0 < (mask == IGNORE).mean() < 0.1
-
-
-def test_jpeg_colours_count_as_the_nearest(tmp_path: Path) -> None:
-    index = np.kron(blocks(0, 1, 2), np.ones((8, 8), np.int64))
-    cases = cases_of(tmp_path, [painted(index, [(0, 0, 0), RED, (200, 200, 200)])], ".jpg")
-    detection = detect(cases, NOTHING)
-    assert detection.encoding.nearest
-    assert len(detection.classes) == 3
-    truth = [(0, 0, 0), RED, (200, 200, 200)]
-    drawn = detection.classes.colors()[decoded(cases, detection)[0]].astype(int)
-    assert (np.abs(drawn - painted(index, truth)).max(axis=2) < 12).mean() > 0.97
-
-
-def test_a_photograph_is_no_mask(tmp_path: Path) -> None:
-    ramp = np.linspace(0, 200, 64)[:, None, None] + np.linspace(0, 50, 64)[None, :, None]
-    noise = np.random.default_rng(0).normal(0, 12, (64, 64, 3))
-    photo = np.clip(ramp + noise, 0, 255).astype(np.uint8)
-    for suffix in (".jpg", ".png"):
-        with pytest.raises(DataError, match="photograph"):
-            detect(cases_of(tmp_path, [photo] * 2, suffix), NOTHING)
-
-
-@pytest.mark.parametrize("top", [1, 255])
-def test_layers_that_never_overlap_are_classes(tmp_path: Path, top: int) -> None:
-    index = blocks(0, 1, 2)
-    layers = np.stack([(index == 1) * top, (index == 2) * top], axis=2).astype(np.uint8)
-    cases = cases_of(tmp_path, [layers, np.zeros_like(layers)], ".npy")
-    detection = detect(cases, NOTHING)
-    assert detection.encoding.kind == "layers"
-    assert len(detection.classes) == 3
-    np.testing.assert_array_equal(decoded(cases, detection)[0], index)
-
-
-def test_one_hot_layers_have_no_extra_background(tmp_path: Path) -> None:
-    index = blocks(0, 1, 2, 3, 4)
-    cases = cases_of(tmp_path, [np.eye(5, dtype=np.uint8)[index]], ".npy")
-    detection = detect(cases, NOTHING)
-    assert len(detection.classes) == 5
-    np.testing.assert_array_equal(decoded(cases, detection)[0], index)
-
-
-def test_overlapping_layers_are_refused_with_a_remedy(tmp_path: Path) -> None:
-    layers = np.ones((16, 16, 5), np.uint8)
-    layers[:8] = 0
-    with pytest.raises(DataError, match=r"one class only.*which class wins"):
-        detect(cases_of(tmp_path, [layers], ".npy"), NOTHING)
-
-
-# declarations and refusals
-
-
-def test_declared_names_are_given_to_codes_in_order(tmp_path: Path) -> None:
-    cases = cases_of(tmp_path, [blocks(0, 128, 255)])
-    detection = detect(cases, Declaration(names=("sky", "haze", "cloud")))
-    assert detection.classes.names == ["sky", "haze", "cloud"]
-    assert "128 is 'haze'" in said(detection)
-
-
-def test_values_outside_of_the_declared_names_are_listed_with_their_files(tmp_path: Path) -> None:
-    cases = cases_of(tmp_path, [blocks(0, 1), blocks(0, 1, 5, 9)])
-    with pytest.raises(UnknownValuesError, match=r"5 \(.*m1\.png\); 9 \("):
-        detect(cases, Declaration(names=("a", "b")))
-
-
-def test_stray_values_contradict_declared_names_and_the_remedy_works(tmp_path: Path) -> None:
-    arrays = [blocks(0, 128, 255, size=128, seed=i) for i in range(3)]
-    arrays[2][0, :3] = (2, 7, 44)
-    cases = cases_of(tmp_path, arrays)
-    with pytest.raises(UnknownValuesError, match=r"values: \{2: ignore, 7: ignore, 44: ignore\}"):
-        detect(cases, Declaration(names=("a", "b", "c")))
-    detection = detect(cases, Declaration(names=("a", "b", "c"), values={2: "ignore", 7: "ignore", 44: "ignore"}))
-    assert (decoded(cases, detection)[2] == IGNORE).sum() == 3
-
-
-def test_a_declared_void_wins_over_being_a_class(tmp_path: Path) -> None:
-    cases = cases_of(tmp_path, [blocks(0, 1, 2, 3, seed=i) for i in range(2)])
-    detection = detect(cases, Declaration(ignore=3, names=("a", "b", "c")))
-    assert len(detection.classes) == 3
-    np.testing.assert_array_equal(decoded(cases, detection)[0] == IGNORE, blocks(0, 1, 2, 3) == 3)
-
-
-def test_a_declared_void_holds_for_numbers_of_objects_too(tmp_path: Path) -> None:
-    cases = cases_of(tmp_path, [discs(40), discs(33), discs(51)])
-    mask = decoded(cases, detect(cases, Declaration(ignore=7)))[0]
-    np.testing.assert_array_equal(mask == IGNORE, discs(40) == 7)
-
-
-def test_a_declared_table_wins_over_everything(tmp_path: Path) -> None:
-    cases = cases_of(tmp_path, [blocks(0, 1, 2, 200)])
-    table: dict[int, int | str] = {0: "water", 1: "land", 2: "water", 200: "ignore"}
-    detection = detect(cases, Declaration(values=table))
-    assert detection.classes.names == ["water", "land"]
-    expected = np.select([blocks(0, 1, 2, 200) == v for v in (1, 200)], [1, IGNORE], 0)
-    np.testing.assert_array_equal(decoded(cases, detection)[0], expected)
-    with pytest.raises(UnknownValuesError, match="200"):
-        detect(cases, Declaration(values={0: 0, 1: 1, 2: 0}))
-    with pytest.raises(DataError, match="'lava'"):
-        detect(cases, Declaration(values={0: "lava"}, names=("a", "b")))
-
-
-def test_a_table_that_only_ignores_leaves_the_rest_to_detection(tmp_path: Path) -> None:
-    cases = cases_of(tmp_path, [blocks(0, 1, 7, 9)])
-    detection = detect(cases, Declaration(values={7: "ignore", 9: "ignore"}, names=("a", "b")))
-    assert set(np.unique(decoded(cases, detection)[0])) == {0, 1, IGNORE}
-
-
-@pytest.mark.parametrize("value", [0, 3, 255])
-def test_one_class_in_all_masks_is_an_error(tmp_path: Path, value: int) -> None:
-    with pytest.raises(DataError, match="one class only"):
-        detect(cases_of(tmp_path, [np.full((8, 8), value)] * 3), NOTHING)
-
-
-@pytest.mark.parametrize(
-    "declaration",
-    [
-        Declaration(names=("a",)),
-        Declaration(names=("a", "a")),
-        Declaration(names=("a", "b", "c", "d")),
-        Declaration(names=("a", "b"), colors=(RED,)),
-    ],
-)
-def test_impossible_declarations_are_data_errors(tmp_path: Path, declaration: Declaration) -> None:
-    with pytest.raises(DataError):
-        detect(cases_of(tmp_path, [blocks(0, 255)]), declaration)
-
-
-def test_fractions_are_refused_and_damaged_files_reported(tmp_path: Path) -> None:
-    with pytest.raises(DataError):
-        detect(cases_of(tmp_path, [np.random.default_rng(0).random((8, 8))], ".npy"), NOTHING)
-    cases = cases_of(tmp_path, [blocks(0, 1), blocks(0, 1)])
-    cases[1].masks[0].write_bytes(b"")
-    detection = detect(cases, NOTHING)
-    assert "1 mask files cannot be read" in said(detection)
-
-
-def test_a_mask_of_another_size_or_with_unknown_values_names_its_file(tmp_path: Path) -> None:
-    case = cases_of(tmp_path, [blocks(0, 1, 9)])[0]
+def test_a_mask_of_another_size_or_with_unknown_values_names_its_file(write: Write) -> None:
+    case = write(random_of(0, 1, 9))
     encoding = MaskEncoding(kind="values", values={0: 0, 1: 1})
-    with pytest.raises(WrongSizeError, match=r"m0\.png.*32 x 32.*30 x 31"):
-        decode(case, encoding, (31, 30))
-    with pytest.raises(UnknownValuesError, match=r"m0\.png.*9"):
-        decode(case, encoding, (32, 32))
+    with pytest.raises(WrongSizeError, match=r"m0\.npy.*17 x 12.*its image 10 x 31"):
+        decode(case, encoding, (31, 10))
+    with pytest.raises(UnknownValuesError, match=r"m0\.npy.*holds 9,"):
+        decode(case, encoding, (12, 17))
 
 
 @settings(deadline=None, max_examples=40)
@@ -409,7 +99,8 @@ def test_the_lookup_agrees_with_a_dictionary(tmp_path_factory: pytest.TempPathFa
     keys = data.draw(st.lists(st.integers(-5, 70000), min_size=1, max_size=6, unique=True))
     table = {key: index for index, key in enumerate(keys)}
     raw = np.array(data.draw(st.lists(st.integers(-9, 70009), min_size=6, max_size=6))).reshape(2, 3)
-    path = save(tmp_path_factory.mktemp("lookup") / "m.npy", raw)
+    path = tmp_path_factory.mktemp("lookup") / "m.npy"
+    np.save(path, raw)
     case = Case(name="m", image=path, masks=(path,))
     other = decode(case, MaskEncoding(kind="values", values=table, other=77), None)
     assert other.ravel().tolist() == [table.get(value, 77) for value in raw.ravel().tolist()]
@@ -418,64 +109,101 @@ def test_the_lookup_agrees_with_a_dictionary(tmp_path_factory: pytest.TempPathFa
         assert abs(keys[found] - value) == min(abs(key - value) for key in keys)
 
 
-# real data
-
-Find = Callable[[Path], list[Path]]
-
-
-@pytest.mark.realdata
-@pytest.mark.parametrize(
-    ("pattern", "kind", "classes"),
-    [
-        ("isbi2012_em/train/label/*", "values", 2),
-        ("camvid/valannot/*", "values", 12),
-        ("retina_vessels/chase_db1/*1stHO.png", "values", 2),
-        ("retina_vessels/drive_messy/training/1st_manual/*", "values", 2),
-        ("wbc_smears/Dataset 1/*.png", "values", 3),
-        ("wbc_smears/Dataset 2/*.png", "values", 3),
-        ("usiigaci_phase16/*/*/instances_ids.png", "instances", 2),
-        ("usiigaci_phase16/*/*/labeled.png", "instances", 2),
-        ("usiigaci_phase16/*/*/feature_1.png", "values", 2),
-        ("format_zoo/hyta_clouds_jpegmask/2GT/*", "values", 2),
-        ("format_zoo/hyta_clouds_jpegmask/3GT/*", "values", 3),
-        ("format_zoo/labelme_voc_coco/data_dataset_voc/SegmentationClass/*", "values", 19),
-        ("format_zoo/labelme_voc_coco/data_dataset_voc/SegmentationClassNpy/*", "values", 19),
-        ("format_zoo/labelme_voc_coco/data_annotated/*.json", "labelme", 7),
-        ("format_zoo/carvana_gif/train_masks/*", "values", 2),
-        ("format_zoo/stardist_tiff/mask2d.tif", "instances", 2),
-        ("format_zoo/spacenet_geotiff/sample_fp*.tif", "values", 2),
-        ("format_zoo/uhcs_int64/labels_rescaled/*", "values", 4),
-        ("format_zoo/uhcs_int64/labels_original_int64/*", "values", 4),
-        ("format_zoo/crack_contradictions/masks_machine/*", "values", 2),
-    ],
-)
-def test_real_masks_are_understood(realdata: Path, pattern: str, kind: str, classes: int) -> None:
-    cases = [Case(name=str(path), image=path, masks=(path,)) for path in sorted(realdata.glob(pattern))]
-    detection = detect(cases, NOTHING)
-    assert detection.encoding.kind == kind
-    assert len(detection.classes) == classes
-    present = np.zeros(256, bool)
-    for case in cases[:12]:
-        present[np.unique(decode(case, detection.encoding, None))] = True
-    assert not present[classes:IGNORE].any()
+def test_values_of_a_mask_with_channels_are_refused(write: Write) -> None:
+    case = write(random_of(0, 1, size=(5, 6, 2)))
+    with pytest.raises(DataError, match=r"m0\.npy.*2 channels"):
+        decode(case, MaskEncoding(kind="values", values={0: 0, 1: 1}), None)
 
 
-@pytest.mark.realdata
-def test_two_encodings_of_the_same_truth_decode_to_the_same_masks(realdata: Path) -> None:
-    folder = realdata / "format_zoo/uhcs_int64"
-    decoded_sets = []
-    for name in ("labels_rescaled", "labels_original_int64"):
-        cases = [Case(name=p.stem, image=p, masks=(p,)) for p in sorted((folder / name).glob("*.tif"))]
-        decoded_sets.append(decoded(cases, detect(cases, NOTHING)))
-    for rescaled, original in zip(*decoded_sets, strict=True):
-        np.testing.assert_array_equal(rescaled, original[: rescaled.shape[0]])
-        assert (original[rescaled.shape[0] :] == IGNORE).all()
+def test_instances_are_all_objects_but_those_in_the_table(write: Write) -> None:
+    raw = random_of(0, 1, 7, 300)
+    mask = decode(write(raw), ENCODINGS["instances"], raw.shape)
+    np.testing.assert_array_equal(mask, np.select([raw == 0, raw == 7], [0, IGNORE], 1))
 
 
-@pytest.mark.realdata
-def test_camvid_void_is_ignored_when_declared(realdata: Path) -> None:
-    cases = [Case(name=p.stem, image=p, masks=(p,)) for p in sorted((realdata / "camvid/valannot").glob("*"))[:20]]
-    detection = detect(cases, Declaration(ignore=11))
-    assert len(detection.classes) == 11
-    raw = np.array(Image.open(cases[0].masks[0]))
-    np.testing.assert_array_equal(decode(cases[0], detection.encoding, (360, 480)), np.where(raw == 11, IGNORE, raw))
+def test_several_files_are_united_and_must_be_of_one_size(write: Write) -> None:
+    parts = [random_of(0, 255), np.roll(random_of(0, 255), 3, axis=0), np.zeros((12, 17), np.int64)]
+    np.testing.assert_array_equal(decode(write(*parts), ENCODINGS["union"], None), np.any(parts, axis=0))
+    with pytest.raises(WrongSizeError, match=r"m1\.npy.*17 x 11.*other masks.*17 x 12"):
+        decode(write(parts[0], parts[1][1:]), ENCODINGS["union"], (12, 17))
+
+
+def test_a_case_without_mask_is_refused(write: Write) -> None:
+    with pytest.raises(DataError, match="no mask"):
+        decode(write(), ENCODINGS["values"], None)
+
+
+# colours
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(st.tuples(*[st.integers(0, 255)] * 3), min_size=1, max_size=6))
+def test_packed_colours_are_hexadecimal_and_come_back(colors: list[tuple[int, int, int]]) -> None:
+    packed = pack_colors(np.array(colors, np.uint8)).tolist()
+    assert [f"{value:06x}" for value in packed] == [bytes(color).hex() for color in colors]
+    assert [unpack_color(value) for value in packed] == colors
+
+
+def test_colours_are_looked_up_exactly_or_by_distance(write: Write) -> None:
+    rng = np.random.default_rng(1)
+    table = [BLACK, RED, GREEN, (250, 10, 10)]
+    index = rng.integers(0, 4, (9, 11))
+    noisy = np.clip(np.array(table)[index] + rng.integers(-20, 21, (9, 11, 3)), 0, 255)
+    colors = {color: number for number, color in enumerate(table)}
+    exact = decode(write(np.array(table, np.uint8)[index]), MaskEncoding(kind="colors", colors=colors), None)
+    np.testing.assert_array_equal(exact, index)
+    near = decode(write(noisy), MaskEncoding(kind="colors", colors=colors, nearest=True), None)
+    distances = ((noisy[:, :, None] - np.array(table)) ** 2).sum(axis=3)
+    np.testing.assert_array_equal(np.take_along_axis(distances, near[..., None], 2)[..., 0], distances.min(axis=2))
+    other = decode(write(noisy), MaskEncoding(kind="colors", colors=colors, other=IGNORE), None)
+    np.testing.assert_array_equal(other == IGNORE, distances.min(axis=2) > 0)
+    with pytest.raises(UnknownValuesError, match=r"m0\.npy.*no class claims"):
+        decode(write(noisy), MaskEncoding(kind="colors", colors=colors), None)
+
+
+def test_grey_files_among_coloured_ones_are_colours_with_equal_parts(write: Write) -> None:
+    colors = {BLACK: 0, RED: 1, (200, 200, 200): 2}
+    raw = random_of(0, 200)
+    np.testing.assert_array_equal(decode(write(raw), MaskEncoding(kind="colors", colors=colors), None), raw // 100)
+
+
+@pytest.mark.parametrize("shape", [(4, 5, 2), (4, 5, 4)])
+def test_channels_that_are_no_colour_are_refused(write: Write, shape: tuple[int, ...]) -> None:
+    with pytest.raises(DataError, match=rf"m0\.npy.*{shape[2]} channels"):
+        decode(write(random_of(0, 255, size=shape)), ENCODINGS["colors"], None)
+
+
+def test_colours_of_16_bits_are_not_mistaken_for_others(write: Write) -> None:
+    raw = np.zeros((4, 5, 3), np.uint16)
+    raw[..., 1] = 0xFF00  # packed without care, this is red
+    with pytest.raises(DataError, match="uint16"):
+        decode(write(raw), ENCODINGS["colors"], None)
+
+
+# layers
+
+
+def test_layers_are_classes_and_nothing_is_the_background_or_ignored(write: Write) -> None:
+    index = random_of(0, 1, 2)
+    layers = np.stack([index == 1, index == 2], axis=2).astype(np.uint8) * 255
+    np.testing.assert_array_equal(decode(write(layers), ENCODINGS["layers"], None), index)
+    complete = MaskEncoding(kind="layers", values={0: 0, 1: 1}, other=IGNORE)
+    np.testing.assert_array_equal(
+        decode(write(layers), complete, None), np.select([index == 1, index == 2], [0, 1], IGNORE)
+    )
+    empty = np.zeros((4, 5), np.uint8)  # channels that are all equal are read as one
+    np.testing.assert_array_equal(decode(write(empty), ENCODINGS["layers"], None), empty)
+
+
+def test_layers_of_another_number_are_refused(write: Write) -> None:
+    for layers in (np.eye(3, dtype=np.uint8)[random_of(0, 1, 2)], random_of(0, 1)):
+        with pytest.raises(DataError, match=r"m0\.npy.*the others have 2"):
+            decode(write(layers), ENCODINGS["layers"], None)
+
+
+def test_layers_that_overlap_are_refused(write: Write) -> None:
+    layers = np.zeros((4, 5, 2), np.uint8)
+    layers[0] = 1
+    layers[1, :, 0] = 1
+    with pytest.raises(DataError, match=r"5 pixels belong to several"):
+        decode(write(layers), ENCODINGS["layers"], None)

@@ -15,14 +15,14 @@ from pixelwise.config import Config
 from pixelwise.data import check as checks
 from pixelwise.data import folder as folders
 from pixelwise.data import formats
-from pixelwise.data.cache import Cache, Decoded, default_folder, unify_channels
+from pixelwise.data.cache import Cache, Decoded, default_folder, to_npy, unify_channels
 from pixelwise.data.check import Finding
 from pixelwise.data.dataset import Dataset, MaskEncoding
 from pixelwise.data.split import Split, restore
 from pixelwise.errors import ConfigError, DataError, PixelwiseError
 from pixelwise.evaluation import evaluate as evaluation
 from pixelwise.evaluation import figures, report
-from pixelwise.files import make_folder, read_json, write_json
+from pixelwise.files import make_folder, read_json, write_atomically, write_json
 from pixelwise.inference import predictor
 from pixelwise.inference.predictor import Model
 from pixelwise.metrics import Scores
@@ -202,7 +202,7 @@ def predict_files(
 ) -> Predicted:
     """Write a mask for every image, at the image's size, with the classes' colours as its palette.
 
-    One unreadable image does not keep the others from being done.
+    A multi-page file gives a multi-page TIFF, without overlay and probabilities. One unreadable image does not keep the others from being done.
 
     Args:
         run: folder of a run, a bundle, or a loaded model.
@@ -406,8 +406,9 @@ def _expand(text: str) -> Iterator[tuple[Path, Path]]:
 
 
 def _predict_file(model: Model, source: Path, target: Path, overlay: bool, probabilities: bool) -> list[Path]:
-    import numpy as np
-
+    pages = formats.page_count(source)
+    if pages > 1:
+        return _predict_stack(model, source, target.with_suffix(".tif"), pages)
     image = formats.read_image(source)
     prediction = model.predict(image, probabilities=probabilities)
     make_folder(target.parent)
@@ -418,8 +419,18 @@ def _predict_file(model: Model, source: Path, target: Path, overlay: bool, proba
         formats.write_picture(written[-1], figures.overlay(figures.to_display(image), prediction.mask, model.classes))
     if prediction.probabilities is not None:
         written.append(target.with_name(f"{target.stem}_probabilities.npy"))
-        np.save(written[-1], prediction.probabilities, allow_pickle=False)
+        write_atomically(written[-1], to_npy(prediction.probabilities))
     return written
+
+
+def _predict_stack(model: Model, source: Path, target: Path, pages: int) -> list[Path]:
+    """A stack of images gives a stack of masks, page by page."""
+    import numpy as np
+
+    masks = [model.predict(formats.read_image(source, page)).mask for page in range(pages)]
+    make_folder(target.parent)
+    formats.write_mask(target, np.stack(masks), model.classes)
+    return [target]
 
 
 def _as_type(values: Any, kind: Any) -> Any:

@@ -152,7 +152,7 @@ def evaluate(
 
 
 @app.command()
-def predict(  # noqa: PLR0917  options are given by name
+def predict(
     run: RunArgument,
     inputs: Annotated[list[str], typer.Argument(help="Images, folders, glob patterns.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the masks.")],

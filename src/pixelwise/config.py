@@ -195,8 +195,8 @@ class AugmentConfig(Section):
 class TrainingConfig(Section):
     """The loop."""
 
-    epochs: Annotated[int, Field(ge=1)] = 100
-    """Passes, of `steps_per_epoch` batches each."""
+    epochs: Annotated[int, Field(ge=1)] | None = None
+    """Epochs of `steps_per_epoch` batches each; none leaves it to the time budget, or to the plan."""
     time: Seconds | None = None
     """Budget for everything, from reading to report; the schedule is annealed over it. 90, '15m', '1h30m'."""
     steps_per_epoch: Annotated[int, Field(ge=1)] | None = None
@@ -221,10 +221,8 @@ class TrainingConfig(Section):
     """Per-step decay of the averaged weights that are validated and saved; 0 is off."""
     patience: Annotated[int, Field(ge=0)] = 0
     """Stop after so many epochs without a better validation score; 0 never stops early."""
-    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    precision: Literal["float32", "bfloat16"] = "float32"
     """Arithmetic of convolutions; weights stay float32."""
-    channels_last: bool = True
-    """Memory format of images and weights."""
     compile: bool = False
     """Compile the network with torch.compile."""
     deterministic: bool = True
@@ -268,8 +266,11 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _possible(self) -> "Config":
-        if self.training.precision == "float16" and self.device == "cpu":
-            raise ValueError("training.precision=float16 needs a GPU; use bfloat16 or float32")
+        if self.model.norm == "instance" and min(self.data.patch_size) >> self.model.depth < 2:
+            raise ValueError(
+                f"model.norm=instance needs maps of two pixels or more, and patches of {min(self.data.patch_size)} "
+                f"pixels have fewer after being halved {self.model.depth} times; use model.norm=group"
+            )
         if self.data.validation_fraction + self.data.test_fraction >= 1.0:
             raise ValueError("data.validation_fraction + data.test_fraction leave no image to train on")
         return self
@@ -282,6 +283,28 @@ class Config(Section):
             if isinstance(getattr(self, section), Section)
             for key in getattr(self, section).model_fields_set
         } | {key for key in self.model_fields_set if not isinstance(getattr(self, key), Section)}
+
+    def value(self, key: str) -> Any:
+        """The value of a setting by dotted name."""
+        section, _, name = key.rpartition(".")
+        return getattr(getattr(self, section), name) if section else getattr(self, name)
+
+    def ignored(self) -> list[str]:
+        """A sentence for every setting that the caller gave and that has no effect."""
+        users = {
+            "loss.class_weights": ("cross_entropy", "dice_cross_entropy", "focal"),
+            "loss.label_smoothing": ("cross_entropy", "dice_cross_entropy"),
+            "loss.dice_weight": ("dice_cross_entropy",),
+            "loss.focal_gamma": ("focal",),
+            "loss.tversky_alpha": ("tversky",),
+            "loss.tversky_beta": ("tversky",),
+        }
+        given = self.given()
+        return [
+            f"{key} has no effect: loss.name is {self.loss.name}, and only {' and '.join(names)} use it"
+            for key, names in users.items()
+            if key in given and self.loss.name not in names
+        ]
 
     def with_values(self, values: Mapping[str, Any]) -> "Config":
         """The same settings with some replaced, by dotted name.

@@ -3,7 +3,7 @@
 import errno
 import json
 import os
-import tempfile
+import secrets
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,11 @@ def cannot_write(path: Path, error: OSError) -> DataError:
         errno.ENOSPC: "Free some space, or write to another disk.",
         errno.EDQUOT: "Your quota is used up: free some space, or write to another disk.",
         errno.EACCES: "Choose a folder that you may write to.",
+        errno.EPERM: "Choose a folder that you may write to.",
+        errno.ENOENT: "The folder does not exist. Create it first.",
+        errno.ENOTDIR: "A file stands where a folder is needed; choose another name.",
+        errno.EISDIR: "A folder of that name exists; choose another name.",
+        errno.ENAMETOOLONG: "Choose a shorter name.",
         errno.EROFS: "Choose a folder that you may write to.",
     }
     remedy = remedies.get(error.errno or 0, "Choose another place.")
@@ -69,21 +74,14 @@ def cannot_write(path: Path, error: OSError) -> DataError:
 
 
 def _replace(path: Path, content: bytes) -> None:
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    name = path.with_name(f".{path.name[:200]}.{secrets.token_hex(8)}")
+    descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
     try:
         with os.fdopen(descriptor, "wb") as stream:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
-        # mkstemp makes files that only their owner may read
-        Path(name).chmod(0o666 & ~_umask())
-        Path(name).replace(path)
+        name.replace(path)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        name.unlink(missing_ok=True)
         raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -122,9 +122,10 @@ def _same_size(listing: Listing, first: File, second: File) -> bool:
 
 def _remedy(listing: Listing, choices: Pairs) -> str:
     """The lines of a data.yaml that make one choice, others in comments; every one of them was tried."""
-    chosen = _of_one_depth(choices)
-    pattern = _common_pattern(list(chosen)) if chosen else ""
-    options = _options(listing, pattern, chosen)[:6] if chosen else []
+    images = _of_one_depth(choices)
+    pattern = _common_pattern(images) if images else ""
+    parts = {image: stars(pattern, image) for image in images}
+    options = _options(listing, parts, choices)[:6] if images else []
     if options:
         head = "Choose with a file data.yaml in that folder (or anywhere else), and delete what does not apply:"
         return head + yaml_lines(listing.root, [("images", pattern), *(("masks", option) for option in options)])
@@ -135,18 +136,23 @@ def _remedy(listing: Listing, choices: Pairs) -> str:
     )
 
 
-def _of_one_depth(choices: Pairs) -> Pairs:
+def _of_one_depth(images: Iterable[File]) -> list[File]:
     """The images of the commonest depth: one pattern reaches no others."""
-    by_depth: dict[int, dict[File, Sequence[File]]] = defaultdict(dict)
-    for image, masks in choices.items():
-        by_depth[len(image.folder)][image] = masks
-    return max(by_depth.values(), key=len, default={})
+    by_depth: dict[int, list[File]] = defaultdict(list)
+    for image in images:
+        by_depth[len(image.folder)].append(image)
+    return max(by_depth.values(), key=len, default=[])
 
 
-def _options(listing: Listing, pattern: str, choices: Pairs) -> list[str]:
-    """The patterns for masks that work for most images, the best first; one for each set of masks."""
-    parts = {image: stars(pattern, image) for image in choices}
-    templates = {_template(image, parts[image], mask) for image, masks in choices.items() for mask in masks}
+def _options(listing: Listing, parts: Mapping[File, Sequence[str]], choices: Pairs) -> list[str]:
+    """The patterns for masks that work for most images, the best first; one for each set of masks.
+
+    Args:
+        listing: the folder.
+        parts: the images, with what the stars of their pattern stand for.
+        choices: these and other images, with every mask that fits.
+    """
+    templates = {_template(image, parts[image], mask) for image in parts for mask in choices[image]}
     templates |= _loose_templates(listing, len(next(iter(parts.values()))), choices)
     lookup = Lookup(listing.files)
     reached = {template: _reach(template, parts, lookup) for template in templates}

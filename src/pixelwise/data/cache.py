@@ -4,29 +4,29 @@ A cache file's name is a hash of the content of the image and mask files and of 
 so that a changed file is decoded anew and a copied folder is not.
 """
 
+import functools
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
+from importlib.metadata import version
 from io import BytesIO
 from pathlib import Path
-from typing import Literal
+from zipfile import BadZipFile
 
 import numpy as np
 from jaxtyping import Int64, Shaped, UInt8
 
 from pixelwise.classes import IGNORE
 from pixelwise.data import formats, masks
-from pixelwise.data.dataset import Case, Dataset, MaskEncoding
+from pixelwise.data.dataset import Case, Dataset
 from pixelwise.data.preprocess import match_channels, resize_image, resize_mask, storable
 from pixelwise.errors import DataError
 from pixelwise.files import make_folder, write_atomically
 
-PARTS = ("image", "mask", "class_pixels", "positions", "digest")
-"""What is kept of a case, a file each."""
-
-LAYOUT_VERSION = 1
+LAYOUT_VERSION = 2
 """Raised when the content of cache files changes."""
 
 POSITIONS_PER_CLASS = 512
@@ -35,21 +35,41 @@ POSITIONS_PER_CLASS = 512
 
 @dataclass(frozen=True)
 class Decoded:
-    """A case as arrays; `image` and `mask` are memory-mapped and read-only."""
+    """A case as arrays, which are opened when they are looked at: a data set may have more files than a process."""
 
     case: Case
-    image: Shaped[np.ndarray, "H W C"]
-    """Raw values: 8- and 16-bit integers as they are, everything else as float32."""
-    mask: UInt8[np.ndarray, "H W"]
-    """Class index or IGNORE."""
+    open_image: Callable[[], Shaped[np.ndarray, "H W C"]]
+    open_mask: Callable[[], UInt8[np.ndarray, "H W"]]
+    shape: tuple[int, int, int]
+    """Height, width and channels of the image."""
     class_pixels: Int64[np.ndarray, " K"]
     """Pixels of each class."""
     positions: Int64[np.ndarray, "P 3"]
     """Class, row and column of pixels drawn at random, up to `POSITIONS_PER_CLASS` per class."""
     digest: str
-    """Hash of the pixels of the image alone: equal images have equal digests."""
-    key: str
-    """Hash of the files and of how they were decoded."""
+    """Hash of the pixels of the image: equal images have equal digests."""
+    mask_digest: str
+    """Hash of the decoded mask."""
+
+    @property
+    def image(self) -> Shaped[np.ndarray, "H W C"]:
+        """Raw values, memory-mapped, read-only: 8- and 16-bit integers as they are, everything else as float32."""
+        return self.open_image()
+
+    @property
+    def mask(self) -> UInt8[np.ndarray, "H W"]:
+        """Class index or IGNORE, memory-mapped, read-only."""
+        return self.open_mask()
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.shape[:2]
+
+    @property
+    def pixels(self) -> int:
+        """Height times width."""
+        return self.shape[0] * self.shape[1]
 
 
 @dataclass(frozen=True)
@@ -70,15 +90,13 @@ class Cache:
         Raises:
             DataError: a file cannot be read, image and mask do not belong together, or the cache cannot be written.
         """
-        key = _key(case, self.dataset.encoding, resize)
-        paths = [self.folder / key[:2] / f"{key}.{part}.npy" for part in PARTS]
+        key = _key(case, self.dataset, resize)
+        files = _Files.of(self.folder, key)
         try:
-            arrays = _read(paths)
-        except (OSError, ValueError, EOFError):  # not there yet, or damaged
-            _store(paths, self._decode(case, resize, seed=int(key[:8], 16)))
-            arrays = _read(paths)
-        image, mask, class_pixels, positions, digest = arrays
-        return Decoded(case, image, mask, class_pixels, positions, digest.tobytes().hex(), key)
+            return files.decoded(case)
+        except (OSError, ValueError, EOFError, KeyError, BadZipFile):  # not there yet, or damaged
+            self._decode(case, resize, files, seed=int(key[:8], 16))
+            return files.decoded(case)
 
     def open_all(
         self,
@@ -95,15 +113,55 @@ class Cache:
                     progress(len(results), len(cases))
         return results
 
-    def _decode(self, case: Case, resize: tuple[int, int] | None, seed: int) -> tuple[np.ndarray, ...]:
+    def _decode(self, case: Case, resize: tuple[int, int] | None, files: "_Files", seed: int) -> None:
         image = storable(formats.read_image(case.image, case.page))
         mask = masks.decode(case, self.dataset.encoding, (image.shape[0], image.shape[1]))
         if resize is not None:
             image, mask = resize_image(image, resize), resize_mask(mask, resize)
         counts = np.bincount(mask.reshape(-1), minlength=IGNORE + 1)[: len(self.dataset.classes)]
         positions = _draw_positions(mask, np.flatnonzero(counts), np.random.default_rng(seed))
-        digest = np.frombuffer(bytes.fromhex(hash_of([repr(image.shape).encode(), image.tobytes()])), dtype=np.uint8)
-        return image, mask, counts.astype(np.int64), positions, digest
+        facts = {
+            "class_pixels": counts.astype(np.int64),
+            "positions": positions,
+            "digests": np.array([_array_hash(image), _array_hash(mask)]),
+        }
+        files.store(image, mask, facts)
+
+
+@dataclass(frozen=True)
+class _Files:
+    """Where the parts of a case lie."""
+
+    image: Path
+    mask: Path
+    facts: Path
+
+    @classmethod
+    def of(cls, folder: Path, key: str) -> "_Files":
+        stem = folder / key[:2] / key
+        return cls(*(stem.with_name(f"{key}.{part}") for part in ("image.npy", "mask.npy", "facts.npz")))
+
+    def decoded(self, case: Case) -> Decoded:
+        image, mask = (np.load(path, mmap_mode="r", allow_pickle=False) for path in (self.image, self.mask))
+        with np.load(BytesIO(self.facts.read_bytes()), allow_pickle=False) as facts:
+            class_pixels, positions, digests = (facts[name] for name in ("class_pixels", "positions", "digests"))
+        if image.shape[:2] != mask.shape:
+            raise ValueError("the parts do not belong together")
+        open_image, open_mask = (partial(np.load, path, mmap_mode="r") for path in (self.image, self.mask))
+        shape = (image.shape[0], image.shape[1], image.shape[2])
+        return Decoded(case, open_image, open_mask, shape, class_pixels, positions, *digests.tolist())
+
+    def store(self, image: np.ndarray, mask: np.ndarray, facts: dict[str, np.ndarray]) -> None:
+        content = BytesIO()
+        np.savez(content, **facts)  # type: ignore[arg-type]  # numpy's stub takes the first for a flag
+        try:
+            make_folder(self.image.parent)
+            write_atomically(self.image, to_npy(image))
+            write_atomically(self.mask, to_npy(mask))
+            write_atomically(self.facts, content.getvalue())
+        except DataError as error:
+            remedy = f"{error.remedy} PIXELWISE_CACHE or --set data.cache=FOLDER say where decoded images are kept."
+            raise DataError(error.what, where=error.where, remedy=remedy) from None
 
 
 def default_folder() -> Path:
@@ -121,31 +179,58 @@ def hash_of(parts: Iterable[bytes]) -> str:
     return digest.hexdigest()
 
 
+def _array_hash(array: np.ndarray) -> str:
+    return hash_of([repr((array.shape, array.dtype.str)).encode(), np.ascontiguousarray(array).tobytes()])
+
+
 def unify_channels(decoded: Sequence[Decoded]) -> list[Decoded]:
     """The same cases, grey images among coloured ones with their channel repeated.
 
     Raises:
         DataError: an image has channels that cannot be reconciled with the others.
     """
-    channels = max(case.image.shape[-1] for case in decoded)
-    unified = []
-    for case in decoded:
-        try:
-            unified.append(replace(case, image=match_channels(case.image, channels)))
-        except DataError as error:
-            raise DataError(error.what, where=case.case.image, remedy=error.remedy) from None
-    return unified
+    channels = max((case.shape[-1] for case in decoded), default=1)
+    return [with_channels(case, channels) for case in decoded]
 
 
-def _key(case: Case, encoding: MaskEncoding, resize: tuple[int, int] | None) -> str:
-    # the description is for people; the image's name chooses its entry in a COCO file
-    settings = (LAYOUT_VERSION, encoding.model_dump(exclude={"description"}), case.page, resize)
-    name = case.image.name if encoding.kind == "coco" else ""
+def with_channels(case: Decoded, channels: int) -> Decoded:
+    """The same case with so many channels, a grey one repeated.
+
+    Raises:
+        DataError: its channels cannot be reconciled with that.
+    """
+    if case.shape[-1] == channels:
+        return case
     try:
-        content = [path.read_bytes() for path in (case.image, *case.masks)]
+        match_channels(case.image, channels)
+    except DataError as error:
+        raise DataError(error.what, where=case.case.image, remedy=error.remedy) from None
+    return replace(case, open_image=partial(_matched, case.open_image, channels), shape=(*case.size, channels))
+
+
+def _matched(open_image: Callable[[], np.ndarray], channels: int) -> np.ndarray:
+    return match_channels(open_image(), channels)
+
+
+def _key(case: Case, dataset: Dataset, resize: tuple[int, int] | None) -> str:
+    # the description is for people; the image's name chooses its entry in a COCO file
+    encoding = dataset.encoding
+    rules = (LAYOUT_VERSION, version("pixelwise"), encoding.model_dump(exclude={"description"}), len(dataset.classes))
+    name = case.image.name if encoding.kind == "coco" else ""
+    settings = repr((*rules, case.page, resize, name)).encode()
+    try:
+        states = [(path, path.stat()) for path in (case.image, *case.masks)]
+        content = [_file_hash(path, state.st_size, state.st_mtime_ns) for path, state in states]
     except OSError as error:
         raise DataError(f"This file cannot be read ({error.strerror}).", where=error.filename) from None
-    return hash_of([repr(settings).encode(), name.encode(), *content])
+    return hash_of([settings, *content])
+
+
+@functools.lru_cache(maxsize=4096)
+def _file_hash(path: Path, _size: int, _modified_ns: int) -> bytes:
+    """Hash of a file's content; a stack or an annotation file that many cases share is read once."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).digest()
 
 
 def _draw_positions(
@@ -160,23 +245,8 @@ def _draw_positions(
     return np.concatenate(rows) if rows else np.zeros((0, 3), dtype=np.int64)
 
 
-def _read(paths: Sequence[Path]) -> list[np.ndarray]:
-    """Image and mask as maps of their files, the small parts as they are."""
-    modes: tuple[Literal["r"] | None, ...] = ("r", "r", None, None, None)
-    return [np.load(path, mmap_mode=mode, allow_pickle=False) for path, mode in zip(paths, modes, strict=True)]
-
-
-def _store(paths: Sequence[Path], arrays: Sequence[np.ndarray]) -> None:
-    try:
-        make_folder(paths[0].parent)
-        for path, array in zip(paths, arrays, strict=True):
-            write_atomically(path, _to_npy(array))
-    except DataError as error:
-        remedy = f"{error.remedy} PIXELWISE_CACHE or --set data.cache=FOLDER say where decoded images are kept."
-        raise DataError(error.what, where=error.where, remedy=remedy) from None
-
-
-def _to_npy(array: np.ndarray) -> bytes:
+def to_npy(array: np.ndarray) -> bytes:
+    """The content of a .npy file."""
     stream = BytesIO()
     np.save(stream, np.ascontiguousarray(array), allow_pickle=False)
     return stream.getvalue()

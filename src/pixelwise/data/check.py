@@ -1,26 +1,22 @@
 """The dataset doctor: every problem of a data set, found in one pass over its files.
 
-`measure` reads each image and mask once, in parallel, and keeps a few numbers per case. Each entry of `CHECKS` is a
-function from all of these to findings; a new check is a new function and a line in the table. What would make training
-wrong or impossible is fatal, what probably makes it worse is a warning, what is good to know is a notice.
+`data.measure` reads each image and mask once, in parallel, and keeps a few numbers per case. Each entry of `CHECKS` is
+a function from all of these to findings; a new check is a new function and a line in the table. What would make
+training wrong or impossible is fatal, what probably makes it worse is a warning, what is good to know is a notice.
 """
 
-import hashlib
 import textwrap
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Shaped, UInt8
 
-from pixelwise.classes import IGNORE
-from pixelwise.data import formats, masks
-from pixelwise.data.dataset import Case, Dataset
-from pixelwise.errors import DataError
+from pixelwise.data.dataset import Dataset
+from pixelwise.data.masks import LOSSY_SUFFIXES, UnknownValuesError, WrongSizeError
+from pixelwise.data.measure import Measurement, measure
 
 Severity = Literal["fatal", "warning", "notice"]
 SEVERITIES: tuple[Severity, ...] = ("fatal", "warning", "notice")
@@ -45,28 +41,6 @@ class Finding:
     """What to do."""
 
 
-@dataclass(frozen=True)
-class Measurement:
-    """What is kept of one case; a field is none where the file could not be read so far."""
-
-    case: Case
-    image_error: DataError | None = None
-    shape: tuple[int, int, int] | None = None
-    """Height, width and channels of the image."""
-    dtype: str | None = None
-    constant: bool = False
-    """All pixels of the image are equal."""
-    not_finite: int = 0
-    """Values of the image that are NaN or infinite."""
-    image_hash: str | None = None
-    mask_error: DataError | None = None
-    mask_size: tuple[int, int] | None = None
-    class_pixels: tuple[int, ...] | None = None
-    """Pixels of each class."""
-    ignored_pixels: int = 0
-    mask_hash: str | None = None
-
-
 def examine(dataset: Dataset, progress: Callable[[int, int], None] | None = None) -> list[Finding]:
     """All findings about a data set, fatal ones first.
 
@@ -74,24 +48,9 @@ def examine(dataset: Dataset, progress: Callable[[int, int], None] | None = None
         dataset: from `data.folder.scan`.
         progress: is called with the number of cases done and their total.
     """
-    return diagnose(dataset, measure(dataset, progress))
-
-
-def diagnose(dataset: Dataset, measurements: Sequence[Measurement]) -> list[Finding]:
-    """What the measurements of a data set say, fatal findings first."""
+    measurements = measure(dataset, progress)
     found = [finding for check in CHECKS.values() for finding in check(dataset, measurements)]
     return sorted(found, key=lambda finding: SEVERITIES.index(finding.severity))
-
-
-def measure(dataset: Dataset, progress: Callable[[int, int], None] | None = None) -> list[Measurement]:
-    """Reads every image and mask once, in the order of the cases; files that cannot be read are recorded."""
-    results: list[Measurement] = []
-    with ThreadPoolExecutor() as pool:
-        for measurement in pool.map(lambda case: _measure(case, dataset), dataset.cases):
-            results.append(measurement)
-            if progress is not None:
-                progress(len(results), len(dataset.cases))
-    return results
 
 
 def is_fatal(findings: Iterable[Finding]) -> bool:
@@ -128,53 +87,6 @@ def _paragraph(finding: Finding, width: int) -> str:
     return "\n".join([text, *lines, *([f"  - and {more} more"] if more > 0 else [])])
 
 
-# measuring one case ------------------------------------------------------------------------------------------------
-
-
-def _measure(case: Case, dataset: Dataset) -> Measurement:
-    result = Measurement(case)
-    try:
-        result = _measure_image(result, formats.read_image(case.image, case.page))
-    except DataError as error:
-        result = replace(result, image_error=error)
-    if not case.masks:
-        return result
-    try:
-        return _measure_mask(result, masks.decode(case, dataset.encoding, None), len(dataset.classes))
-    except DataError as error:
-        return replace(result, mask_error=error)
-
-
-def _measure_image(result: Measurement, image: Shaped[np.ndarray, "H W C"]) -> Measurement:
-    not_finite = 0 if image.dtype.kind != "f" else int(image.size - np.isfinite(image).sum())
-    height, width, channels = image.shape
-    return replace(
-        result,
-        shape=(height, width, channels),
-        dtype=image.dtype.name,
-        constant=bool((image == image[:1, :1]).all()),
-        not_finite=not_finite,
-        image_hash=_hash(image),
-    )
-
-
-def _measure_mask(result: Measurement, mask: UInt8[np.ndarray, "H W"], classes: int) -> Measurement:
-    counts = np.bincount(mask.ravel(), minlength=IGNORE + 1)
-    return replace(
-        result,
-        mask_size=(mask.shape[0], mask.shape[1]),
-        class_pixels=tuple(counts[:classes].tolist()),
-        ignored_pixels=int(counts[IGNORE]),
-        mask_hash=_hash(mask),
-    )
-
-
-def _hash(array: Shaped[np.ndarray, "..."]) -> str:
-    digest = hashlib.blake2b(f"{array.shape} {array.dtype}".encode(), digest_size=16)
-    digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()
-
-
 # the checks --------------------------------------------------------------------------------------------------------
 
 Check = Callable[[Dataset, Sequence[Measurement]], list[Finding]]
@@ -185,7 +97,7 @@ def _unreadable(_: Dataset, cases: Sequence[Measurement]) -> list[Finding]:
     files: dict[tuple[str, str], list[Path]] = {}
     for one in cases:
         for error in (one.image_error, one.mask_error):
-            if error is None or isinstance(error, masks.UnknownValuesError | masks.WrongSizeError):
+            if error is None or isinstance(error, UnknownValuesError | WrongSizeError):
                 continue
             path = Path(error.where) if error.where is not None else one.case.image
             files.setdefault((error.what, error.remedy), []).append(path)
@@ -196,7 +108,7 @@ def _unreadable(_: Dataset, cases: Sequence[Measurement]) -> list[Finding]:
 
 
 def _unknown_values(_: Dataset, cases: Sequence[Measurement]) -> list[Finding]:
-    wrong = [(one, one.mask_error) for one in cases if isinstance(one.mask_error, masks.UnknownValuesError)]
+    wrong = [(one, one.mask_error) for one in cases if isinstance(one.mask_error, UnknownValuesError)]
     if not wrong:
         return []
     return [
@@ -214,7 +126,7 @@ def _sizes(_: Dataset, cases: Sequence[Measurement]) -> list[Finding]:
     """Masks that are not as large as their image, grouped by how they differ."""
     wrong: dict[str, list[Measurement]] = {}
     for one in cases:
-        if isinstance(one.mask_error, masks.WrongSizeError):
+        if isinstance(one.mask_error, WrongSizeError):
             wrong.setdefault("parts", []).append(one)
         elif one.shape is not None and one.mask_size is not None and one.mask_size != one.shape[:2]:
             wrong.setdefault(_difference(one.shape[:2], one.mask_size), []).append(one)
@@ -462,7 +374,7 @@ def _group_findings(groups: Sequence[Sequence[Measurement]], what: str, cause: s
 
 
 def _lossy_masks(_: Dataset, cases: Sequence[Measurement]) -> list[Finding]:
-    files = _distinct(path for one in cases for path in one.case.masks if path.suffix.lower() in masks.LOSSY_SUFFIXES)
+    files = _distinct(path for one in cases for path in one.case.masks if path.suffix.lower() in LOSSY_SUFFIXES)
     return _if_any(
         files,
         "mask",
@@ -533,7 +445,7 @@ CHECKS: dict[str, Check] = {
 """Every check by name, in the order in which findings of the same severity are told."""
 
 
-# -------------------------------------------------------------------------------------------------------------------
+# what several checks need -----------------------------------------------------------------------------------------
 
 
 def _if_any(files: tuple[Path, ...], kind: str, finding: Finding) -> list[Finding]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, field_validator
 
 from pixelwise.classes import ClassTable, Color
 
@@ -51,6 +51,14 @@ class MaskEncoding(BaseModel):
     """Class index or IGNORE of values that are not in the table; none makes them an error."""
     description: str = ""
     """One line that says what was detected, for the user."""
+
+    @field_validator("colors", mode="before")
+    @classmethod
+    def _from_json(cls, colors: object) -> object:
+        """Colours as keys of JSON, which must be text: '255,0,0', as `model_dump(mode="json")` writes them."""
+        if not isinstance(colors, Mapping):
+            return colors
+        return {tuple(key.split(",")) if isinstance(key, str) else key: index for key, index in colors.items()}
 
 
 @dataclass(frozen=True)

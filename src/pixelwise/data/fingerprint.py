@@ -54,10 +54,10 @@ class Fingerprint(Section):
 
 def measure(decoded: Sequence[Decoded]) -> Fingerprint:
     """Measure the training split; images are read once, one at a time."""
-    heights, widths = zip(*(case.mask.shape for case in decoded), strict=True)
+    heights, widths = zip(*(case.size for case in decoded), strict=True)
     mean, deviation = _pooled_statistics(decoded)
     pixels = np.sum([case.class_pixels for case in decoded], axis=0)
-    total = sum(case.mask.size for case in decoded)
+    total = sum(case.pixels for case in decoded)
     counted = int(pixels.sum())
     return Fingerprint(
         images=len(decoded),
@@ -65,21 +65,21 @@ def measure(decoded: Sequence[Decoded]) -> Fingerprint:
         smallest_size_px=(min(heights), min(widths)),
         largest_size_px=(max(heights), max(widths)),
         megapixels=total / 1e6,
-        channels=decoded[0].image.shape[-1],
+        channels=decoded[0].shape[-1],
         mean=tuple(mean.tolist()),
         deviation=tuple(deviation.tolist()),
         class_fractions=tuple((pixels / max(counted, 1)).tolist()),
         class_images=tuple(int(n) for n in np.sum([case.class_pixels > 0 for case in decoded], axis=0)),
         ignored_fraction=1.0 - counted / total,
         upright=_is_upright([_half_difference(case.mask, len(pixels)) for case in decoded]),
-        data_hash=hash_of(case.key.encode() for case in decoded),
+        data_hash=hash_of(f"{case.digest}{case.mask_digest}".encode() for case in decoded),
     )
 
 
 def _pooled_statistics(decoded: Sequence[Decoded]) -> tuple[Float[np.ndarray, " C"], Float[np.ndarray, " C"]]:
     """Mean and deviation over the pixels of all images, from those of each image."""
     parts = [statistics(case.image) for case in decoded]
-    weights = np.array([case.mask.size for case in decoded], dtype=np.float64)
+    weights = np.array([case.pixels for case in decoded], dtype=np.float64)
     weights /= weights.sum()
     means = np.stack([mean for mean, _ in parts])
     # a constant image has deviation 1 by convention; its true variance is zero

@@ -14,12 +14,11 @@ passed over.
 """
 
 import contextlib
-import errno
+import io
 import math
 import os
 import re
 import struct
-import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +29,7 @@ from jaxtyping import Integer, Shaped, UInt8
 
 from pixelwise.classes import ClassTable
 from pixelwise.errors import DataError
+from pixelwise.files import cannot_write, write_atomically
 
 PILLOW_FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "PPM")
 """What Pillow may open; its other formats run foreign programs or are no images."""
@@ -168,14 +168,14 @@ def page_count(path: Path) -> int:
     return read_info(path).pages
 
 
-def write_mask(path: Path, mask: UInt8[np.ndarray, "H W"], classes: ClassTable) -> None:
+def write_mask(path: Path, mask: UInt8[np.ndarray, "*pages H W"], classes: ClassTable) -> None:
     """Write class indices with the colours of their classes: indexed PNG, or 8-bit TIFF with colour map.
 
     The file appears whole or not at all.
 
     Args:
         path: ends in .png, .tif or .tiff.
-        mask: class index or IGNORE (255).
+        mask: class index or IGNORE (255); a TIFF may hold several pages.
         classes: gives the colours.
 
     Raises:
@@ -183,18 +183,20 @@ def write_mask(path: Path, mask: UInt8[np.ndarray, "H W"], classes: ClassTable) 
     """
     suffix = path.suffix.lower()
     colors = classes.color_table()
-    if suffix == ".png":
+    if suffix == ".png" and mask.ndim == 2:
         from PIL import Image
 
         picture = Image.fromarray(mask)
         picture.putpalette(colors.tobytes())  # turns grey into indexed, values unchanged
-        _write_whole(path, lambda file: picture.save(file, format="PNG"))
+        _write(path, lambda file: picture.save(file, format="PNG"))
     elif suffix in (".tif", ".tiff"):
         colormap = colors.T.astype(np.uint16) * np.uint16(257)
-        _write_whole(path, lambda file: _save_tiff(file, mask, photometric="palette", colormap=colormap))
+        _write(path, lambda file: _save_tiff(file, mask, photometric="palette", colormap=colormap))
     else:
         raise DataError(
-            f"A mask cannot be written as '{suffix}'.", where=path, remedy="Write .png, .tif or .tiff, which keep it."
+            f"A mask {f'of {len(mask)} pages ' if mask.ndim > 2 else ''}cannot be written as '{suffix}'.",
+            where=path,
+            remedy="Write .png, .tif or .tiff, which keep it.",
         )
 
 
@@ -210,9 +212,9 @@ def write_picture(path: Path, rgb: UInt8[np.ndarray, "H W 3"]) -> None:
 
         picture = Image.fromarray(rgb)
         kind = "PNG" if suffix == ".png" else "JPEG"
-        _write_whole(path, lambda file: picture.save(file, format=kind, quality=92))
+        _write(path, lambda file: picture.save(file, format=kind, quality=92))
     elif suffix in (".tif", ".tiff"):
-        _write_whole(path, lambda file: _save_tiff(file, rgb, photometric="rgb", colormap=None))
+        _write(path, lambda file: _save_tiff(file, rgb, photometric="rgb", colormap=None))
     else:
         raise DataError(
             f"A picture cannot be written as '{suffix}'.", where=path, remedy="Write .png, .jpg, .tif or .tiff."
@@ -712,7 +714,7 @@ READERS: dict[str, Reader] = {
 # Writing ----------------------------------------------------------------------------------------------
 
 
-def _save_tiff(file: BinaryIO, pixels: np.ndarray, photometric: str, colormap: np.ndarray | None) -> None:
+def _save_tiff(file: io.BytesIO, pixels: np.ndarray, photometric: str, colormap: np.ndarray | None) -> None:
     import tifffile
 
     tifffile.imwrite(
@@ -720,34 +722,24 @@ def _save_tiff(file: BinaryIO, pixels: np.ndarray, photometric: str, colormap: n
     )
 
 
-def _write_whole(path: Path, save: Callable[[BinaryIO], object]) -> None:
-    """Write beside the target, force it to disk, then rename: a reader sees the old file or the new one."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+def _write(path: Path, save: Callable[[io.BytesIO], object]) -> None:
+    """Encode in memory, then replace the file in one step."""
+    content = io.BytesIO()
     try:
-        with temporary.open("xb") as file:
-            save(file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise DataError(
-            f"The file cannot be written ({error.strerror or error}).", where=path, remedy=_write_remedy(error)
-        ) from None
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+        save(content)
+    except OSError as error:  # such as a side that is too long for JPEG
+        raise cannot_write(path, error) from None
+    write_atomically(path, content.getvalue())
 
 
-def _write_remedy(error: OSError) -> str:
-    remedies = {
-        errno.ENOSPC: "The disk is full: make room or write elsewhere.",
-        errno.EDQUOT: "Your disk quota is used up: make room or write elsewhere.",
-        errno.EACCES: "You may not write there: change the permissions or write elsewhere.",
-        errno.EPERM: "You may not write there: change the permissions or write elsewhere.",
-        errno.EROFS: "The disk is read-only: write elsewhere.",
-        errno.ENOENT: "The folder does not exist: create it first.",
-        errno.ENOTDIR: "A part of the path is a file, not a folder.",
-        errno.EISDIR: "A folder of that name is in the way.",
-        errno.ENAMETOOLONG: "Choose a shorter name.",
-    }
-    return remedies.get(error.errno or 0, "Write to another place.")
+# Palettes ---------------------------------------------------------------------------------------------
+
+
+def read_palette(path: Path, page: int | None = None) -> UInt8[np.ndarray, "256 3"] | None:
+    """Red, green and blue of each value of a palette image, black beyond its palette; none for other images.
+
+    Raises:
+        DataError: as `read_image`.
+    """
+    with _reading(path):
+        return _reader_of(path).read(path, page).palette

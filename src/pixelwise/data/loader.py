@@ -32,6 +32,10 @@ class Batch:
     seeds: Int64[Tensor, " B"]
     """One seed per sample, for its augmentation."""
 
+    def pin_memory(self) -> "Batch":
+        """The same in page-locked memory, which a GPU copies from while it computes; torch's loader calls this."""
+        return Batch(self.image.pin_memory(), self.mask.pin_memory(), self.seeds)
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -55,7 +59,7 @@ class Windows(Dataset[tuple[np.ndarray, np.ndarray, int]]):
         self._sampling = sampling
         area = sampling.patch_size[0] * sampling.patch_size[1]
         # an image is drawn in proportion to its size: once per patch that it could be cut into
-        shares = [max(1, round(case.mask.size / area)) for case in cases]
+        shares = [max(1, round(case.pixels / area)) for case in cases]
         self._order = np.repeat(np.arange(len(cases)), shares)
         self._pass: tuple[int, np.ndarray] = (-1, self._order)
 
@@ -92,7 +96,7 @@ class Windows(Dataset[tuple[np.ndarray, np.ndarray, int]]):
         return top, left
 
     def _random_patch(self, case: Decoded, rng: np.random.Generator) -> tuple[int, int]:
-        gaps = [size - patch for size, patch in zip(case.mask.shape, self._sampling.patch_size, strict=True)]
+        gaps = [size - patch for size, patch in zip(case.size, self._sampling.patch_size, strict=True)]
         # of an image smaller than the patch, the patch shows the whole and some of its mirror image
         top, left = (int(rng.integers(min(gap, 0), max(gap, 0) + 1)) for gap in gaps)
         return top, left
@@ -102,7 +106,7 @@ class Windows(Dataset[tuple[np.ndarray, np.ndarray, int]]):
         candidates = case.positions[case.positions[:, 0] == wanted, 1:]
         pixel = candidates[rng.integers(len(candidates))]
         corner = []
-        for place, patch, size in zip(pixel, self._sampling.patch_size, case.mask.shape, strict=True):
+        for place, patch, size in zip(pixel, self._sampling.patch_size, case.size, strict=True):
             jitter = (rng.random() - 0.5) * POSITION_JITTER * patch
             start = round(float(place) - patch / 2 + jitter)
             corner.append(min(max(start, min(size - patch, 0)), max(size - patch, 0)))
@@ -135,7 +139,9 @@ class _Steps:
             step += 1
 
 
-def stream(windows: Windows, first_step: int, batch_size: int, share: Share, workers: int = 0) -> Iterator[Batch]:
+def stream(
+    windows: Windows, first_step: int, batch_size: int, share: Share, workers: int = 0, *, pinned: bool = False
+) -> Iterator[Batch]:
     """Batches of this process from `first_step` on, without end.
 
     Args:
@@ -144,13 +150,14 @@ def stream(windows: Windows, first_step: int, batch_size: int, share: Share, wor
         batch_size: samples per step over all processes.
         share: which part of each batch is ours.
         workers: processes that read ahead.
+        pinned: put batches into page-locked memory, for a CUDA GPU.
     """
     loader = DataLoader(
         windows,
         batch_sampler=_Steps(first_step, batch_size, share),
         num_workers=workers,
         collate_fn=_collate,
-        pin_memory=torch.cuda.is_available(),
+        pin_memory=pinned,
     )
     return iter(loader)
 

@@ -89,7 +89,9 @@ def _decode_values(raw: Shaped[np.ndarray, "..."], encoding: MaskEncoding, path:
 def _decode_colors(raw: Shaped[np.ndarray, "..."], encoding: MaskEncoding, path: Path) -> UInt8[np.ndarray, "H W"]:
     """Looks colours up by bisection; only colours that are not in the table are compared with all."""
     if raw.ndim == 3 and (raw.shape[2] != 3 or raw.max(initial=0) > 255):
-        raise _unlike(path, f"The mask has {raw.shape[2]} channels of type {raw.dtype}; the others hold 8-bit RGB colours.")
+        raise _unlike(
+            path, f"The mask has {raw.shape[2]} channels of type {raw.dtype}; the others hold 8-bit RGB colours."
+        )
     packed = pack_colors(raw) if raw.ndim == 3 else np.clip(raw, 0, 256).astype(np.int32) * 0x10101
     colors = pack_colors(np.array(list(encoding.colors))).tolist()
     table = dict(zip(colors, encoding.colors.values(), strict=True))
@@ -139,7 +141,7 @@ def _decode_layers(raw: Shaped[np.ndarray, "..."], encoding: MaskEncoding, path:
 
 
 def _unlike(path: Path, what: str) -> DataError:
-    return DataError(what, where=path, remedy="Store all masks in the same way.")
+    return DataError(what, where=path, remedy="Store it like the others.")
 
 
 def _unknown(values: Sequence[Any], path: Path, known: Sequence[Any]) -> UnknownValuesError:

@@ -282,7 +282,8 @@ def _without_stray(proposal: Proposal, stray: Sequence[int], survey: Survey) -> 
     some = "" if all(survey.files[value] == len(survey.examples[value]) for value in stray) else "at least "
     notice = (
         f"{pixels} pixels in {some}{len(where)} mask files ({shortened(where)}) have the stray values "
-        f"{shortened(stray)}; they are ignored. Correct the masks, or declare what they mean: values: {{{stray[0]}: ignore}}."
+        f"{shortened(stray)}; they are ignored. Correct the masks, or declare what they mean: "
+        f"values: {{{stray[0]}: ignore}}."
     )
     encoding = proposal.encoding.model_copy(update={"other": IGNORE})
     return replace(proposal, encoding=encoding, notices=(*proposal.notices, notice))

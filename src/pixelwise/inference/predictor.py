@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from pixelwise.classes import ClassTable
 from pixelwise.config import PredictionConfig
 from pixelwise.data.preprocess import match_channels, moments, normalise, resize_image, storable
-from pixelwise.errors import BundleError, ConfigError
+from pixelwise.errors import ConfigError, DataError
 from pixelwise.inference.tiles import Band, Tiling, bands
 from pixelwise.models import bundle as bundles
 from pixelwise.models.unet import border_px, valid_size_px
@@ -66,34 +66,39 @@ class Model:
             probabilities: also return the probability of every class at every pixel (float32, K H W).
 
         Raises:
-            DataError: the number of channels does not fit.
-            BundleError: the image is empty or not numeric.
+            DataError: the array is no image, holds values that are not finite, or has other channels than the model.
         """
-        height, width = (*image.shape, 0, 0)[:2]
+        ready = self._prepare(image)
+        height, width = ready.shape[:2]
         mask = np.empty((height, width), dtype=np.uint8)
         kept = np.empty((len(self.classes), height, width), dtype=np.float32) if probabilities else None
-        for band in self.bands(image):
+        for band in self._bands(ready):
             rows = slice(band.top, band.top + band.probabilities.shape[1])
             mask[rows] = band.probabilities.argmax(dim=0).to(torch.uint8).cpu().numpy()
             if kept is not None:
                 kept[:, rows] = band.probabilities.float().cpu().numpy()
         return Prediction(mask, self.classes, kept)
 
+    def bands(self, image: Shaped[np.ndarray, "..."]) -> Iterator[Band]:
+        """Probabilities from top to bottom, at the image's own size; arguments and errors as for `predict`."""
+        return self._bands(self._prepare(image))
+
     def _prepare(self, image: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "H W C"]:
-        if image.ndim not in (2, 3) or image.size == 0 or image.dtype.kind not in "uif":
-            raise BundleError(
+        if image.ndim not in {2, 3} or image.size == 0 or image.dtype.kind not in "uif":
+            raise DataError(
                 f"An array of shape {image.shape} and type {image.dtype} is not an image.",
                 remedy="Give numbers as height x width x channels.",
             )
         channels_last = image[:, :, None] if image.ndim == 2 else image
-        return match_channels(storable(channels_last), self.description.preprocessing.channels)
+        with np.errstate(over="ignore", invalid="ignore"):  # what does not fit into float32 is refused below
+            ready = storable(channels_last)
+        _refuse_infinite(ready)
+        return match_channels(ready, self.description.preprocessing.channels)
 
-    def bands(self, image: Shaped[np.ndarray, "..."]) -> Iterator[Band]:
-        """Probabilities from top to bottom, at the image's own size; arguments and errors as for `predict`."""
-        ready = self._prepare(image)
+    def _bands(self, ready: Shaped[np.ndarray, "H W C"]) -> Iterator[Band]:
         preprocessing = self.description.preprocessing
-        mean, deviation = moments(ready, preprocessing)
         seen = resize_image(ready, preprocessing.resize) if preprocessing.resize else ready
+        mean, deviation = moments(seen, preprocessing)  # as in training: of what the network sees
         normalised = partial(normalise, mean=mean, deviation=deviation)
         tiling = self._tiling((seen.shape[0], seen.shape[1]))
         results = bands(seen, normalised, self._probabilities, tiling, self.device)
@@ -138,6 +143,20 @@ class Model:
             overlap=config.overlap,
             blend=config.blend,
             batch_size=per_call,
+        )
+
+
+def _refuse_infinite(image: Shaped[np.ndarray, "H W C"]) -> None:
+    """Every comparison with nan is false, so that such pixels would become class 0 without a word."""
+    if image.dtype.kind != "f":
+        return
+    with np.errstate(invalid="ignore"):
+        is_finite = np.isfinite(image.min()) and np.isfinite(image.max())  # no copy of a large image
+    if not is_finite:
+        count = int((~np.isfinite(image)).sum())
+        raise DataError(
+            f"{count} values of the image are not finite (nan or infinite, or too large for float32).",
+            remedy="Replace them, for instance by the mean of their neighbours, before predicting.",
         )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Float64, Int64
+from jaxtyping import Float32, Float64, Int64, UInt8
 from torch import Tensor
 
 from pixelwise.classes import IGNORE
@@ -21,6 +21,7 @@ def count(
     model: Model,
     cases: Sequence[Decoded],
     progress: Callable[[int, int], None] | None = None,
+    masks: Sequence[UInt8[np.ndarray, "_ _"]] = (),
 ) -> tuple[Int64[Tensor, "N K K"], Float64[Tensor, " N"]]:
     """Confusion counts and the sum of the cross-entropy over the pixels that count, per case, at the original size.
 
@@ -28,6 +29,7 @@ def count(
         model: predicts.
         cases: images with masks, not resized.
         progress: is told how many of how many are done.
+        masks: arrays of the size of each case, which the predicted classes are written into; none drops them.
     """
     classes = len(model.classes)
     counts = torch.zeros((len(cases), classes, classes), dtype=torch.int64)
@@ -35,16 +37,20 @@ def count(
     for index, case in enumerate(cases):
         truth = torch.from_numpy(np.array(case.mask))  # a copy: the file is mapped for reading only
         for band in model.bands(case.image):
-            rows = truth[band.top : band.top + band.probabilities.shape[1]].to(model.device)
-            counts[index] += confusion(band.probabilities.argmax(dim=0), rows, classes).cpu()
-            losses[index] += _cross_entropy(band, rows).cpu()
+            place = slice(band.top, band.top + band.probabilities.shape[1])
+            predicted, rows = band.probabilities.argmax(dim=0), truth[place].to(model.device)
+            counts[index] += confusion(predicted, rows, classes).cpu()
+            losses[index] += _cross_entropy(band, rows).cpu().double().sum()  # not every GPU has float64
+            if masks:
+                masks[index][place] = predicted.to(torch.uint8).cpu().numpy()
         if progress is not None:
             progress(index + 1, len(cases))
     return counts, losses
 
 
-def _cross_entropy(band: Band, truth: Tensor) -> Float64[Tensor, ""]:
+def _cross_entropy(band: Band, truth: Tensor) -> Float32[Tensor, " h"]:
+    """Sum over the pixels that count, row by row: few enough terms for float32."""
     counted = truth != IGNORE
     target = torch.where(counted, truth, 0).long()
     probability = band.probabilities.gather(0, target[None])[0]
-    return -(probability.clamp_min(SMALLEST_PROBABILITY).log() * counted).double().sum()
+    return -(probability.clamp_min(SMALLEST_PROBABILITY).log() * counted).float().sum(dim=1)

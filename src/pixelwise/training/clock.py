@@ -1,8 +1,7 @@
 """How far a run is: by steps, by the time budget, or by both."""
 
 import time
-
-from lightning_fabric import Fabric
+from collections.abc import Callable
 
 REPORT_SECONDS = 5.0
 """Set aside for writing the report and leaving."""
@@ -15,28 +14,32 @@ class Clock:
     """The progress of one run.
 
     Args:
-        fabric: all processes follow the clock of the first.
-        total_steps: steps after which the run is over.
+        agreed: the largest of a number over all processes, so that they all stop at the same step.
+        total_steps: steps after which the run is over; none leaves the end to the budget.
         budget_seconds: for everything, from reading to report; none is without limit.
         prepared_seconds: what reading and planning took.
         trained_seconds: what training took before it was interrupted.
-        images_after: how many pixels will be predicted after training, as a multiple of the validation split.
+        pixels_after: how many pixels will be predicted after training, as a multiple of what a process validates.
+        stopped: someone asked for the end.
     """
 
     def __init__(
         self,
-        fabric: Fabric,
-        total_steps: int,
+        agreed: Callable[[float], float],
+        total_steps: int | None,
         budget_seconds: float | None,
+        *,
         prepared_seconds: float,
         trained_seconds: float,
-        images_after: float,
+        pixels_after: float,
+        stopped: Callable[[], bool],
     ) -> None:
-        self._fabric = fabric
+        self._agreed = agreed
         self._total_steps = total_steps
         self._budget = budget_seconds
         self._prepared = prepared_seconds
-        self._images_after = images_after
+        self._pixels_after = pixels_after
+        self._stopped = stopped
         self._began = time.monotonic() - trained_seconds
         self._validation_seconds = 0.0
 
@@ -45,21 +48,16 @@ class Clock:
         return time.monotonic() - self._began
 
     def note_validation(self, seconds: float) -> None:
-        """Remember how long a validation took: the next one and the final evaluation take as long per image."""
+        """Remember how long a validation took, with saving: the next one and the final evaluation take as long."""
         self._validation_seconds = max(seconds, 0.8 * self._validation_seconds)
 
     def progress(self, step: int) -> float:
-        """Share of the run that is over, 0 to 1, the same in all processes."""
-        by_steps = step / self._total_steps
-        if self._budget is None:
-            return by_steps
-        return min(1.0, max(by_steps, self._of_budget(self._budget)))
-
-    def is_over(self, step: int) -> bool:
-        """No step is left, or no time for one."""
-        return self.progress(step) >= 1.0
+        """Share of the run that is over, 0 to 1, the same in all processes; 1 as soon as someone asked for the end."""
+        by_steps = step / self._total_steps if self._total_steps is not None else 0.0
+        by_time = self._of_budget(self._budget) if self._budget is not None else 0.0
+        wish = 1.0 if self._stopped() else 0.0
+        return self._agreed(min(1.0, max(by_steps, by_time, wish)))
 
     def _of_budget(self, budget: float) -> float:
-        reserve = SAFETY * self._validation_seconds * (1.0 + self._images_after) + REPORT_SECONDS
-        share = self.trained() / max(budget - self._prepared - reserve, 1e-3)
-        return float(self._fabric.broadcast(share)) if self._fabric.world_size > 1 else share
+        reserve = SAFETY * self._validation_seconds * (1.0 + self._pixels_after) + REPORT_SECONDS
+        return self.trained() / max(budget - self._prepared - reserve, 1e-3)

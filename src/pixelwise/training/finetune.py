@@ -6,9 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from pixelwise.classes import ClassTable
-from pixelwise.config import Config
+from pixelwise.config import Config, ModelConfig
 from pixelwise.errors import BundleError, ConfigError
 from pixelwise.models.bundle import Bundle
+
+SHAPE = tuple(name for name in ModelConfig.model_fields if name != "dropout")
+"""Settings that decide which weights a network has."""
 
 HEAD = "head."
 """Weights of the output layer, one row per class."""
@@ -33,12 +36,12 @@ def adopt_network(config: Config, bundle: Bundle) -> Config:
     theirs = bundle.description.model
     for key in sorted(config.given()):
         section, _, name = key.partition(".")
-        if section == "model" and getattr(config.model, name) != getattr(theirs, name):
+        if section == "model" and name in SHAPE and getattr(config.model, name) != getattr(theirs, name):
             raise ConfigError(
                 f"'{key}' is {getattr(config.model, name)}, but the run to start from has {getattr(theirs, name)}.",
                 remedy=f"Leave '{key}' out, or train from scratch.",
             )
-    return config.with_values({f"model.{name}": value for name, value in theirs.model_dump().items()})
+    return config.with_values({f"model.{name}": getattr(theirs, name) for name in SHAPE})
 
 
 def transfer(network: nn.Module, bundle: Bundle, classes: ClassTable) -> Transfer:

@@ -85,8 +85,7 @@ class Fit:
     """The averaged weights as a predictor: what is validated and kept."""
     validation: Sequence[Decoded]
     clock: Clock
-    stopped: Callable[[], bool]
-    """Someone asked for the end (Ctrl-C)."""
+    """Says how far the run is, and when it is over: out of steps, out of time, or stopped by someone."""
     on_step: Callable[[int, float], None]
     """Told the step and the progress of the run, 0 to 1, after every update."""
     after_epoch: Callable[[History, bool], None]
@@ -94,33 +93,32 @@ class Fit:
 
 
 def fit(job: Fit, batches: Iterator[Batch], history: History, steps_per_epoch: int) -> None:
-    """Train until the last epoch, the end of the budget, or someone's request."""
-    total = job.config.training.epochs * steps_per_epoch
-    while history.step < total:
-        if history.epochs and (job.clock.is_over(history.step) or job.stopped() or out_of_patience(job, history)):
-            return
+    """Train until the last epoch, the end of the budget, or someone's request; at least one step."""
+    while not history.epochs or (job.clock.progress(history.step) < 1.0 and not out_of_patience(job, history)):
         began, first_step = time.monotonic(), history.step
-        boundary = min((first_step // steps_per_epoch + 1) * steps_per_epoch, total)
+        boundary = (first_step // steps_per_epoch + 1) * steps_per_epoch
         train_loss = train_epoch(job, batches, history, boundary)
         seconds = time.monotonic() - began
         rate = (history.step - first_step) * job.config.training.batch_size / seconds
+        began = time.monotonic()
         epoch = validate(job, history, train_loss, rate)
         job.after_epoch(history, history.add(epoch))
+        job.clock.note_validation(time.monotonic() - began)
 
 
 def train_epoch(job: Fit, batches: Iterator[Batch], history: History, boundary: int) -> float:
     """Updates up to step `boundary`; returns the mean loss over them."""
     job.update.network.train()
     total = torch.zeros((), device=job.fabric.device)
-    first_step = history.step
+    first_step, progress = history.step, job.clock.progress(history.step)
     while history.step < boundary:
-        # dropout follows from seed and step alone, so that a resumed run draws the same
-        torch.manual_seed(job.config.seed * 1_000_003 + history.step)
-        progress = job.clock.progress(history.step)
+        # dropout follows from seed, step and process alone, so that a resumed run draws the same
+        torch.manual_seed((job.config.seed * 1_000_003 + history.step) * 1_009 + job.fabric.global_rank)
         total += train_step(job, next(batches), history.step, progress)
         history.step += 1
+        progress = job.clock.progress(history.step)
         job.on_step(history.step, progress)
-        if job.clock.is_over(history.step) or job.stopped():
+        if progress >= 1.0:
             break
     # a loss is that of the whole batch in every process; see pixelwise.losses
     loss = float(total) / (history.step - first_step)
@@ -158,7 +156,6 @@ def pixel_weights(mask: Tensor, config: Config) -> Float[Tensor, "B H W"] | None
 
 def validate(job: Fit, history: History, train_loss: float, images_per_second: float) -> Epoch:
     """Score the averaged weights on the validation split, each image by one process."""
-    began = time.monotonic()
     rank, processes = job.fabric.global_rank, job.fabric.world_size
     mine = range(rank, len(job.validation), processes)
     classes = len(job.model.classes)
@@ -167,7 +164,6 @@ def validate(job: Fit, history: History, train_loss: float, images_per_second: f
     counts[mine], losses[mine] = count(job.model, [job.validation[index] for index in mine])
     counts = total_over_processes(job.fabric, counts)
     losses = total_over_processes(job.fabric, losses)
-    job.clock.note_validation(time.monotonic() - began)
     names = tuple(case.case.name for case in job.validation)
     scores = Scores(classes=tuple(job.model.classes.names), names=names, counts=counts)
     return Epoch(

@@ -1,5 +1,6 @@
 """What this machine is, and how fast it trains a given network: measured, not guessed."""
 
+import contextlib
 import platform
 import time
 from collections.abc import Callable
@@ -54,6 +55,14 @@ class Speed(Section):
     prediction_patches_per_second: float
 
 
+def synchronise(device: torch.device) -> None:
+    """Wait until a GPU has done what it was told."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
 def this_machine(device: torch.device) -> Machine:
     """The machine that this process runs on."""
     name, memory = _processor_name(), psutil.virtual_memory().total
@@ -102,8 +111,9 @@ class Stopwatch:
             speed = Speed.model_validate(read_json(file))
         except (DataError, ValueError):
             speed = self._measure(work)
-            make_folder(file.parent)
-            write_json(file, speed.model_dump(mode="json"))
+            with contextlib.suppress(DataError):  # it is only a memory; the next run measures again
+                make_folder(file.parent)
+                write_json(file, speed.model_dump(mode="json"))
         if speed not in self.measured:
             self.measured.append(speed)
         return speed
@@ -143,11 +153,11 @@ class Stopwatch:
     def _seconds(self, action: Callable[[], None]) -> float:
         """The shortest of a few repetitions: noise only ever adds."""
         action()  # allocates, chooses kernels
+        synchronise(self.device)
         times: list[float] = []
         while len(times) < 2 or (sum(times) < 0.5 and len(times) < 20):
             began = time.perf_counter()
             action()
-            if self.device.type == "cuda":
-                torch.cuda.synchronize(self.device)
+            synchronise(self.device)
             times.append(time.perf_counter() - began)
         return min(times)

@@ -75,6 +75,7 @@ class Situation:
     fingerprint: Fingerprint
     classes: int
     validation_megapixels: float
+    processes: int
     stopwatch: Stopwatch
     config: Config
     """What was decided so far."""
@@ -99,7 +100,12 @@ Rule = Iterator[Decision]
 
 
 def plan(
-    fingerprint: Fingerprint, classes: int, validation_megapixels: float, stopwatch: Stopwatch, config: Config
+    fingerprint: Fingerprint,
+    classes: int,
+    validation_megapixels: float,
+    stopwatch: Stopwatch,
+    config: Config,
+    processes: int = 1,
 ) -> Plan:
     """Choose a value for every setting that the caller left free.
 
@@ -109,11 +115,12 @@ def plan(
         validation_megapixels: size of the validation split.
         stopwatch: measures candidates on this machine.
         config: settings of the caller.
+        processes: how many share the work.
     """
     given = config.given()
     decisions: list[Decision] = []
     for rule in RULES:
-        situation = Situation(fingerprint, classes, validation_megapixels, stopwatch, config)
+        situation = Situation(fingerprint, classes, validation_megapixels, processes, stopwatch, config)
         made = [decision for decision in rule(situation) if decision.setting not in given]
         config = config.with_values({decision.setting: decision.value for decision in made})
         decisions += made
@@ -132,8 +139,9 @@ def patch_rule(situation: Situation) -> Rule:
             "model.depth", depth, f"the coarsest map of a {min(*size, cap)} px patch keeps an edge of about 8"
         )
     if not config.model.padded:
-        border = border_px(config.model)
-        edges = [valid_size_px(config.model, min(edge + 2 * border, cap)) for edge in size]
+        network = config.model.model_copy(update={"depth": depth})
+        border = border_px(network)
+        edges = [valid_size_px(network, min(edge + 2 * border, cap)) for edge in size]
         yield Decision("data.patch_size", edges, f"its map is {2 * border} px smaller, and no pooling rounds")
         return
     step = 1 << depth
@@ -150,11 +158,11 @@ def batch_rule(situation: Situation) -> Rule:
     patch = situation.config.data.patch_size
     patches = situation.training_megapixels * 1e6 / (patch[0] * patch[1])
     fits = BATCH_MEGAPIXELS[situation.machine.device] * 1e6 / (patch[0] * patch[1])
-    batch = max(2, min(16, round(fits), round(patches / 2)))
+    batch = max(2, situation.processes, min(16, round(fits), round(patches / 2)))
     yield Decision(
         "training.batch_size",
         batch,
-        f"patches of {patch[0]} x {patch[1]} px; the training images hold {patches:.0f}, and a batch at most half of them",
+        f"patches of {patch[0]} x {patch[1]} px; the training images hold {patches:.0f}, a batch at most half of them",
     )
     if situation.is_given("training.batch_size"):
         batch = situation.config.training.batch_size
@@ -208,13 +216,12 @@ def schedule_rule(situation: Situation) -> Rule:
         epochs = max(10, round(PATCHES_WITHOUT_BUDGET / batch / steps))
         minutes = epochs * (steps / steps_per_second + validation_seconds) / 60
         yield Decision("training.epochs", epochs, f"about {PATCHES_WITHOUT_BUDGET} patches; {minutes:.0f} minutes here")
-        total = steps * (training.epochs if situation.is_given("training.epochs") else epochs)
+        total = steps * (training.epochs or epochs)
     else:
         seconds = training.time * PLANNED_SHARE
         total = max(1, int(seconds * steps_per_second))
         often = min(EPOCHS_IN_BUDGET, max(3, int(VALIDATION_SHARE * seconds / max(validation_seconds, 1e-3))))
         steps = max(1, total // often)
-        yield Decision("training.epochs", 1_000_000, "the time budget ends the run")
     yield Decision(
         "training.steps_per_epoch",
         steps,

@@ -6,7 +6,7 @@ loss or a normalisation divides by go over all of them, so that the result is th
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
@@ -18,9 +18,9 @@ from pixelwise.config import Config
 from pixelwise.errors import ConfigError
 from pixelwise.inference.predictor import choose_device
 
-Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
+Precision = Literal["32-true", "bf16-mixed"]
 
-PRECISIONS: dict[str, Precision] = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mixed"}
+PRECISIONS: dict[str, Precision] = {"float32": "32-true", "bfloat16": "bf16-mixed"}
 """Fabric's names of ours."""
 
 
@@ -40,14 +40,20 @@ def join(config: Config, environment: Mapping[str, str] = os.environ) -> Fabric:
     device = choose_device(config.device)
     local, nodes = _process_counts(environment)
     _refuse_idle_processes(config, local * nodes)
-    fabric = Fabric(
-        accelerator=device.type,
-        devices=local,
-        num_nodes=nodes,
-        strategy="ddp" if local * nodes > 1 else "auto",
-        precision=PRECISIONS[config.training.precision],
-    )
-    fabric.launch()
+    try:
+        fabric = Fabric(
+            accelerator=device.type,
+            devices=local,
+            num_nodes=nodes,
+            strategy="ddp" if local * nodes > 1 else "auto",
+            precision=PRECISIONS[config.training.precision],
+        )
+        fabric.launch()
+    except (RuntimeError, ValueError) as error:
+        raise ConfigError(
+            f"The processes that were started do not fit together ({' '.join(str(error).split())}).",
+            remedy="Start one process per GPU, with torchrun or srun, and the same number on every machine.",
+        ) from None
     return fabric
 
 
@@ -56,8 +62,9 @@ def _process_counts(environment: Mapping[str, str]) -> tuple[int, int]:
     if "LOCAL_WORLD_SIZE" in environment:  # torchrun
         local = int(environment["LOCAL_WORLD_SIZE"])
         return local, int(environment.get("WORLD_SIZE", local)) // local
-    if "SLURM_NTASKS_PER_NODE" in environment:
-        return int(environment["SLURM_NTASKS_PER_NODE"]), int(environment.get("SLURM_NNODES", "1"))
+    if "SLURM_PROCID" in environment and "SLURM_NTASKS" in environment:  # started by srun
+        nodes = int(environment.get("SLURM_NNODES", "1"))
+        return int(environment["SLURM_NTASKS"]) // nodes, nodes
     return 1, 1
 
 
@@ -143,12 +150,10 @@ def share_batch_norm(network: nn.Module) -> None:
             module.__class__ = SharedBatchNorm
 
 
-def agreed(fabric: Fabric, wish: Callable[[], bool]) -> Callable[[], bool]:
-    """A question that all processes answer alike: yes if one of them says yes."""
+def largest(fabric: Fabric, value: float) -> float:
+    """The largest of a number over all processes: what they then agree on."""
     if fabric.world_size == 1:
-        return wish
-
-    def answer() -> bool:
-        return bool(total_over_processes(fabric, torch.tensor(int(wish()))) > 0)
-
-    return answer
+        return value
+    shared = torch.tensor(value, dtype=torch.float64, device=fabric.device)
+    torch.distributed.all_reduce(shared, op=torch.distributed.ReduceOp.MAX)
+    return float(shared)

@@ -5,8 +5,10 @@ best.safetensors. Every one of them can be opened, and `--resume` goes on from w
 """
 
 import json
+import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -21,12 +23,12 @@ from pixelwise import config as configs
 from pixelwise.config import Config, Preprocessing
 from pixelwise.data import split as splits
 from pixelwise.data.augment import window_size
-from pixelwise.data.cache import Cache, Decoded, default_folder, unify_channels
-from pixelwise.data.dataset import Case, Dataset
+from pixelwise.data.cache import Cache, Decoded, default_folder, unify_channels, with_channels
+from pixelwise.data.dataset import Dataset
 from pixelwise.data.fingerprint import Fingerprint, measure
 from pixelwise.data.loader import Sampling, Share, Windows, stream
-from pixelwise.errors import ConfigError
-from pixelwise.files import make_folder, write_atomically, write_json
+from pixelwise.errors import ConfigError, DataError, TrainingError
+from pixelwise.files import make_folder, read_json, write_atomically, write_json
 from pixelwise.inference.predictor import Model, choose_device
 from pixelwise.inference.scoring import count
 from pixelwise.losses import build as build_loss
@@ -40,6 +42,12 @@ from pixelwise.training.plan import Plan, plan
 from pixelwise.training.stop import StopRequest
 from pixelwise.training.update import Update
 from pixelwise.training.watch import Several, TensorBoard, Watcher, tensorboard_is_installed
+
+VERSIONS = {name: version(name) for name in ("pixelwise", "torch", "numpy")}
+"""What computed."""
+
+MAY_CHANGE = ("training.epochs", "training.time", "training.patience")
+"""Settings that may differ when a run is resumed: how long it goes on."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +78,7 @@ class Files:
 
     @property
     def run(self) -> Path:
-        """Data, versions, machine, command."""
+        """Data, versions, machine."""
         return self.folder / "run.json"
 
     @property
@@ -115,6 +123,8 @@ class Trained:
     split: splits.Split
     is_main: bool
     """This process writes results; the others of a distributed run are done."""
+    interrupted: bool
+    """Someone asked for the end before the run was over."""
 
 
 @dataclass(frozen=True)
@@ -138,18 +148,49 @@ def train(request: Request, watcher: Watcher) -> Trained:
         TrainingError: the loss is not finite.
     """
     files = Files(make_folder(request.folder))
-    config = _resumed_config(files) if request.resume else _fresh(files, request)
+    config = _resumed_config(files, request.config) if request.resume else _fresh(files, request)
     fabric = processes.join(config)
     watcher = watcher if fabric.is_global_zero else Watcher()
     with fabric.rank_zero_first():  # the others find the images decoded
         material = prepare(request.dataset, config, files.split if request.resume else None, watcher)
-    if not request.resume:
+    if request.resume:
+        _refuse_other_data(files, material)
+    else:
         config = _planned(request, config, material, files, fabric, watcher)
         fabric = processes.join(config)  # now with the precision of the plan
     with fabric.rank_zero_first():
         material = resized(material, config)
-    _fit(request, config, material, files, fabric, watcher)
-    return Trained(request.folder, material.cache, material.split, fabric.is_global_zero)
+    with _determinism(config.training.deterministic), _memory_errors():
+        interrupted = _fit(request, config, material, files, fabric, watcher)
+    return Trained(request.folder, material.cache, material.split, fabric.is_global_zero, interrupted)
+
+
+@contextmanager
+def _determinism(wanted: bool) -> Iterator[None]:
+    """Let torch use algorithms that give equal results in every run; afterwards as it was before."""
+    before, warned = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    if wanted and torch.cuda.is_available():
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # torch's notes on reproducibility ask for it
+    torch.use_deterministic_algorithms(wanted, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before, warn_only=warned)
+
+
+@contextmanager
+def _memory_errors() -> Iterator[None]:
+    """Say what to do when memory does not suffice."""
+    try:
+        yield
+    except (MemoryError, torch.OutOfMemoryError, RuntimeError) as error:
+        text = str(error)
+        if isinstance(error, RuntimeError) and "memory" not in text:
+            raise
+        raise TrainingError(
+            f"Memory does not suffice for this network and batch ({(text or 'out of memory').splitlines()[0]}).",
+            remedy="Use a smaller --set training.batch_size, data.patch_size or model.width.",
+        ) from None
 
 
 def prepare(dataset: Dataset, config: Config, split_file: Path | None, watcher: Watcher) -> Material:
@@ -183,8 +224,8 @@ def resized(material: Material, config: Config) -> Material:
     """Training images at the size the network shall see, and the measurements of those."""
     if config.data.resize is None:
         return material
-    cases = [case.case for case in material.train]
-    train = unify_channels(material.cache.open_all(cases, config.data.resize))
+    cases, channels = [case.case for case in material.train], material.fingerprint.channels
+    train = [with_channels(case, channels) for case in material.cache.open_all(cases, config.data.resize)]
     return Material(material.cache, material.split, train, material.validation, measure(train))
 
 
@@ -198,14 +239,32 @@ def _fresh(files: Files, request: Request) -> Config:
     return request.config
 
 
-def _resumed_config(files: Files) -> Config:
+def _resumed_config(files: Files, asked: Config) -> Config:
     if not files.last.exists():
         raise ConfigError(
             "There is no run to resume: no checkpoint was written here.",
             where=files.folder,
             remedy="Name the run's folder with --out, or leave --resume out.",
         )
-    return configs.load(files.config)
+    config = configs.load(files.config)
+    wishes = {key: asked.value(key) for key in asked.given() if asked.value(key) != config.value(key)}
+    for key, wish in wishes.items():
+        if key not in MAY_CHANGE:
+            raise ConfigError(
+                f"'{key}' is {config.value(key)} in the run and cannot become {wish} when it is resumed.",
+                where=files.config,
+                remedy=f"Only {', '.join(MAY_CHANGE)} can; for others start a new run, with --from if you like.",
+            )
+    return config.with_values(wishes)
+
+
+def _refuse_other_data(files: Files, material: Material) -> None:
+    if Fingerprint.model_validate(read_json(files.fingerprint)).data_hash != material.fingerprint.data_hash:
+        raise DataError(
+            "The training images or masks are not those the run began with.",
+            where=files.folder,
+            remedy="Put them back, or start a new run, with --from this one if you like.",
+        )
 
 
 def _planned(
@@ -214,21 +273,23 @@ def _planned(
     """Plan in the first process, write down everything that is known before training, and tell the others."""
     planned = None
     if fabric.is_global_zero:
+        for sentence in config.ignored():
+            watcher.say(f"note: {sentence}")
         if request.start_from is not None:
             config = finetune.adopt_network(config, bundles.load(_bundle_file(request.start_from)))
         watcher.say("measuring this machine and planning")
-        planned = make_plan(request.dataset, config, material)
+        planned = make_plan(request.dataset, config, material, fabric.world_size)
         _write_preparation(files, request, planned, material)
         for decision in planned.decisions:
             watcher.say(f"  {decision.setting} = {decision.value}: {decision.because}")
     return fabric.broadcast(planned.config if planned else config)
 
 
-def make_plan(dataset: Dataset, config: Config, material: Material) -> Plan:
+def make_plan(dataset: Dataset, config: Config, material: Material, process_count: int = 1) -> Plan:
     """Choose what the settings leave free."""
     stopwatch = Stopwatch(choose_device(config.device), config.data.cache or default_folder())
-    megapixels = sum(case.mask.size for case in material.validation) / 1e6
-    return plan(material.fingerprint, len(dataset.classes), megapixels, stopwatch, config)
+    megapixels = sum(case.pixels for case in material.validation) / 1e6
+    return plan(material.fingerprint, len(dataset.classes), megapixels, stopwatch, config, process_count)
 
 
 def _write_preparation(files: Files, request: Request, planned: Plan, material: Material) -> None:
@@ -244,7 +305,8 @@ def _write_preparation(files: Files, request: Request, planned: Plan, material: 
         "mask_encoding": dataset.encoding.model_dump(mode="json"),
         "notices": list(dataset.notices),
         "started_from": str(request.start_from) if request.start_from else None,
-        "versions": {name: version(name) for name in ("pixelwise", "torch", "numpy")},
+        "machine": f"{planned.machine.name}, {planned.machine.cores} threads, {planned.machine.device}",
+        "versions": VERSIONS,
     }
     write_json(files.run, facts)
 
@@ -253,18 +315,30 @@ def _bundle_file(path: Path) -> Path:
     return path / "best.safetensors" if path.is_dir() else path
 
 
-def _fit(request: Request, config: Config, material: Material, files: Files, fabric: Fabric, watcher: Watcher) -> None:
+def _fit(request: Request, config: Config, material: Material, files: Files, fabric: Fabric, watcher: Watcher) -> bool:
+    """Train; true if someone asked for the end before it came."""
     description = describe(request.dataset, config, material)
-    update = _update(request, config, description, fabric)
+    update = _update(request, config, description, fabric, watcher)
     history, trained_seconds = History(), 0.0
     if request.resume:
         progress = checkpoint.restore(files.last, update)
         history, trained_seconds = progress.history, progress.seconds
+        watcher.say(f"resuming at step {history.step}, after {len(history.epochs)} epochs")
     samples = windows(config, material)
-    clock = _clock(request, config, material, fabric, trained_seconds)
+    steps_per_epoch = config.training.steps_per_epoch or max(1, round(len(samples) / config.training.batch_size))
+    stop = StopRequest(lambda: watcher.say("stopping: the model so far is kept and evaluated"))
+    epochs = config.training.epochs
+    clock = Clock(
+        partial(processes.largest, fabric),
+        total_steps=epochs * steps_per_epoch if epochs is not None else None,
+        budget_seconds=config.training.time,
+        prepared_seconds=time.monotonic() - request.began if request.began else 0.0,
+        trained_seconds=trained_seconds,
+        pixels_after=_pixels_after(material, fabric),
+        stopped=stop,
+    )
     board = TensorBoard(files.folder) if fabric.is_global_zero and tensorboard_is_installed() else Watcher()
     listener = Several([watcher, board])
-    stop = StopRequest(lambda: watcher.say("stopping: the model so far is kept and evaluated"))
     job = Fit(
         fabric=fabric,
         config=config,
@@ -273,17 +347,17 @@ def _fit(request: Request, config: Config, material: Material, files: Files, fab
         model=Model(update.average, description, fabric.device),
         validation=material.validation,
         clock=clock,
-        stopped=processes.agreed(fabric, stop),
         on_step=_step_listener(listener, config.training.batch_size),
         after_epoch=_keeper(files, update, description, clock, listener) if fabric.is_global_zero else _nothing,
     )
     if config.training.time is not None:
         clock.note_validation(_validation_seconds(job))
     share = Share(fabric.global_rank, fabric.world_size)
-    batches = stream(samples, history.step, config.training.batch_size, share, config.data.workers)
-    steps_per_epoch = config.training.steps_per_epoch or max(1, round(len(samples) / config.training.batch_size))
+    pinned = fabric.device.type == "cuda"
+    batches = stream(samples, history.step, config.training.batch_size, share, config.data.workers, pinned=pinned)
     with stop, board:
         fit(job, batches, history, steps_per_epoch)
+    return stop()
 
 
 def windows(config: Config, material: Material) -> Windows:
@@ -314,7 +388,12 @@ def describe(dataset: Dataset, config: Config, material: Material) -> bundles.De
         patch_size=config.data.patch_size,
         prediction=config.prediction,
         bfloat16=config.training.precision == "bfloat16",
-        training={"seed": config.seed, "images": fingerprint.images, "data_hash": fingerprint.data_hash},
+        training={
+            "seed": config.seed,
+            "images": fingerprint.images,
+            "data_hash": fingerprint.data_hash,
+            "versions": VERSIONS,
+        },
     )
 
 
@@ -338,14 +417,21 @@ def class_weights(config: Config, fingerprint: Fingerprint, fabric: Fabric) -> t
     return weights / weights[fractions > 0].mean()
 
 
-def _update(request: Request, config: Config, description: bundles.Description, fabric: Fabric) -> Update:
-    torch.use_deterministic_algorithms(config.training.deterministic, warn_only=True)
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names) or "none"
+
+
+def _update(
+    request: Request, config: Config, description: bundles.Description, fabric: Fabric, watcher: Watcher
+) -> Update:
     torch.manual_seed(config.seed)  # the initial weights, the same in every process
     network = unet.build(config.model, description.preprocessing.channels, len(description.classes))
     if request.start_from is not None and not request.resume:
-        finetune.transfer(network, bundles.load(_bundle_file(request.start_from)), request.dataset.classes)
-    memory_format = torch.channels_last if config.training.channels_last else torch.contiguous_format
-    network = network.to(fabric.device, memory_format=memory_format)  # type: ignore[call-overload]
+        moved = finetune.transfer(network, bundles.load(_bundle_file(request.start_from)), request.dataset.classes)
+        watcher.say(
+            f"weights from {request.start_from}; classes kept: {_listed(moved.shared)}; new: {_listed(moved.fresh)}"
+        )
+    network = network.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if fabric.world_size > 1:
         processes.share_batch_norm(network)
     return Update(fabric, network, config.training)
@@ -355,34 +441,22 @@ def _reduction(fabric: Fabric) -> Callable[[torch.Tensor], torch.Tensor]:
     return processes.total if fabric.world_size > 1 else lambda sums: sums
 
 
-def _clock(request: Request, config: Config, material: Material, fabric: Fabric, trained_seconds: float) -> Clock:
-    steps = config.training.steps_per_epoch or 1
-    pixels = {name: sum(_pixels(material, case) for case in side) for name, side in _sides(material).items()}
-    return Clock(
-        fabric,
-        total_steps=config.training.epochs * steps,
-        budget_seconds=config.training.time,
-        prepared_seconds=time.monotonic() - request.began if request.began else 0.0,
-        trained_seconds=trained_seconds,
-        images_after=pixels["test"] / max(pixels["validation"], 1),
-    )
-
-
 def _validation_seconds(job: Fit) -> float:
-    """How long a validation will take, from predicting one image."""
-    shortest = min(job.validation, key=lambda case: case.mask.size)
+    """How long this process will validate, from predicting one image twice: the first time allocates."""
+    middle = sorted(job.validation, key=lambda case: case.pixels)[len(job.validation) // 2]
+    count(job.model, [middle])
     began = time.monotonic()
-    count(job.model, [shortest])
-    pixels = sum(case.mask.size for case in job.validation)
-    return (time.monotonic() - began) * pixels / shortest.mask.size / job.fabric.world_size
+    count(job.model, [middle])
+    pixels = sum(case.pixels for case in job.validation)
+    return (time.monotonic() - began) * pixels / middle.pixels / job.fabric.world_size
 
 
-def _sides(material: Material) -> dict[str, Sequence[Case]]:
-    return {"validation": material.split.validation, "test": material.split.test}
-
-
-def _pixels(material: Material, case: Case) -> int:
-    return int(material.cache.open(case).mask.size)
+def _pixels_after(material: Material, fabric: Fabric) -> float:
+    """What the first process predicts after training, as a multiple of what each process validates."""
+    cache, split = material.cache, material.split
+    test = sum(cache.open(case).pixels for case in split.test)
+    validation = sum(case.pixels for case in material.validation)
+    return fabric.world_size * (test or validation) / validation
 
 
 def _step_listener(watcher: Watcher, batch_size: int) -> Callable[[int, float], None]:
@@ -406,7 +480,12 @@ def _keeper(
     def after_epoch(history: History, is_best: bool) -> None:
         row = history.epochs[-1]
         if is_best:
-            summary: dict[str, Any] = {"epoch": row.epoch, "step": row.step, "validation_miou": row.to_json()["miou"]}
+            summary: dict[str, Any] = {
+                "epoch": row.epoch,
+                "step": row.step,
+                "seconds": round(row.seconds, 1),
+                "validation_miou": row.to_json()["miou"],
+            }
             said = description.model_copy(update={"training": {**description.training, **summary}})
             bundles.save(bundles.Bundle(said, bundles.state_on_cpu(update.average)), files.best)
         checkpoint.save(files.last, update, history, clock.trained())

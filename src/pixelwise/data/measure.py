@@ -1,0 +1,89 @@
+"""One pass over the files of a data set: a few numbers for each case, for `data.check` to judge."""
+
+import hashlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Shaped, UInt8
+
+from pixelwise.classes import IGNORE
+from pixelwise.data import formats, masks
+from pixelwise.data.dataset import Case, Dataset
+from pixelwise.errors import DataError
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What is kept of one case; a field is none where the file could not be read so far."""
+
+    case: Case
+    image_error: DataError | None = None
+    shape: tuple[int, int, int] | None = None
+    """Height, width and channels of the image."""
+    dtype: str | None = None
+    constant: bool = False
+    """All pixels of the image are equal."""
+    not_finite: int = 0
+    """Values of the image that are NaN or infinite."""
+    image_hash: str | None = None
+    mask_error: DataError | None = None
+    mask_size: tuple[int, int] | None = None
+    class_pixels: tuple[int, ...] | None = None
+    """Pixels of each class."""
+    mask_hash: str | None = None
+
+
+def measure(dataset: Dataset, progress: Callable[[int, int], None] | None = None) -> list[Measurement]:
+    """Reads every image and mask once, in the order of the cases; files that cannot be read are recorded."""
+    results: list[Measurement] = []
+    with ThreadPoolExecutor() as pool:
+        for measurement in pool.map(lambda case: _measure(case, dataset), dataset.cases):
+            results.append(measurement)
+            if progress is not None:
+                progress(len(results), len(dataset.cases))
+    return results
+
+
+def _measure(case: Case, dataset: Dataset) -> Measurement:
+    result = Measurement(case)
+    try:
+        result = _measure_image(result, formats.read_image(case.image, case.page))
+    except DataError as error:
+        result = replace(result, image_error=error)
+    if not case.masks:
+        return result
+    try:
+        return _measure_mask(result, masks.decode(case, dataset.encoding, None), len(dataset.classes))
+    except DataError as error:
+        return replace(result, mask_error=error)
+
+
+def _measure_image(result: Measurement, image: Shaped[np.ndarray, "H W C"]) -> Measurement:
+    not_finite = 0 if image.dtype.kind != "f" else int(image.size - np.isfinite(image).sum())
+    height, width, channels = image.shape
+    return replace(
+        result,
+        shape=(height, width, channels),
+        dtype=image.dtype.name,
+        constant=bool((image == image[:1, :1]).all()),
+        not_finite=not_finite,
+        image_hash=_hash(image),
+    )
+
+
+def _measure_mask(result: Measurement, mask: UInt8[np.ndarray, "H W"], classes: int) -> Measurement:
+    counts = np.bincount(mask.ravel(), minlength=IGNORE + 1)
+    return replace(
+        result,
+        mask_size=(mask.shape[0], mask.shape[1]),
+        class_pixels=tuple(counts[:classes].tolist()),
+        mask_hash=_hash(mask),
+    )
+
+
+def _hash(array: Shaped[np.ndarray, "..."]) -> str:
+    digest = hashlib.blake2b(f"{array.shape} {array.dtype}".encode(), digest_size=16)
+    digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()

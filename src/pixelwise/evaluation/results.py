@@ -1,0 +1,82 @@
+"""What an evaluation leaves in a folder: scores.json, report.html and, for a run, its learning curves."""
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pixelwise.data.dataset import Dataset
+from pixelwise.evaluation import figures, report
+from pixelwise.evaluation.evaluate import Evaluated, examples
+from pixelwise.evaluation.saved import RunFacts
+from pixelwise.files import make_folder, write_json
+from pixelwise.metrics import Scores
+
+
+@dataclass(frozen=True)
+class Background:
+    """What a report tells besides scores."""
+
+    command: str
+    """What to type to get it again."""
+    facts: dict[str, str]
+    history: list[dict[str, Any]] = field(default_factory=list)
+    """Rows of history.jsonl."""
+    decisions: list[dict[str, Any]] = field(default_factory=list)
+    """Of plan.json."""
+    findings: list[dict[str, Any]] = field(default_factory=list)
+    """Of the check of the data."""
+
+
+def facts(dataset: Dataset, said: RunFacts | None) -> dict[str, str]:
+    """What one has to know of the data, and of the run, to believe or repeat the scores."""
+    found = {"data": str(dataset.root), "layout": dataset.layout, "masks": dataset.encoding.description}
+    if said is None:
+        return found
+    return found | said.texts() | {f"{name} version": text for name, text in said.versions.items()}
+
+
+def summary(scores: Scores, side: str) -> dict[str, Any]:
+    """The content of scores.json: the side that was scored, and all scores of it."""
+    return {"split": side, **scores.summary()}
+
+
+def write(folder: Path, evaluated: Evaluated, side: str, background: Background) -> None:
+    """Write the scores, the report, and the learning curves if there is a history.
+
+    Raises:
+        DataError: a file cannot be written.
+    """
+    make_folder(folder)
+    if background.history:
+        figures.save_learning_curves(folder / "curves.png", background.history)
+    scores = summary(evaluated.scores, side)
+    write_json(folder / "scores.json", scores)
+    content = report.Content(
+        title=folder.resolve().name,
+        command=background.command,
+        scores=scores,
+        split_name=side,
+        classes=evaluated.model.classes,
+        history=background.history,
+        decisions=background.decisions,
+        findings=background.findings,
+        facts=background.facts,
+        examples=examples(evaluated),
+    )
+    report.write(folder / "report.html", content)
+
+
+def score_lines(scores: Scores) -> list[str]:
+    """Headline and scores per class, a line each."""
+    width = max(len(name) for name in scores.classes)
+    rows = zip(scores.classes, scores.iou.tolist(), scores.dice.tolist(), strict=True)
+    headline = (
+        f"mIoU {_text(scores.miou)}  Dice {_text(scores.mean_dice)}  pixel accuracy {_text(scores.accuracy)}  "
+        f"pooled over {len(scores.names)} images"
+    )
+    return [headline, *(f"  {name:<{width}}  IoU {_text(iou)}  Dice {_text(dice)}" for name, iou, dice in rows)]
+
+
+def _text(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.3f}"

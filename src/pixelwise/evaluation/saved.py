@@ -1,0 +1,127 @@
+"""The files of a finished run, read back; a damaged one is an error that names it."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from pixelwise.data.dataset import Dataset, MaskEncoding
+from pixelwise.data.split import Split, restore
+from pixelwise.errors import DataError
+from pixelwise.files import read_json
+from pixelwise.metrics import Scores
+
+RESTORE = "Take the original file from a backup, or name the bundle (best.safetensors) and its data instead of the run."
+EVALUATE_AGAIN = "Write it again: `pixelwise evaluate RUN --out RUN`."
+
+Content = TypeVar("Content")
+
+
+class RunFacts(BaseModel):
+    """What run.json says of a run; texts beyond these are kept for the report."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    data: str
+    """The folder or data.yaml it was trained on, as an absolute path."""
+    mask_encoding: MaskEncoding
+    """What the values of its masks mean."""
+    versions: dict[str, str] = {}
+
+    def texts(self) -> dict[str, str]:
+        """All that is text, for people."""
+        return {name: value for name, value in self.model_dump().items() if isinstance(value, str)}
+
+
+class Decision(BaseModel):
+    """One row of plan.json: what was chosen, and why."""
+
+    setting: str
+    value: Any
+    because: str
+
+
+class _Plan(BaseModel):
+    decisions: list[Decision]
+
+
+class _Row(BaseModel):
+    """What the curves need of a row of history.jsonl; the rest is kept as it is."""
+
+    epoch: int
+    train_loss: float | None = None
+    validation_loss: float | None = None
+    miou: float | None = None
+    dice: float | None = None
+    learning_rate: float | None = None
+
+
+def read_facts(path: Path) -> RunFacts:
+    """The content of run.json.
+
+    Raises:
+        DataError: the file is missing or damaged.
+    """
+    return _checked(lambda: RunFacts.model_validate(read_json(path)), path, RESTORE)
+
+
+def read_decisions(path: Path) -> list[dict[str, Any]]:
+    """The decisions in plan.json.
+
+    Raises:
+        DataError: the file is missing or damaged.
+    """
+    plan = _checked(lambda: _Plan.model_validate(read_json(path)), path, RESTORE)
+    return [decision.model_dump() for decision in plan.decisions]
+
+
+def read_history(path: Path) -> list[dict[str, Any]]:
+    """The rows of history.jsonl; none where there is no such file.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    if not path.exists():
+        return []
+
+    def rows() -> list[dict[str, Any]]:
+        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        return [line | _Row.model_validate(line).model_dump() for line in lines]
+
+    return _checked(rows, path, "Delete the damaged line: only the learning curves are drawn from it.")
+
+
+def read_scores(path: Path) -> Scores:
+    """The scores in scores.json.
+
+    Raises:
+        DataError: the file is missing or damaged.
+    """
+    return _checked(lambda: Scores.from_summary(read_json(path)), path, EVALUATE_AGAIN)
+
+
+def read_split(path: Path, dataset: Dataset) -> Split:
+    """The split of a run.
+
+    Raises:
+        DataError: the file is missing or damaged, or does not fit the data.
+    """
+    return _checked(lambda: restore(dataset, path), path, RESTORE)
+
+
+def _checked(read: Callable[[], Content], path: Path, remedy: str) -> Content:
+    try:
+        return read()
+    except DataError as error:
+        raise DataError(error.what, where=error.where or path, remedy=error.remedy or remedy) from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        what = f"This file is damaged ({f'{place}: ' if place else ''}{first['msg']})."
+        raise DataError(what, where=path, remedy=remedy) from None
+    except (OSError, LookupError, TypeError, ValueError, RuntimeError) as error:
+        # RuntimeError: a count that no int64 holds
+        what = f"This file is damaged ({type(error).__name__}: {error})."
+        raise DataError(what, where=path, remedy=remedy) from None

@@ -1,0 +1,242 @@
+"""From image files to mask files: what the inputs stand for, where each mask goes, and the work itself.
+
+Nothing is predicted before all names are known, so that no mask can replace an image or another mask.
+"""
+
+import glob
+import itertools
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float32, Shaped, UInt8
+
+from pixelwise.classes import ClassTable
+from pixelwise.data import formats
+from pixelwise.data.cache import to_npy
+from pixelwise.errors import DataError, PixelwiseError
+from pixelwise.files import make_folder, write_atomically
+from pixelwise.inference.predictor import Model
+
+Draw = Callable[
+    [Shaped[np.ndarray, "H W C"], UInt8[np.ndarray, "H W"], ClassTable],
+    UInt8[np.ndarray, "H W 3"],
+]
+"""A picture of an image with its mask over it."""
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What is written for every image."""
+
+    folder: Path
+    suffix: str = ".png"
+    """Of masks: `.png` or `.tif`. Stacks are always `.tif`."""
+    draw: Draw | None = None
+    """Also write NAME_overlay.png, drawn by this."""
+    probabilities: bool = False
+    """Also write NAME_probabilities.npy, float32 K H W."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One image file and the files that come of it."""
+
+    source: Path
+    mask: Path
+    overlay: Path | None = None
+    probabilities: Path | None = None
+    pages: int = 1
+    """Images in the file; the mask of a stack is a stack."""
+
+    @property
+    def targets(self) -> list[Path]:
+        """All files that will be written."""
+        return [path for path in (self.mask, self.overlay, self.probabilities) if path is not None]
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What was done."""
+
+    written: list[Path] = field(default_factory=list)
+    failed: list[PixelwiseError] = field(default_factory=list)
+    """Images that could not be read or do not fit the model; each names its file."""
+
+
+@dataclass(frozen=True)
+class _Result:
+    """What will be written for one image."""
+
+    mask: UInt8[np.ndarray, "*pages H W"]
+    picture: UInt8[np.ndarray, "H W 3"] | None = None
+    probabilities: Float32[np.ndarray, "K H W"] | None = None
+
+
+def plan(inputs: Sequence[Path | str], outputs: Outputs) -> list[Job]:
+    """Every image with the files that will come of it; nothing is written yet.
+
+    Folders below the common folder of all inputs are kept below `outputs.folder`. The common folder of one folder is
+    itself, that of a file its own, that of a pattern the part before the first wildcard. Images that differ in their
+    suffix only keep it as part of their mask's name. Images below `outputs.folder` are results of an earlier
+    prediction, and are passed over where a folder around it is searched.
+
+    Args:
+        inputs: files, folders and glob patterns.
+        outputs: what to write, and where.
+
+    Raises:
+        DataError: an input does not exist, nothing was found, or a file to be written is an input or another result.
+    """
+    places = _places(inputs, outputs.folder) if inputs else {}
+    if not places:
+        raise DataError("No images were found.", where=", ".join(map(str, inputs)))
+    stems = Counter(place.with_suffix("") for place in places.values())
+    jobs = []
+    for source, place in places.items():
+        name = place.name if stems[place.with_suffix("")] > 1 else place.stem
+        jobs.append(_job(source, outputs.folder / place.parent, name, outputs))
+    _refuse_collisions(jobs)
+    return jobs
+
+
+def run(
+    model: Model, jobs: Sequence[Job], outputs: Outputs, progress: Callable[[int, int], None] | None = None
+) -> Predicted:
+    """Predict and write; an image that cannot be read does not keep the others from being done.
+
+    Raises:
+        DataError: a file cannot be written, which ends the work.
+    """
+    make_folder(outputs.folder)
+    done = Predicted()
+    for index, job in enumerate(jobs):
+        try:
+            result = _predict(model, job, outputs)
+        except PixelwiseError as error:
+            done.failed.append(type(error)(error.what, where=job.source, remedy=error.remedy))
+        else:
+            done.written.extend(_write(job, result, model.classes))
+        if progress is not None:
+            progress(index + 1, len(jobs))
+    return done
+
+
+# --- names -----------------------------------------------------------------------------------------------------------
+
+
+def _places(inputs: Sequence[Path | str], out: Path) -> dict[Path, Path]:
+    """Each image once, with its path below the common folder of all inputs."""
+    groups = [_expand(str(text)) for text in inputs]
+    folders = {_absolute(place) for root, files in groups for place in (root, *(file.parent for file in files))}
+    try:
+        base = Path(os.path.commonpath(folders))
+    except ValueError:
+        raise DataError("The inputs lie on several drives.", remedy="Predict one drive after the other.") from None
+    results = out.resolve()
+    sources: dict[Path, Path] = {}
+    for root, files in groups:
+        is_inside = results != root.resolve() and results.is_relative_to(root.resolve())
+        for file in files:
+            if not (is_inside and file.resolve().is_relative_to(results)):
+                sources.setdefault(_absolute(file), file)
+    return {file: absolute.relative_to(base) for absolute, file in sources.items()}
+
+
+def _expand(text: str) -> tuple[Path, list[Path]]:
+    """The folder that an input is looked for in, and the images that it stands for."""
+    path = Path(text)
+    if path.is_file():
+        return path.parent, [path]
+    if path.is_dir():
+        return path, list(_images_below(path))
+    if not glob.has_magic(text):
+        raise DataError("There is no such file or folder.", where=path)
+    root = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), path.parts))
+    matches = [Path(name) for name in sorted(glob.glob(text, recursive=True))]  # noqa: PTH207  may be absolute
+    return root, [file for match in matches for file in (_images_below(match) if match.is_dir() else [match])]
+
+
+def _images_below(folder: Path) -> Iterator[Path]:
+    return (file for file in sorted(folder.rglob("*")) if file.suffix.lower() in formats.READERS and file.is_file())
+
+
+def _absolute(path: Path) -> Path:
+    # links keep their names; only '..' and the like go
+    return Path(os.path.abspath(path))  # noqa: PTH100  resolve() would follow links
+
+
+def _job(source: Path, folder: Path, name: str, outputs: Outputs) -> Job:
+    pages = _page_count(source)
+    if pages > 1:
+        return Job(source, folder / f"{name}.tif", pages=pages)
+    return Job(
+        source,
+        folder / f"{name}{outputs.suffix}",
+        overlay=folder / f"{name}_overlay.png" if outputs.draw is not None else None,
+        probabilities=folder / f"{name}_probabilities.npy" if outputs.probabilities else None,
+    )
+
+
+def _page_count(source: Path) -> int:
+    """Pages, 1 for files that cannot be read: predicting them will say why."""
+    try:
+        return formats.page_count(source)
+    except DataError:
+        return 1
+
+
+def _refuse_collisions(jobs: Sequence[Job]) -> None:
+    counts = Counter(target for job in jobs for target in job.targets)
+    sources = {_identity(job.source): job.source for job in jobs}
+    for job in jobs:
+        for target in job.targets:
+            if counts[target] > 1:
+                others = ", ".join(str(other.source) for other in jobs if target in other.targets)
+                raise DataError(
+                    f"Results of several images would go to this file ({others}).",
+                    where=target,
+                    remedy="Rename one of them, or predict them into folders of their own.",
+                )
+            identity = _identity(target)
+            if identity is not None and identity in sources:
+                raise DataError(
+                    f"This image would be replaced by the result of {job.source}.",
+                    where=sources[identity],
+                    remedy="Choose another folder with --out.",
+                )
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """What is equal for two names of one file, also by links or on disks that do not tell a from A."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+# --- work ------------------------------------------------------------------------------------------------------------
+
+
+def _predict(model: Model, job: Job, outputs: Outputs) -> _Result:
+    if job.pages > 1:
+        masks = [model.predict(formats.read_image(job.source, page)).mask for page in range(job.pages)]
+        return _Result(np.stack(masks))
+    image = formats.read_image(job.source)
+    prediction = model.predict(image, probabilities=outputs.probabilities)
+    picture = outputs.draw(image, prediction.mask, model.classes) if outputs.draw is not None else None
+    return _Result(prediction.mask, picture, prediction.probabilities)
+
+
+def _write(job: Job, result: _Result, classes: ClassTable) -> list[Path]:
+    make_folder(job.mask.parent)
+    formats.write_mask(job.mask, result.mask, classes)
+    if job.overlay is not None and result.picture is not None:
+        formats.write_picture(job.overlay, result.picture)
+    if job.probabilities is not None and result.probabilities is not None:
+        write_atomically(job.probabilities, to_npy(result.probabilities))
+    return job.targets

@@ -1,0 +1,460 @@
+"""Settings from the data, the machine and the time, and the reasons for them."""
+
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import pytest
+import torch
+
+from pixelwise.config import SIZES, Config, ModelConfig, load
+from pixelwise.data.fingerprint import Fingerprint
+from pixelwise.models.unet import build
+from pixelwise.training import machine as machines
+from pixelwise.training.machine import Machine, Speed, Stopwatch, Work, this_machine
+from pixelwise.training.plan import PATCHES_TO_SEE, PLANNED_SHARE, WIDTHS, Plan, plan
+
+Rate = Callable[[Work], float]
+
+
+class Told(Stopwatch):
+    """A stopwatch that is told its speeds."""
+
+    def __init__(self, rate: Rate = lambda _work: 10.0, device: str = "cpu") -> None:
+        self.machine = Machine(device=device, name="a machine", cores=2, memory_gb=8.0, torch_version="2.0")
+        self.measured = []
+        self.asked: list[Work] = []
+        self._rate = rate
+
+    def speed(self, work: Work) -> Speed:
+        self.asked.append(work)
+        rate = self._rate(work)
+        return Speed(work=work, training_patches_per_second=rate, prediction_patches_per_second=4 * rate)
+
+
+def fingerprint(size: tuple[int, int] = (256, 256), images: int = 100, upright: bool = False) -> Fingerprint:
+    return Fingerprint(
+        images=images,
+        median_size_px=size,
+        smallest_size_px=size,
+        largest_size_px=size,
+        megapixels=images * size[0] * size[1] / 1e6,
+        channels=3,
+        mean=(0.0,) * 3,
+        deviation=(1.0,) * 3,
+        class_fractions=(0.5, 0.5),
+        class_images=(images, images),
+        ignored_fraction=0.0,
+        upright=upright,
+        data_hash="0",
+    )
+
+
+def planned(
+    settings: Iterable[str] = (),
+    data: Fingerprint | None = None,
+    stopwatch: Stopwatch | None = None,
+    validation_megapixels: float = 1.0,
+) -> Plan:
+    return plan(data or fingerprint(), 2, validation_megapixels, stopwatch or Told(), load(None, settings))
+
+
+def reason(made: Plan, setting: str) -> str:
+    (because,) = [decision.because for decision in made.decisions if decision.setting == setting]
+    return because
+
+
+def values(made: Plan) -> dict[str, object]:
+    return {decision.setting: decision.value for decision in made.decisions}
+
+
+# --- all rules ---
+
+SITUATIONS = {
+    "nothing given": (),
+    "a budget": ("training.time=10m",),
+    "a short budget": ("training.time=20s",),
+    "the paper's network": ("model=paper",),
+    "epochs": ("training.epochs=3",),
+    "resized": ("data.resize=[64, 96]",),
+}
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda", "mps"])
+@pytest.mark.parametrize("size", [(5, 7), (48, 48), (100, 3000), (2048, 2048)])
+@pytest.mark.parametrize("name", SITUATIONS)
+def test_every_decision_has_a_reason_is_made_once_and_is_carried_out(
+    name: str, size: tuple[int, int], device: str
+) -> None:
+    made = planned(SITUATIONS[name], fingerprint(size, upright=True), Told(device=device))
+    settings = [decision.setting for decision in made.decisions]
+    assert len(set(settings)) == len(settings)
+    for decision in made.decisions:
+        section, key = decision.setting.split(".")
+        value = getattr(getattr(made.config, section), key)
+        assert value == (tuple(decision.value) if isinstance(decision.value, list) else decision.value)
+        assert decision.because.strip()
+    assert json.loads(json.dumps(made.to_json(), allow_nan=False))["decisions"][0].keys() == {
+        "setting", "value", "because",
+    }  # fmt: skip
+
+
+def test_what_was_given_is_never_touched() -> None:
+    free = planned(["training.time=10m"], fingerprint(upright=True))
+    other = {
+        "model.depth": 3,
+        "data.patch_size": [40, 24],
+        "training.batch_size": 3,
+        "model.norm": "instance",
+        "training.precision": "bfloat16",
+        "model.width": 20,
+        "training.epochs": 7,
+        "training.steps_per_epoch": 11,
+        "training.ema_decay": 0.5,
+        "augment.flip_vertical": 0.25,
+        "augment.rotation_degrees": 45.0,
+        "data.workers": 1,
+    }
+    assert set(values(free)) <= set(other), "a new decision needs a line above"
+    made = planned(
+        ["training.time=10m", *(f"{key}={value}" for key, value in other.items())], fingerprint(upright=True)
+    )
+    assert made.decisions == ()
+    assert made.config == load(None, ["training.time=10m", *(f"{key}={value}" for key, value in other.items())])
+
+
+def test_each_setting_alone_is_respected() -> None:
+    for key, value in {"model.depth": 2, "training.batch_size": 5, "model.width": 17, "training.epochs": 4}.items():
+        made = planned([f"{key}={value}"])
+        section, name = key.split(".")
+        assert getattr(getattr(made.config, section), name) == value
+        assert key not in values(made)
+
+
+def test_planning_twice_gives_the_same() -> None:
+    assert planned(["training.time=10m"]) == planned(["training.time=10m"])
+
+
+def test_a_planned_configuration_leaves_nothing_to_plan() -> None:
+    first = planned(["training.time=10m"], fingerprint(upright=True))
+    assert plan(fingerprint(upright=True), 2, 1.0, Told(), first.config).decisions == ()
+
+
+# --- patch and depth ---
+
+
+@pytest.mark.parametrize(
+    ("size", "patch", "depth"),
+    # depth: the largest d with min edge / 2^d >= 8, between 2 and 5; patch: the next multiple of 2^d, at most 256
+    [
+        ((48, 48), (48, 48), 2),
+        ((64, 100), (64, 104), 3),
+        ((127, 200), (128, 200), 3),
+        ((128, 200), (128, 208), 4),
+        ((256, 256), (256, 256), 5),
+        ((1000, 2000), (256, 256), 5),
+        ((5, 300), (8, 256), 2),
+    ],
+)
+def test_patch_and_depth_follow_from_the_size(size: tuple[int, int], patch: tuple[int, int], depth: int) -> None:
+    config = planned((), fingerprint(size)).config
+    assert config.data.patch_size == patch
+    assert config.model.depth == depth
+
+
+def test_the_patch_is_larger_where_the_device_is_faster() -> None:
+    edges = [
+        planned((), fingerprint((2048, 2048)), Told(device=d)).config.data.patch_size[0] for d in ("cpu", "mps", "cuda")
+    ]
+    assert edges == [256, 384, 512]
+
+
+def test_the_patch_follows_from_the_size_that_images_are_resized_to() -> None:
+    assert planned(["data.resize=[64, 96]"], fingerprint((1000, 1000))).config.data.patch_size == (64, 96)
+
+
+def test_a_given_depth_decides_the_multiple() -> None:
+    config = planned(["model.depth=4"], fingerprint((50, 60))).config
+    assert config.model.depth == 4
+    assert config.data.patch_size == (64, 64)
+
+
+@pytest.mark.parametrize("size", [(20, 48), (300, 300)])
+@pytest.mark.parametrize("settings", [("model=paper",), ("model.padded=false",), ("model=paper", "model.depth=2")])
+def test_networks_without_padding_get_a_patch_that_passes(settings: tuple[str, ...], size: tuple[int, int]) -> None:
+    config = planned(settings, fingerprint(size)).config
+    narrow = config.model.model_copy(update={"width": 1})
+    with torch.inference_mode():
+        logits = build(narrow, 1, 2).eval()(torch.zeros(1, 1, *config.data.patch_size))
+    assert min(logits.shape[-2:]) >= 1
+
+
+# --- batch ---
+
+
+@pytest.mark.parametrize(
+    ("size", "images", "batch"),
+    # a CPU's batch holds 0.27 megapixels: 4.1 patches of 256 px
+    [
+        ((256, 256), 100, 4),
+        ((256, 256), 6, 3),  # half of six
+        ((256, 256), 1, 2),  # never less than two
+        ((48, 48), 100, 16),  # never more than sixteen
+        ((48, 48), 20, 10),
+        ((128, 128), 1000, 16),
+    ],
+)
+def test_batches_are_bounded_by_device_data_and_rule(size: tuple[int, int], images: int, batch: int) -> None:
+    assert planned((), fingerprint(size, images)).config.training.batch_size == batch
+
+
+def test_batches_count_patches_of_resized_images() -> None:
+    # 12 images of one patch each, although the originals would hold hundreds
+    made = planned(["data.resize=[64, 64]"], fingerprint((1024, 1024), 12))
+    assert made.config.training.batch_size == 6
+    assert "hold 12" in reason(made, "training.batch_size")
+
+
+def test_small_batches_get_group_normalisation() -> None:
+    assert planned((), fingerprint(images=4)).config.model.norm == "group"
+    assert planned((), fingerprint(images=100)).config.model.norm == "batch"
+
+
+def test_it_is_the_batch_that_will_be_used_that_decides_the_normalisation() -> None:
+    assert planned(["training.batch_size=1"], fingerprint(images=100)).config.model.norm == "group"
+    assert planned(["training.batch_size=16"], fingerprint(images=4)).config.model.norm == "batch"
+
+
+@pytest.mark.parametrize("processes", [1, 3, 32])
+def test_every_process_has_a_part_of_the_batch(processes: int) -> None:
+    made = plan(fingerprint(images=4), 2, 1.0, Told(), load(None, []), processes)
+    assert made.config.training.batch_size == max(2, processes)
+
+
+# --- precision and width ---
+
+
+@pytest.mark.parametrize(("ratio", "chosen"), [(0.5, "float32"), (1.05, "float32"), (1.2, "bfloat16")])
+def test_precision_is_the_one_measured_faster(ratio: float, chosen: str) -> None:
+    made = planned((), stopwatch=Told(lambda work: 10.0 * (ratio if work.precision == "bfloat16" else 1.0)))
+    assert made.config.training.precision == chosen
+    assert f"{ratio:.2f}" in reason(made, "training.precision")
+
+
+def quadratic(work: Work) -> float:
+    """A network of width 32 sees 10 patches a second."""
+    return 10.0 * (32 / work.model.width) ** 2
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_widest_network_that_sees_enough_is_chosen(width: int) -> None:
+    # a little more than the time in which this width, and no wider one, sees enough
+    seconds = 1.02 * PATCHES_TO_SEE / (10.0 * (32 / width) ** 2) / PLANNED_SHARE
+    made = planned([f"training.time={seconds}"], stopwatch=Told(quadratic))
+    assert made.config.model.width == width
+    assert f"{1.02 * PATCHES_TO_SEE:.0f} patches" in reason(made, "model.width")
+    assert ("fewer than" in reason(made, "model.width")) == (width != WIDTHS[-1])
+
+
+def test_a_budget_that_is_too_short_gets_the_narrowest() -> None:
+    assert planned(["training.time=2"], stopwatch=Told(quadratic)).config.model.width == WIDTHS[0]
+
+
+def test_a_slow_device_gets_a_narrower_network() -> None:
+    slow = planned(["training.time=5m"], stopwatch=Told(lambda work: quadratic(work) / 8))
+    fast = planned(["training.time=5m"], stopwatch=Told(quadratic))
+    assert slow.config.model.width < fast.config.model.width
+
+
+def test_width_is_measured_with_the_precision_that_was_chosen() -> None:
+    stopwatch = Told(lambda work: 20.0 if work.precision == "bfloat16" else 10.0)
+    planned(["training.time=10m"], stopwatch=stopwatch)
+    assert {work.precision for work in stopwatch.asked[2:]} == {"bfloat16"}
+
+
+def test_nothing_is_measured_for_what_was_given() -> None:
+    stopwatch = Told()
+    planned(["training.time=10m", "training.precision=float32", "model.width=8"], stopwatch=stopwatch)
+    assert {(work.model.width, work.precision) for work in stopwatch.asked} == {(8, "float32")}
+
+
+def test_at_most_four_patches_are_measured_at_once() -> None:
+    stopwatch = Told()
+    planned(["training.batch_size=16"], stopwatch=stopwatch)
+    assert {work.batch_size for work in stopwatch.asked} == {4}
+
+
+# --- schedule ---
+
+
+def test_without_budget_training_sees_twenty_thousand_patches() -> None:
+    # 100 images of one patch, batches of 4: 25 steps a pass, 200 epochs
+    training = planned().config.training
+    assert (training.batch_size, training.steps_per_epoch, training.epochs) == (4, 25, 200)
+
+
+@pytest.mark.parametrize(("images", "steps"), [(8, 10), (100, 25), (100_000, 250)])
+def test_epochs_are_neither_very_short_nor_very_long(images: int, steps: int) -> None:
+    made = planned(["training.batch_size=4"], fingerprint(images=images))
+    assert made.config.training.steps_per_epoch == steps
+
+
+def test_given_steps_decide_the_epochs() -> None:
+    training = planned(["training.steps_per_epoch=100", "training.batch_size=4"]).config.training
+    assert training.epochs == 50
+
+
+@pytest.mark.parametrize(
+    ("settings", "decay"),
+    # the average holds 2 % of the steps: 1 - 1 / (0.02 n + 1), from 0.9 to 0.999
+    [
+        (("training.epochs=2", "training.steps_per_epoch=4"), 0.9),
+        (("training.epochs=10", "training.steps_per_epoch=100"), round(1 - 1 / 21, 4)),
+        (("training.epochs=10000", "training.steps_per_epoch=100"), 0.999),
+    ],
+)
+def test_the_average_is_as_long_as_the_run_that_was_given(settings: tuple[str, ...], decay: float) -> None:
+    assert planned(settings).config.training.ema_decay == pytest.approx(decay)
+
+
+def test_resized_images_make_short_passes() -> None:
+    # 100 images of one patch in batches of 4, whatever the size of the originals
+    settings = ["data.resize=[64, 64]", "training.batch_size=4"]
+    assert planned(settings, fingerprint((1024, 1024))).config.training.steps_per_epoch == 25
+
+
+def test_a_budget_ends_the_run_and_validates_at_most_forty_times() -> None:
+    # 1000 s, of which 800 for steps; 10 patches and 2.5 steps a second: 2000 steps
+    made = planned(["training.time=1000", "training.batch_size=4"], validation_megapixels=0.1)
+    assert made.config.training.steps_per_epoch == 2000 // 40
+    assert (made.config.training.epochs or 10**9) >= 10**6, "epochs do not end it first"
+
+
+def test_validation_takes_its_share_of_the_budget_and_no_more() -> None:
+    # 131 megapixels are 2000 patches, at 40 a second 50 s; 12 % of 800 s hold one of those, and three is the least
+    slow = planned(["training.time=1000", "training.batch_size=4"], validation_megapixels=2000 * 0.065536)
+    assert slow.config.training.steps_per_epoch == 2000 // 3
+    # 2.5 s each: 38 in 96 s
+    quick = planned(["training.time=1000", "training.batch_size=4"], validation_megapixels=100 * 0.065536)
+    assert quick.config.training.steps_per_epoch == 2000 // 38
+
+
+def test_the_shortest_budget_still_makes_a_step() -> None:
+    training = planned(["training.time=1s"], stopwatch=Told(lambda _work: 0.01)).config.training
+    assert training.steps_per_epoch == 1
+
+
+# --- orientation and reading ---
+
+
+def test_upright_images_are_not_turned_upside_down() -> None:
+    augment = planned((), fingerprint(upright=True)).config.augment
+    assert (augment.flip_vertical, augment.rotation_degrees) == (0.0, 10.0)
+    assert planned().config.augment == Config().augment
+
+
+@pytest.mark.parametrize(("device", "workers"), [("cpu", 0), ("cuda", 4), ("mps", 0)])
+def test_only_a_gpu_is_read_for_by_others(device: str, workers: int) -> None:
+    assert planned(stopwatch=Told(device=device)).config.data.workers == workers
+
+
+# --- the machine ---
+
+WORK = Work(
+    model=ModelConfig(**SIZES["nano"]), channels=1, classes=2, patch_size=(16, 16), batch_size=2, precision="float32"
+)
+
+
+def test_a_speed_is_measured_once_and_remembered_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = Stopwatch(torch.device("cpu"), tmp_path).speed(WORK)
+    assert first.training_patches_per_second > 0
+    assert first.prediction_patches_per_second > first.training_patches_per_second, "it has no backward pass"
+
+    def never(*_arguments: object) -> Speed:
+        raise AssertionError("measured again")
+
+    monkeypatch.setattr(Stopwatch, "_measure", never)
+    again = Stopwatch(torch.device("cpu"), tmp_path)
+    assert again.speed(WORK) == first
+    assert again.speed(WORK) == first
+    assert again.measured == [first], "the table of plan.json names each measurement once"
+    with pytest.raises(AssertionError, match="measured again"):
+        again.speed(WORK.model_copy(update={"batch_size": 3}))
+
+
+def test_another_machine_remembers_nothing_of_this_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[Work] = []
+
+    def counted(_self: Stopwatch, work: Work) -> Speed:
+        calls.append(work)
+        return Speed(work=work, training_patches_per_second=1.0, prediction_patches_per_second=1.0)
+
+    monkeypatch.setattr(Stopwatch, "_measure", counted)
+    here, there = (Stopwatch(torch.device("cpu"), tmp_path) for _ in range(2))
+    there.machine = here.machine.model_copy(update={"cores": here.machine.cores + 1})
+    here.speed(WORK)
+    there.speed(WORK)
+    assert len(calls) == 2
+
+
+def test_a_memory_that_cannot_be_written_is_done_without(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    assert Stopwatch(torch.device("cpu"), tmp_path / "file").speed(WORK).training_patches_per_second > 0
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"work": 3}'])
+def test_a_damaged_memory_is_measured_anew(tmp_path: Path, content: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    speed = Speed(work=WORK, training_patches_per_second=2.0, prediction_patches_per_second=3.0)
+    monkeypatch.setattr(Stopwatch, "_measure", lambda _self, _work: speed)
+    Stopwatch(torch.device("cpu"), tmp_path).speed(WORK)
+    (file,) = (tmp_path / "speed").iterdir()
+    good = file.read_text()
+    file.write_text(content)
+    assert Stopwatch(torch.device("cpu"), tmp_path).speed(WORK) == speed
+    assert file.read_text() == good
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"precision": "bfloat16"},
+        {"model": ModelConfig(width=2, depth=1, padded=False), "patch_size": (24, 20)},
+        {"channels": 4, "classes": 5},
+    ],
+)
+def test_all_kinds_of_work_can_be_measured(change: dict[str, object], tmp_path: Path) -> None:
+    speed = Stopwatch(torch.device("cpu"), tmp_path).speed(WORK.model_copy(update=change))
+    assert speed.training_patches_per_second > 0
+
+
+def test_more_work_is_slower(tmp_path: Path) -> None:
+    stopwatch = Stopwatch(torch.device("cpu"), tmp_path)
+    large = WORK.model_copy(update={"patch_size": (128, 128)})  # 64 times the pixels
+    assert stopwatch.speed(large).training_patches_per_second < stopwatch.speed(WORK).training_patches_per_second
+
+
+def test_the_shortest_repetition_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    stopwatch, now = Stopwatch(torch.device("cpu"), tmp_path), [0.0]
+    durations = iter([9.0, 0.3, 0.2, 5.0])  # the first one allocates and does not count
+
+    def action() -> None:
+        now[0] += next(durations)
+
+    monkeypatch.setattr(machines.time, "perf_counter", lambda: now[0])
+    assert stopwatch._seconds(action) == pytest.approx(0.2)
+
+
+def test_this_machine_says_what_it_is() -> None:
+    here = this_machine(torch.device("cpu"))
+    assert here.device == "cpu"
+    assert not here.is_gpu
+    assert here.cores == torch.get_num_threads()
+    assert 0.1 < here.memory_gb < 100_000
+    assert here.torch_version == torch.__version__
+    assert here.name
+
+
+def test_processors_are_told_apart_by_model(tmp_path: Path) -> None:
+    (tmp_path / "cpuinfo").write_text("processor\t: 0\nmodel\t\t: 85\nmodel name\t: Fast CPU @ 3 GHz\nflags\t: fpu\n")
+    assert machines._processor_name(tmp_path / "cpuinfo") == "Fast CPU @ 3 GHz"
+    assert machines._processor_name(tmp_path / "nothing") != ""
