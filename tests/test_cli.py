@@ -12,6 +12,7 @@ from conftest import QUICK, draw_discs
 from PIL import Image
 
 import pixelwise
+import pixelwise.training.watch  # here and not in a test, since it remembers the stream it first saw
 from pixelwise import cli
 
 SETTINGS = [part for setting in QUICK for part in ("--set", setting)]
@@ -82,6 +83,62 @@ def test_the_scores_of_evaluate_are_those_of_the_run(run_cli, trained: Path) -> 
     _, out, _ = run_cli("evaluate", trained / "run", "--json")
     saved = json.loads((trained / "run" / "scores.json").read_text())
     assert json.loads(out)["confusion"] == saved["confusion"]
+
+
+def test_the_side_that_was_scored_is_said(run_cli, trained: Path, tmp_path: Path) -> None:
+    other = draw_discs(tmp_path / "other", count=2, seed=1)
+    for arguments, side in ((["--split", "validation"], "validation"), ([], "test"), ([other], "all")):
+        _, out, _ = run_cli("evaluate", trained / "run", *arguments)
+        assert out.splitlines()[0] == f"split: {side}"
+        _, out, _ = run_cli("evaluate", trained / "run", *arguments, "--json", "--device", "cpu")
+        assert json.loads(out)["split"] == side
+
+
+def test_an_interrupted_run_prints_its_scores_and_ends_with_130(
+    run_cli, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = pixelwise.Run(trained / "run", interrupted=True)
+    monkeypatch.setattr("pixelwise.api.train", lambda *_given, **_named: run)
+    monkeypatch.setattr("pixelwise.data.demo.draw", lambda _folder: None)
+    for verb in (["train", trained / "data"], ["demo", "-o", trained / "demo"]):
+        code, out, _ = run_cli(*verb)
+        assert code == 130
+        assert "mIoU" in out
+        assert "report: " in out
+
+
+def test_a_process_that_is_not_the_main_one_prints_nothing(
+    run_cli, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = pixelwise.Run(trained / "run", is_main=False)
+    monkeypatch.setattr("pixelwise.api.train", lambda *_given, **_named: run)
+    assert run_cli("train", trained / "data") == (0, "", "")
+
+
+def test_a_demo_takes_the_next_number_that_is_free(
+    run_cli, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders: list[Path] = []
+    run = pixelwise.Run(trained / "run", is_main=False)
+    monkeypatch.setattr("pixelwise.api.train", lambda _data, out, **_named: folders.append(out) or run)
+    monkeypatch.setattr("pixelwise.data.demo.draw", lambda _folder: None)
+    for taken in ("run-1", "run-3", "run-notes"):
+        (tmp_path / taken).mkdir()
+    run_cli("demo", "-o", tmp_path)
+    (tmp_path / "run-2").mkdir()
+    run_cli("demo", "-o", tmp_path)
+    assert folders == [tmp_path / "run-2", tmp_path / "run-4"]
+
+
+def test_compare_goes_through_the_facade(run_cli, trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pixelwise import api
+
+    asked: list[list[Path]] = []
+    original = api.compare
+    monkeypatch.setattr(api, "compare", lambda runs: asked.append(runs) or original(runs))
+    code, _, _ = run_cli("compare", trained / "run", trained / "run")
+    assert code == 0
+    assert asked == [[trained / "run"] * 2]
 
 
 def test_masks_on_disk_are_the_models_masks(run_cli, trained: Path, tmp_path: Path) -> None:
@@ -160,12 +217,16 @@ def test_equal_stems_get_masks_of_their_own(run_cli, trained: Path, tmp_path: Pa
         (["train", "DATA", "--set", "trainig.batch_size=8"], 2, "Did you mean 'training"),
         (["train", "DATA", "--set", "training.batch_size=x"], 2, "'training.batch_size'"),
         (["train", "DATA", "--time", "soon"], 2, "duration"),
+        (["train", "DATA", "--time", ""], 2, "duration"),
+        (["train", "DATA", "--time", "5m", "--epochs", "3"], 2, "both given"),
+        (["train", "DATA", "--epochs", "3", "--set", "training.time=5m"], 2, "both given"),
         (["train", "DATA", "--resume"], 2, "--out"),
         (["train", "DATA", "--resume", "-o", "nothing"], 2, "no run to resume"),
         (["train", "DATA", "--config", "absent.yaml"], 2, "absent.yaml"),
         (["train", "DATA", "--from", "absent"], 1, "absent"),
         (["train", "DATA", "--nonsense"], 2, "nonsense"),
         (["evaluate", "absent"], 1, "absent"),
+        (["evaluate", "RUN", "DATA", "--device", "tpu"], 2, "tpu"),
         (["predict", "absent", "x.png", "-o", "o"], 1, "absent"),
         (["predict", "RUN", "absent.png", "-o", "o"], 1, "absent.png"),
         (["predict", "RUN", "*.absent", "-o", "o"], 1, "No images"),
@@ -220,8 +281,10 @@ def test_help_and_import_answer_at_once() -> None:
         listed = subprocess.run(
             [sys.executable, "-X", "importtime", *command], capture_output=True, text=True, check=True
         ).stderr
-        assert "| torch" not in listed
-        assert "numpy" not in listed
+        # imports of imports are indented
+        names = {line.rpartition("|")[2].strip().partition(".")[0] for line in listed.splitlines()}
+        assert "pixelwise" in names
+        assert not names & {"torch", "numpy"}
     began = time.perf_counter()
     subprocess.run([sys.executable, "-c", "import pixelwise"], check=True)
     assert time.perf_counter() - began < 2.0

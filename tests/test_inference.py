@@ -5,11 +5,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pixelwise.classes import ClassTable
+from pixelwise.classes import IGNORE, ClassTable
 from pixelwise.config import SIZES, ModelConfig, PredictionConfig, Preprocessing
-from pixelwise.errors import BundleError, ConfigError, DataError
+from pixelwise.errors import ConfigError, DataError
+from pixelwise.inference import scoring
 from pixelwise.inference.predictor import Model, choose_device
-from pixelwise.inference.tiles import Tiling, bands
+from pixelwise.inference.tiles import Band, Tiling, bands
 from pixelwise.models.bundle import Description
 from pixelwise.models.unet import build
 
@@ -112,8 +113,48 @@ def test_grey_images_serve_a_colour_model_and_other_channels_are_refused() -> No
 
 @pytest.mark.parametrize("image", [np.zeros((0, 5)), np.zeros(3), np.array([["a"]]), np.zeros((2, 2, 2, 2))])
 def test_what_is_no_image_is_refused(image: np.ndarray) -> None:
-    with pytest.raises(BundleError, match="not an image"):
+    with pytest.raises(DataError, match="not an image"):
         make(ModelConfig(width=4, depth=2)).predict(image)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e300])
+def test_values_that_are_not_finite_are_refused_and_never_become_class_0(value: float) -> None:
+    image = RNG.random((40, 30))
+    image[7, 5] = value
+    with pytest.raises(DataError, match="1 values of the image are not finite"):
+        make(ModelConfig(width=4, depth=2), PixelNetwork()).predict(image)
+
+
+class Listener(nn.Module):
+    """Keeps what the network is shown."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        self.seen = image
+        return torch.cat([image, -image], dim=1)
+
+
+def test_an_image_is_normalised_after_it_is_resized_as_in_training() -> None:
+    network = Listener()
+    model = make(ModelConfig(width=4, depth=2), network)
+    preprocessing = model.description.preprocessing.model_copy(update={"resize": (32, 32), "normalisation": "image"})
+    resizing = Model(network, model.description.model_copy(update={"preprocessing": preprocessing}), CPU)
+    rows, columns = np.mgrid[:128, :128]
+    # resizing averages the checkerboard away, and with it nearly all of the original's deviation
+    image = (100.0 * ((rows + columns) % 2) + rows / 128).astype(np.float32)
+    resizing.predict(image)
+    assert abs(float(network.seen.mean())) < 1e-3
+    assert abs(float(network.seen.std(correction=0)) - 1.0) < 1e-3
+
+
+def test_the_cross_entropy_is_that_of_float64_though_the_device_may_have_none() -> None:
+    probabilities = torch.softmax(torch.from_numpy(RNG.normal(size=(3, 50, 70))).float(), dim=0)
+    truth = torch.from_numpy(RNG.integers(0, 3, (50, 70)).astype(np.uint8))
+    truth[4:9] = IGNORE
+    rows = scoring._cross_entropy(Band(0, probabilities), truth)
+    assert rows.dtype == torch.float32
+    chosen = np.take_along_axis(probabilities.numpy().astype(np.float64), truth.numpy()[None].clip(0, 2), 0)[0]
+    expected = -np.log(chosen)[truth.numpy() != IGNORE].sum()
+    assert float(rows.double().sum()) == pytest.approx(expected, rel=1e-6)
 
 
 def test_an_absent_device_is_a_wrong_setting() -> None:

@@ -386,8 +386,8 @@ def test_two_processes_train_the_network_of_one(nine: Path, tmp_path: Path, batc
     one, two = train_both(nine, tmp_path, (*SETTINGS, *SGD, f"training.batch_size={batch}"))
     assert len(json.loads((two / "split.json").read_text())["validation"]) % 2 == 1
     # Sums are added in another order, which moves float32 in the 7th digit; eight steps of SGD carry that on without
-    # amplifying it much. Measured: 3e-7 of a loss, 5e-5 of a weight at most; one process whose initial weights are moved by
-    # 1e-7 parts from itself likewise. (Momentum parts by up to 7e-4 there and here, where a ReLU flips in the last step.)
+    # amplifying it much. Measured: 3e-7 of a loss, 5e-5 of a weight at most; one process whose initial weights are
+    # moved by 1e-7 parts from itself likewise. (Momentum parts by up to 7e-4, where a ReLU flips in the last step.)
     # Gradients off by the number of processes, or statistics of half a batch, move all in the second digit.
     for mine, other in zip(history(two), history(one), strict=True):
         assert (mine["step"], mine["learning_rate"]) == (other["step"], other["learning_rate"])

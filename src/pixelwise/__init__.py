@@ -2,7 +2,7 @@
 
 import pixelwise
 
-run = pixelwise.train("data/", out="runs/first", config=pixelwise.settings(overrides=["training.time=15m"]))
+run = pixelwise.train("data/", out="runs/first", time="15m")
 model = pixelwise.load("runs/first")
 mask = model.predict(image).mask
 """
@@ -11,7 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pixelwise.api import Run, check, evaluate, load, predict_files, preview, settings, train, unet
+    from pixelwise.api import Run, check, compare, evaluate, load, predict_files, preview, settings, train, unet
     from pixelwise.config import Config, ModelConfig
     from pixelwise.errors import BundleError, ConfigError, DataError, PixelwiseError, TrainingError
     from pixelwise.inference.predictor import Model, Prediction
@@ -20,7 +20,18 @@ if TYPE_CHECKING:
 
 # Where each public name lives: torch is imported when one of them is first used, not by `import pixelwise`.
 _HOMES = {
-    "pixelwise.api": ("Run", "check", "evaluate", "load", "predict_files", "preview", "settings", "train", "unet"),
+    "pixelwise.api": (
+        "Run",
+        "check",
+        "compare",
+        "evaluate",
+        "load",
+        "predict_files",
+        "preview",
+        "settings",
+        "train",
+        "unet",
+    ),
     "pixelwise.config": ("Config", "ModelConfig"),
     "pixelwise.errors": ("BundleError", "ConfigError", "DataError", "PixelwiseError", "TrainingError"),
     "pixelwise.inference.predictor": ("Model", "Prediction"),
@@ -29,7 +40,7 @@ _HOMES = {
 }
 
 __all__ = [  # noqa: RUF022  in the order of _HOMES
-    "Run", "check", "evaluate", "load", "predict_files", "preview", "settings", "train", "unet",
+    "Run", "check", "compare", "evaluate", "load", "predict_files", "preview", "settings", "train", "unet",
     "Config", "ModelConfig", "BundleError", "ConfigError", "DataError", "PixelwiseError", "TrainingError",
     "Model", "Prediction", "Scores", "UNet",
 ]  # fmt: skip

@@ -1,29 +1,38 @@
 """What a user can do with Pixelwise, one function each; the command line calls these and nothing else."""
 
-import glob
-import json
-import math
+import os
 import time as clocks
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Shaped, UInt8
 
 from pixelwise import config as configs
 from pixelwise.config import Config
 from pixelwise.data import check as checks
 from pixelwise.data import folder as folders
 from pixelwise.data import formats
-from pixelwise.data.cache import Cache, Decoded, default_folder, to_npy, unify_channels
+from pixelwise.data.augment import augment
+from pixelwise.data.cache import Cache, Decoded, default_folder, with_channels
 from pixelwise.data.check import Finding
-from pixelwise.data.dataset import Dataset, MaskEncoding
-from pixelwise.data.split import Split, restore
-from pixelwise.errors import ConfigError, DataError, PixelwiseError
-from pixelwise.evaluation import evaluate as evaluation
-from pixelwise.evaluation import figures, report
-from pixelwise.files import make_folder, read_json, write_atomically, write_json
+from pixelwise.data.dataset import Case, Dataset
+from pixelwise.data.preprocess import moments
+from pixelwise.errors import ConfigError, DataError
+from pixelwise.evaluation import figures, results, saved, sides
+from pixelwise.evaluation.compare import Comparison
+from pixelwise.evaluation.compare import compare as lay_side_by_side
+from pixelwise.evaluation.evaluate import evaluate as evaluate_cases
+from pixelwise.evaluation.results import Background
+from pixelwise.evaluation.sides import SplitChoice
+from pixelwise.files import make_folder
+from pixelwise.inference import files as predictions
 from pixelwise.inference import predictor
+from pixelwise.inference.files import Outputs, Predicted
 from pixelwise.inference.predictor import Model
 from pixelwise.metrics import Scores
 from pixelwise.models.unet import UNet, build
@@ -31,14 +40,16 @@ from pixelwise.training import run as runs
 from pixelwise.training.run import Files
 from pixelwise.training.watch import Watcher
 
-SplitChoice = Literal["train", "validation", "test", "all"]
-
 
 @dataclass(frozen=True)
 class Run:
     """The folder of a training run."""
 
     folder: Path
+    is_main: bool = True
+    """This process wrote the results; others of a distributed run have nothing to say."""
+    interrupted: bool = False
+    """Someone asked for the end before it came; the model so far was evaluated."""
 
     @property
     def model(self) -> Model:
@@ -50,9 +61,9 @@ class Run:
         """Of the test split, or of the validation split where there is no test split.
 
         Raises:
-            DataError: the run was not evaluated.
+            DataError: the run was not evaluated, or the file is damaged.
         """
-        return Scores.from_summary(read_json(self.folder / "scores.json"))
+        return saved.read_scores(self.folder / "scores.json")
 
     @property
     def report(self) -> Path:
@@ -74,10 +85,11 @@ def check(data: Path | str, watcher: Watcher | None = None) -> tuple[Dataset, li
     return dataset, checks.examine(dataset, partial((watcher or Watcher()).work, "checking files"))
 
 
-def train(
+def train(  # noqa: PLR0913  all but two are given by name
     data: Path | str,
     out: Path | str | None = None,
     *,
+    time: str | float | None = None,
     config: Config | None = None,
     start_from: Path | str | None = None,
     resume: bool = False,
@@ -89,6 +101,7 @@ def train(
     Args:
         data: a folder of images and masks, or a data.yaml.
         out: folder of the run; a new one below `runs` if none is given.
+        time: budget for everything, in seconds or as '90s', '15m', '1h30m'; instead of the settings' time or epochs.
         config: settings; those that are not given are planned. See `settings`.
         start_from: a run or bundle whose weights to start from.
         resume: go on with the run in `out`.
@@ -100,8 +113,9 @@ def train(
         ConfigError: a setting is not possible.
         TrainingError: the loss is not finite.
     """
-    began, watcher = clocks.monotonic(), watcher or Watcher()
-    folder = Path(out) if out is not None else new_run_folder(Path(data))
+    began = clocks.monotonic()
+    watcher = watcher if watcher is not None and _is_first_process(os.environ) else Watcher()
+    wanted = _with_budget(config or Config(), time, None)
     dataset, findings = check(data, watcher)
     for line in describe(dataset):
         watcher.say(line)
@@ -110,8 +124,8 @@ def train(
     request = runs.Request(
         data=Path(data),
         dataset=dataset,
-        folder=folder,
-        config=config or Config(),
+        folder=Path(out) if out is not None else new_run_folder(Path(data)),
+        config=wanted,
         start_from=Path(start_from) if start_from is not None else None,
         resume=resume,
         began=began,
@@ -119,16 +133,43 @@ def train(
     trained = runs.train(request, watcher)
     if trained.is_main:
         _evaluate_run(trained, findings, watcher, command)
-    return Run(folder)
+    return Run(trained.folder, trained.is_main, trained.interrupted)
 
 
-def settings(file: Path | str | None = None, overrides: Iterable[str] = ()) -> Config:
+def settings(
+    file: Path | str | None = None,
+    overrides: Iterable[str] = (),
+    *,
+    time: str | float | None = None,
+    epochs: int | None = None,
+    seed: int | None = None,
+) -> Config:
     """Settings for `train` from a YAML file and texts such as 'training.batch_size=8'.
 
+    A time given here, in whatever form, takes the place of the file's epochs, and epochs that of the file's time.
+
+    Args:
+        file: settings to begin with, such as the config.yaml of a run.
+        overrides: replace those of the file.
+        time: in short for 'training.time=...'.
+        epochs: in short for 'training.epochs=...'.
+        seed: in short for 'seed=...'.
+
     Raises:
-        ConfigError: a setting does not exist or has no such value; the nearest existing one is named.
+        ConfigError: a setting does not exist or has no such value, or time and epochs are both given.
     """
-    return configs.load(Path(file) if file is not None else None, overrides)
+    texts = list(overrides)
+    config = configs.load(Path(file) if file is not None else None, texts)
+    asked = configs.load(None, texts).training
+    time = time if time is not None else asked.time
+    epochs = epochs if epochs is not None else asked.epochs
+    if time is not None and epochs is not None:
+        raise ConfigError(
+            "A time budget and a number of epochs are both given, and either says when to stop.",
+            remedy="Give one of them.",
+        )
+    config = _with_budget(config, time, epochs)
+    return config if seed is None else config.with_values({"seed": seed})
 
 
 def load(path: Path | str, device: str = "auto") -> Model:
@@ -140,15 +181,29 @@ def load(path: Path | str, device: str = "auto") -> Model:
 
     Raises:
         BundleError: there is no bundle, or it is damaged.
+        ConfigError: there is no such device.
     """
     return predictor.load(path, device)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores, and which images they are of."""
+
+    scores: Scores
+    split: SplitChoice
+
+    def summary(self) -> dict[str, Any]:
+        """The content of scores.json."""
+        return results.summary(self.scores, self.split)
 
 
 def evaluate(
     run: Path | str | Model,
     data: Path | str | None = None,
     *,
-    split: SplitChoice = "test",
+    split: SplitChoice | None = None,
+    device: str = "auto",
     out: Path | str | None = None,
     watcher: Watcher | None = None,
     command: str = "pixelwise.evaluate(...)",
@@ -158,39 +213,62 @@ def evaluate(
     Args:
         run: folder of a run, a bundle, or a loaded model.
         data: images and masks; those of the run if none are given.
-        split: which side. Of a folder that the run has not seen and that has no such side, all images count.
+        split: which side. None takes the test side of the run's own data (the validation side where it has none); of
+            other data the test side that the folder gives, or all images. A loaded model does not know its own data.
+        device: auto, cpu, cuda or mps; a loaded model stays where it is.
         out: folder for scores.json and report.html; none writes nothing.
         watcher: told how far it is.
         command: what the report shows as the way to repeat it.
 
     Raises:
-        DataError: images or masks cannot be read, or their classes are not the model's.
+        DataError: images or masks cannot be read, their classes are not the model's, or there is no such side.
         BundleError: there is no model.
     """
+    return evaluate_side(run, data, split=split, device=device, out=out, watcher=watcher, command=command).scores
+
+
+def evaluate_side(
+    run: Path | str | Model,
+    data: Path | str | None = None,
+    *,
+    split: SplitChoice | None = None,
+    device: str = "auto",
+    out: Path | str | None = None,
+    watcher: Watcher | None = None,
+    command: str = "pixelwise.evaluate(...)",
+) -> Evaluation:
+    """The same as `evaluate`, also telling which side was scored."""
     watcher = watcher or Watcher()
     files = Files(Path(run)) if not isinstance(run, Model) and Path(run).is_dir() else None
-    model = run if isinstance(run, Model) else load(run)
-    dataset = _dataset_to_score(model, files, data)
-    cases, name = _side(dataset, files if data is None else None, split)
-    cache = Cache(default_folder(), dataset)
-    decoded = unify_channels(cache.open_all(cases, progress=partial(watcher.work, "reading images")))
-    scores = evaluation.score(model, decoded, partial(watcher.work, f"predicting {name} images"))
+    model = run if isinstance(run, Model) else load(run, device)
+    said = saved.read_facts(files.run) if files is not None else None
+    own = files if said is not None and (data is None or sides.is_data_of(said, Path(data))) else None
+    dataset = _dataset_to_score(model, said, None if own else data)
+    cases, side = sides.choose(dataset, split, saved.read_split(own.split, dataset) if own else None)
+    cache = Cache((configs.load(files.config).data.cache if files else None) or default_folder(), dataset)
+    evaluated = evaluate_cases(
+        model, _open(cache, cases, model, watcher), partial(watcher.work, f"predicting {side} images")
+    )
     if out is not None:
-        facts = _facts(read_json(files.run) if files and data is None else {}, dataset)
-        subject = _Subject(model, decoded, scores, name, command, facts, files if data is None else None)
-        _write_results(make_folder(Path(out)), subject, [])
-    return scores
+        background = _background(own, dataset, command, [])
+        results.write(Path(out), evaluated, side, background)
+    return Evaluation(evaluated.scores, side)
 
 
-@dataclass(frozen=True)
-class Predicted:
-    """What `predict_files` did."""
+def compare(runs: Sequence[Path | str]) -> Comparison:
+    """Lay runs side by side: scores, and the settings that differ.
 
-    written: list[Path] = field(default_factory=list)
-    failed: list[PixelwiseError] = field(default_factory=list)
+    Args:
+        runs: folders, at least two.
+
+    Raises:
+        ConfigError: there are fewer than two.
+        DataError: a folder is not that of a finished run.
+    """
+    return lay_side_by_side([Path(folder) for folder in runs])
 
 
-def predict_files(
+def predict_files(  # noqa: PLR0913  all but three are given by name
     run: Path | str | Model,
     inputs: Sequence[Path | str],
     out: Path | str,
@@ -198,65 +276,59 @@ def predict_files(
     suffix: str = ".png",
     overlay: bool = False,
     probabilities: bool = False,
+    device: str = "auto",
     watcher: Watcher | None = None,
 ) -> Predicted:
     """Write a mask for every image, at the image's size, with the classes' colours as its palette.
 
-    A multi-page file gives a multi-page TIFF, without overlay and probabilities. One unreadable image does not keep the others from being done.
+    A multi-page file gives a multi-page TIFF, without overlay and probabilities. An image that cannot be read does
+    not keep the others from being done; a mask that cannot be written does. `pixelwise.inference.files.plan` says
+    where masks go; no image and no other mask is ever replaced.
 
     Args:
         run: folder of a run, a bundle, or a loaded model.
         inputs: files, folders and glob patterns.
-        out: folder for the masks; folders below an input folder are kept.
+        out: folder for the masks; folders below the common folder of the inputs are kept.
         suffix: `.png` or `.tif`.
         overlay: also write NAME_overlay.png, the mask over the image.
         probabilities: also write NAME_probabilities.npy, float32 K H W.
+        device: auto, cpu, cuda or mps; a loaded model stays where it is.
         watcher: told how far it is.
 
     Raises:
-        DataError: an input does not exist, or nothing was found.
+        DataError: an input does not exist, nothing was found, a result would replace an image or another result, or
+            cannot be written.
         BundleError: there is no model.
     """
-    watcher, result = watcher or Watcher(), Predicted()
-    model = run if isinstance(run, Model) else load(run)
-    targets = _targets(inputs, Path(out), suffix)
-    for index, (source, target) in enumerate(targets):
-        try:
-            result.written.extend(_predict_file(model, source, target, overlay, probabilities))
-        except PixelwiseError as error:
-            result.failed.append(type(error)(error.what, where=source, remedy=error.remedy))
-        watcher.work("predicting", index + 1, len(targets))
-    return result
+    model = run if isinstance(run, Model) else load(run, device)
+    outputs = Outputs(Path(out), suffix, figures.picture_of if overlay else None, probabilities)
+    jobs = predictions.plan(inputs, outputs)
+    return predictions.run(model, jobs, outputs, partial((watcher or Watcher()).work, "predicting"))
 
 
 def preview(data: Path | str, out: Path | str, config: Config | None = None, patches: int = 24) -> Path:
-    """Write a picture of what the network will see: augmented patches with their masks.
+    """Write a picture of what the network will see: augmented patches with their masks, from images spread evenly.
 
     Args:
         data: a folder of images and masks, or a data.yaml.
         out: the picture to write (.png).
         config: settings of data and augmentation.
         patches: how many.
+
+    Raises:
+        DataError: the data cannot be read, or the picture cannot be written.
     """
-    import torch
-
-    from pixelwise.data.augment import augment
-    from pixelwise.data.loader import Share, stream
-
     dataset = folders.scan(Path(data))
     material = runs.prepare(dataset, config or Config(), None, Watcher())
     chosen = runs.make_plan(dataset, config or Config(), material).config
-    material = runs.resized(material, chosen)
-    batch = next(stream(runs.windows(chosen, material), 0, patches, Share()))
-    image, mask = augment(batch.image, batch.mask, batch.seeds, chosen.data.patch_size, chosen.augment)
-    fingerprint = material.fingerprint
-    raw = image * torch.tensor(fingerprint.deviation)[:, None, None] + torch.tensor(fingerprint.mean)[:, None, None]
-    kind = material.train[0].image.dtype
-    pictures = [figures.to_display(_as_type(one.permute(1, 2, 0).numpy(), kind)) for one in raw]
+    drawn = [_patch(runs.resized(material, chosen), chosen, number, patches) for number in range(patches)]
     names = [f"patch {number + 1}" for number in range(patches)]
+    sheet = figures.contact_sheet(
+        [picture for picture, _ in drawn], [mask for _, mask in drawn], names, dataset.classes
+    )
     path = Path(out)
     make_folder(path.parent)
-    formats.write_picture(path, figures.contact_sheet(pictures, list(mask.numpy()), names, dataset.classes))
+    formats.write_picture(path, sheet)
     return path
 
 
@@ -274,172 +346,15 @@ def unet(config: configs.ModelConfig | None = None, *, channels: int = 3, classe
 def new_run_folder(data: Path) -> Path:
     """runs/NAME-1, or the next number that is free; NAME is that of the data."""
     name = (data.parent if data.suffix in {".yaml", ".yml"} else data).resolve().name.replace(" ", "_") or "run"
+    return next_free(Path("runs"), name)
+
+
+def next_free(parent: Path, name: str) -> Path:
+    """NAME-1 below a folder, or the next number that no file or folder has."""
     number = 1
-    while (Path("runs") / f"{name}-{number}").exists():
+    while (parent / f"{name}-{number}").exists():
         number += 1
-    return Path("runs") / f"{name}-{number}"
-
-
-@dataclass(frozen=True)
-class _Subject:
-    """What a report is about."""
-
-    model: Model
-    decoded: Sequence[Decoded]
-    scores: Scores
-    side: str
-    command: str
-    facts: dict[str, str]
-    files: Files | None
-
-
-def _evaluate_run(trained: runs.Trained, findings: list[Finding], watcher: Watcher, command: str) -> None:
-    files = Files(trained.folder)
-    model = load(files.best)
-    side, name = (trained.split.test, "test") if trained.split.test else (trained.split.validation, "validation")
-    decoded = unify_channels(trained.cache.open_all(side))
-    scores = evaluation.score(model, decoded, partial(watcher.work, f"predicting {name} images"))
-    facts = _facts(read_json(files.run), trained.cache.dataset)
-    _write_results(trained.folder, _Subject(model, decoded, scores, name, command, facts, files), findings)
-
-
-def _write_results(folder: Path, subject: _Subject, findings: list[Finding]) -> None:
-    """scores.json, report.html and, for a run, its learning curves."""
-    files = subject.files
-    history = _history(files)
-    if history:
-        figures.save_learning_curves(folder / "curves.png", history)
-    summary = {"split": subject.side, **subject.scores.summary()}
-    write_json(folder / "scores.json", summary)
-    content = report.Content(
-        title=folder.resolve().name,
-        command=subject.command,
-        scores=summary,
-        split_name=subject.side,
-        classes=subject.model.classes,
-        history=history,
-        decisions=read_json(files.plan)["decisions"] if files else [],
-        findings=checks.to_json(findings),
-        facts=subject.facts,
-        examples=evaluation.examples(subject.model, subject.decoded, subject.scores),
-    )
-    report.write(folder / "report.html", content)
-
-
-def _history(files: Files | None) -> list[dict[str, Any]]:
-    if files is None or not files.history.exists():
-        return []
-    return [json.loads(line) for line in files.history.read_text(encoding="utf-8").splitlines()]
-
-
-def _facts(said: dict[str, Any], dataset: Dataset) -> dict[str, str]:
-    facts = {"data": str(dataset.root), "layout": dataset.layout, "masks": dataset.encoding.description}
-    facts |= {name: text for name, text in said.items() if isinstance(text, str)}
-    return facts | {f"{name} version": text for name, text in said.get("versions", {}).items()}
-
-
-def _dataset_to_score(model: Model, files: Files | None, data: Path | str | None) -> Dataset:
-    if data is None and files is None:
-        raise ConfigError("A bundle does not know its data.", remedy="Name the folder of images and masks to score.")
-    said = read_json(files.run) if files is not None else {}
-    dataset = folders.scan(Path(data if data is not None else said["data"]))
-    if "mask_encoding" in said:
-        # masks of one test folder may lack a class: what their values mean is what the run learnt
-        encoding = MaskEncoding.model_validate(said["mask_encoding"])
-        return replace(dataset, encoding=encoding, classes=model.classes)
-    if dataset.classes.names != model.classes.names:
-        raise DataError(
-            f"These masks have the classes {', '.join(dataset.classes.names)}; "
-            f"the model knows {', '.join(model.classes.names)}.",
-            where=dataset.root,
-            remedy="Name the classes in a data.yaml, or evaluate the run's folder, which remembers its masks.",
-        )
-    return dataset
-
-
-def _side(dataset: Dataset, files: Files | None, split: SplitChoice) -> tuple[Sequence[Any], str]:
-    """The cases to score, and what to call them."""
-    if split == "all":
-        return dataset.cases, "all"
-    if files is not None:
-        sides: Split = restore(dataset, files.split)
-        chosen = getattr(sides, split)
-        if not chosen:
-            raise DataError(f"This run has no {split} images.", where=files.split, remedy="Use --split validation.")
-        return chosen, split
-    given = [case for case in dataset.cases if case.split == split]
-    return (given, split) if given else (dataset.cases, "all")
-
-
-def _targets(inputs: Sequence[Path | str], out: Path, suffix: str) -> list[tuple[Path, Path]]:
-    """Each image with where its mask goes; no two masks go to one place.
-
-    Raises:
-        DataError: an input does not exist, or nothing was found.
-    """
-    pairs = [pair for text in inputs for pair in _expand(str(text))]
-    if not pairs:
-        raise DataError("No images were found.", where=", ".join(map(str, inputs)))
-    stems = [relative.with_suffix("") for _, relative in pairs]
-    repeated = {stem for stem in stems if stems.count(stem) > 1} if len(set(stems)) < len(stems) else set()
-    targets = []
-    for (source, relative), stem in zip(pairs, stems, strict=True):
-        name = relative.name if stem in repeated else stem.name
-        targets.append((source, out / relative.parent / f"{name}{suffix}"))
-    return targets
-
-
-def _expand(text: str) -> Iterator[tuple[Path, Path]]:
-    """Images that an input stands for, each with its path below it."""
-    path = Path(text)
-    if path.is_file():
-        yield path, Path(path.name)
-    elif path.is_dir():
-        for file in sorted(path.rglob("*")):
-            if file.suffix.lower() in formats.READERS and file.is_file():
-                yield file, file.relative_to(path)
-    elif glob.has_magic(text):
-        for name in sorted(glob.glob(text, recursive=True)):  # noqa: PTH207  patterns may be absolute
-            yield from _expand(glob.escape(name)) if Path(name).is_dir() else [(Path(name), Path(Path(name).name))]
-    else:
-        raise DataError("There is no such file or folder.", where=path)
-
-
-def _predict_file(model: Model, source: Path, target: Path, overlay: bool, probabilities: bool) -> list[Path]:
-    pages = formats.page_count(source)
-    if pages > 1:
-        return _predict_stack(model, source, target.with_suffix(".tif"), pages)
-    image = formats.read_image(source)
-    prediction = model.predict(image, probabilities=probabilities)
-    make_folder(target.parent)
-    formats.write_mask(target, prediction.mask, model.classes)
-    written = [target]
-    if overlay:
-        written.append(target.with_name(f"{target.stem}_overlay.png"))
-        formats.write_picture(written[-1], figures.overlay(figures.to_display(image), prediction.mask, model.classes))
-    if prediction.probabilities is not None:
-        written.append(target.with_name(f"{target.stem}_probabilities.npy"))
-        write_atomically(written[-1], to_npy(prediction.probabilities))
-    return written
-
-
-def _predict_stack(model: Model, source: Path, target: Path, pages: int) -> list[Path]:
-    """A stack of images gives a stack of masks, page by page."""
-    import numpy as np
-
-    masks = [model.predict(formats.read_image(source, page)).mask for page in range(pages)]
-    make_folder(target.parent)
-    formats.write_mask(target, np.stack(masks), model.classes)
-    return [target]
-
-
-def _as_type(values: Any, kind: Any) -> Any:
-    import numpy as np
-
-    if not np.issubdtype(kind, np.integer):
-        return values
-    limits = np.iinfo(kind)
-    return np.clip(np.rint(values), limits.min, limits.max).astype(kind)
+    return parent / f"{name}-{number}"
 
 
 def describe(dataset: Dataset) -> list[str]:
@@ -450,14 +365,80 @@ def describe(dataset: Dataset) -> list[str]:
 
 def score_lines(scores: Scores) -> list[str]:
     """Headline and scores per class, a line each."""
-    width = max(len(name) for name in scores.classes)
-    rows = zip(scores.classes, scores.iou.tolist(), scores.dice.tolist(), strict=True)
-    headline = (
-        f"mIoU {_text(scores.miou)}  Dice {_text(scores.mean_dice)}  pixel accuracy {_text(scores.accuracy)}  "
-        f"pooled over {len(scores.names)} images"
+    return results.score_lines(scores)
+
+
+def _with_budget(config: Config, time: str | float | None, epochs: int | None) -> Config:
+    """The same settings with another end: by time or by epochs, and then not by both."""
+    if time is not None:
+        return config.with_values({"training.time": time, "training.epochs": None})
+    if epochs is not None:
+        return config.with_values({"training.epochs": epochs, "training.time": None})
+    return config
+
+
+def _is_first_process(environment: Mapping[str, str]) -> bool:
+    """Whether this process speaks for all: before they are joined, only torchrun and srun can tell."""
+    if "LOCAL_WORLD_SIZE" in environment:
+        return environment.get("RANK", "0") == "0"
+    if "SLURM_NTASKS" in environment:
+        return environment.get("SLURM_PROCID", "0") == "0"
+    return True
+
+
+def _evaluate_run(trained: runs.Trained, findings: list[Finding], watcher: Watcher, command: str) -> None:
+    files = Files(trained.folder)
+    model = load(files.best, configs.load(files.config).device)
+    cases, side = sides.choose(trained.cache.dataset, None, trained.split)
+    decoded = _open(trained.cache, cases, model, Watcher())
+    evaluated = evaluate_cases(model, decoded, partial(watcher.work, f"predicting {side} images"))
+    background = _background(files, trained.cache.dataset, command, findings)
+    results.write(trained.folder, evaluated, side, background)
+
+
+def _open(cache: Cache, cases: Sequence[Case], model: Model, watcher: Watcher) -> list[Decoded]:
+    """Cases with the channels of the model."""
+    decoded = cache.open_all(cases, progress=partial(watcher.work, "reading images"))
+    return [with_channels(case, model.description.preprocessing.channels) for case in decoded]
+
+
+def _background(files: Files | None, dataset: Dataset, command: str, findings: list[Finding]) -> Background:
+    if files is None:
+        return Background(command, results.facts(dataset, None), findings=checks.to_json(findings))
+    return Background(
+        command,
+        results.facts(dataset, saved.read_facts(files.run)),
+        saved.read_history(files.history),
+        saved.read_decisions(files.plan),
+        checks.to_json(findings),
     )
-    return [headline, *(f"  {name:<{width}}  IoU {_text(iou)}  Dice {_text(dice)}" for name, iou, dice in rows)]
 
 
-def _text(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:.3f}"
+def _dataset_to_score(model: Model, said: saved.RunFacts | None, data: Path | str | None) -> Dataset:
+    """Other data, or the run's own if none are named."""
+    if data is not None:
+        return sides.for_model(folders.scan(Path(data)), said, model.classes)
+    if said is None:
+        raise ConfigError("A bundle does not know its data.", remedy="Name the folder of images and masks to score.")
+    return sides.as_trained(folders.scan(Path(said.data)), said, model.classes)
+
+
+def _patch(
+    material: runs.Material, config: Config, number: int, count: int
+) -> tuple[UInt8[np.ndarray, "H W 3"], UInt8[np.ndarray, "H W"]]:
+    """A training patch as the network sees it, at the brightness of its image, and its mask."""
+    case = material.train[number * len(material.train) // count]
+    window, truth, seed = runs.windows(config, replace(material, train=[case]))[number]
+    images, masks = torch.from_numpy(window)[None], torch.from_numpy(truth)[None]
+    image, mask = augment(images, masks, torch.tensor([seed]), config.data.patch_size, config.augment)
+    mean, deviation = moments(case.image, runs.preprocessing(config, material.fingerprint))
+    raw = image[0] * torch.tensor(deviation)[:, None, None] + torch.tensor(mean)[:, None, None]
+    return figures.to_display(_as_type(raw.permute(1, 2, 0).numpy(), case.image.dtype)), mask[0].numpy()
+
+
+def _as_type(values: Shaped[np.ndarray, "H W C"], kind: np.dtype[Any]) -> Shaped[np.ndarray, "H W C"]:
+    if not np.issubdtype(kind, np.integer):
+        return values
+    limits = np.iinfo(kind)
+    typed: np.ndarray = np.clip(np.rint(values), limits.min, limits.max).astype(kind)
+    return typed

@@ -11,7 +11,7 @@ import typer
 from pixelwise.errors import ConfigError, DataError, PixelwiseError
 
 if TYPE_CHECKING:
-    from pixelwise.config import Config
+    from pixelwise.api import Run
 
 INTERRUPTED = 130
 
@@ -33,6 +33,7 @@ SetOption = Annotated[
 ConfigOption = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="Settings from a YAML file.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Split = Literal["train", "validation", "test", "all"]
+DeviceOption = Annotated[Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Where to compute.")]
 
 
 @app.command()
@@ -49,11 +50,9 @@ def demo(
 
     draw(out / "data")
     typer.echo(f"drew a sample data set in {out / 'data'}", err=True)
-    number = sum(1 for _ in out.glob("run-*")) + 1
     with on_this_terminal() as watcher:
-        config = _settings(None, None, time, None, None)
-        run = api.train(out / "data", out / f"run-{number}", config=config, watcher=watcher, command=_command())
-    _print_run(run)
+        run = api.train(out / "data", api.next_free(out, "run"), time=time, watcher=watcher, command=_command())
+    _finish(run)
 
 
 @app.command()
@@ -87,7 +86,7 @@ def preview(
     """Draw what the network will see: augmented patches with their masks."""
     from pixelwise import api
 
-    typer.echo(api.preview(data, out, _settings(config, overrides)))
+    typer.echo(api.preview(data, out, api.settings(config, overrides or [])))
 
 
 @app.command()
@@ -109,10 +108,10 @@ def train(  # noqa: PLR0917  options are given by name
     """Check, split, plan, train, evaluate and report."""
     if resume and out is None:
         raise ConfigError("--resume does not know which run to go on with.", remedy="Name its folder with --out.")
-    settings = _settings(config, overrides, time, epochs, seed)
     from pixelwise import api
     from pixelwise.training.watch import on_this_terminal
 
+    settings = api.settings(config, overrides or [], time=time, epochs=epochs, seed=seed)
     with on_this_terminal() as watcher:
         run = api.train(
             data,
@@ -123,14 +122,18 @@ def train(  # noqa: PLR0917  options are given by name
             watcher=watcher,
             command=_command(),
         )
-    _print_run(run)
+    _finish(run)
 
 
 @app.command()
 def evaluate(
     run: RunArgument,
     data: Annotated[Path | None, typer.Argument(help="Images and masks; those of the run if not given.")] = None,
-    split: Annotated[Split, typer.Option(help="Which side.")] = "test",
+    split: Annotated[
+        Split | None,
+        typer.Option(help="Which side. If not given: test, or all images of other data without sides."),
+    ] = None,
+    device: DeviceOption = "auto",
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for scores.json and report.html.")] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -141,11 +144,12 @@ def evaluate(
     from pixelwise.training.watch import on_this_terminal
 
     with on_this_terminal() as watcher:
-        scores = api.evaluate(run, data, split=split, out=out, watcher=watcher, command=_command())
+        result = api.evaluate_side(run, data, split=split, device=device, out=out, watcher=watcher, command=_command())
     if as_json:
-        typer.echo(json.dumps(scores.summary(), indent=2))
+        typer.echo(json.dumps(result.summary(), indent=2))
         return
-    for line in api.score_lines(scores):
+    typer.echo(f"split: {result.split}")
+    for line in api.score_lines(result.scores):
         typer.echo(line)
     if out is not None:
         typer.echo(f"report: {out / 'report.html'}")
@@ -161,6 +165,7 @@ def predict(
     probabilities: Annotated[
         bool, typer.Option("--probabilities", help="Also write all class probabilities (.npy, K x H x W).")
     ] = False,
+    device: DeviceOption = "auto",
 ) -> None:
     """Write a mask for every image, at the image's size."""
     from pixelwise import api
@@ -168,7 +173,14 @@ def predict(
 
     with on_this_terminal() as watcher:
         result = api.predict_files(
-            run, inputs, out, suffix=f".{file_format}", overlay=overlay, probabilities=probabilities, watcher=watcher
+            run,
+            inputs,
+            out,
+            suffix=f".{file_format}",
+            overlay=overlay,
+            probabilities=probabilities,
+            device=device,
+            watcher=watcher,
         )
     typer.echo(f"{len(result.written)} files written to {out}")
     for error in result.failed:
@@ -182,38 +194,24 @@ def compare(runs: Annotated[list[Path], typer.Argument(help="Folders of runs.")]
     """Lay runs side by side: scores and the settings that differ."""
     import shutil
 
-    from pixelwise.evaluation.compare import compare as lay_side_by_side
+    from pixelwise import api
 
-    comparison = lay_side_by_side(runs)
+    comparison = api.compare(runs)
     width = shutil.get_terminal_size().columns
     typer.echo(comparison.to_json() if as_json else comparison.to_text(width))
 
 
-def _settings(
-    file: Path | None,
-    overrides: list[str] | None,
-    time: str | None = None,
-    epochs: int | None = None,
-    seed: int | None = None,
-) -> "Config":
-    """Settings of a command; its own options are short for --set."""
-    from pixelwise.config import load
-
-    short = {"training.time": time, "training.epochs": epochs, "seed": seed}
-    options = [f"{key}={value}" for key, value in short.items() if value is not None]
-    return load(file, [*options, *(overrides or [])])
-
-
-def _print_run(run: object) -> None:
+def _finish(run: "Run") -> None:
+    """Print what a run has led to; only one process of a distributed run does."""
     from pixelwise import api
 
-    assert isinstance(run, api.Run)
-    if not run.report.exists():  # another process of a distributed run writes it
-        return
-    for line in api.score_lines(run.scores):
-        typer.echo(line)
-    typer.echo(f"model:  {run.folder / 'best.safetensors'}")
-    typer.echo(f"report: {run.report}")
+    if run.is_main:
+        for line in api.score_lines(run.scores):
+            typer.echo(line)
+        typer.echo(f"model:  {run.folder / 'best.safetensors'}")
+        typer.echo(f"report: {run.report}")
+    if run.interrupted:
+        raise typer.Exit(INTERRUPTED)
 
 
 def _command() -> str:
@@ -221,10 +219,11 @@ def _command() -> str:
     return shlex.join(["pixelwise", *sys.argv[1:]])
 
 
-def _print_version(wanted: bool) -> None:
+def _print_version(wanted: bool) -> bool:
     if wanted:
         typer.echo(f"pixelwise {version('pixelwise')}")
         raise typer.Exit
+    return wanted  # what a callback returns is the option's value
 
 
 @app.callback()

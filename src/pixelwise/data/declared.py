@@ -21,7 +21,7 @@ from pixelwise.data.detect import Declaration
 from pixelwise.data.layouts import Pairing
 from pixelwise.data.listing import File, Listing, Pairs, layout_line, some, walk
 from pixelwise.data.naming import Roles, match, shared_end
-from pixelwise.data.patterns import Lookup, filled, regex
+from pixelwise.data.patterns import Lookup, filled, of_any_image, regex
 from pixelwise.errors import ConfigError, DataError
 
 OneOrMore = str | list[str]
@@ -172,7 +172,11 @@ def _by_template(listing: Listing, templates: Sequence[str], wanted: Wanted | No
             where=listing.root,
             remedy="Correct 'masks'.",
         )
-    return Pairing(listing, pairs, layout_line(pairs, "as declared"))
+    # files that fit neither pattern, such as a second observer's masks, were left out on purpose
+    fits = [of_any_image(text) for text in templates]
+    strays = {file for file in listing.rasters if any(pattern.match(file.posix) for pattern in fits)}
+    concerned = [file for file in listing.rasters if file in strays or (wanted is not None and file in wanted)]
+    return Pairing(listing, pairs, layout_line(pairs, "as declared"), concerned=concerned)
 
 
 def _by_masks_dir(listing: Listing, folder: str, wanted: Collection[File] | None) -> Pairing:

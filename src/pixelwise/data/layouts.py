@@ -50,12 +50,15 @@ class Pairing:
     group: str | None = None
     """Regular expression over case names."""
     notices: tuple[str, ...] = ()
+    concerned: Collection[File] | None = None
+    """The files that should have been paired, where a pattern names them; none means every raster file."""
 
     @property
     def unpaired(self) -> tuple[Path, ...]:
         """Images without mask and masks without image."""
         used = set(self.pairs).union(*self.pairs.values())
-        return tuple(self.listing.path(file) for file in self.listing.rasters if file not in used)
+        files = self.listing.rasters if self.concerned is None else self.concerned
+        return tuple(self.listing.path(file) for file in files if file not in used)
 
 
 def pair(listing: Listing, wanted: Collection[File] | None = None) -> Pairing:

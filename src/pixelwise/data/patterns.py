@@ -57,6 +57,14 @@ def filled(template: str, image: File, parts: Sequence[str]) -> str:
     return posixpath.normpath(re.sub(r"\{(\w+)\}", value, template))
 
 
+def of_any_image(template: str) -> re.Pattern[str]:
+    """What fits a mask pattern whatever its placeholders stand for."""
+    pieces = re.split(r"(\{\w+\}|\*\*/|\*|\?|[^{}*?]*/\.\./)", template.removeprefix("./"))
+    free = (piece[:1] in ("{", "*", "?") or piece.endswith("/../") for piece in pieces)
+    anything = "".join(".*" if any_text else re.escape(piece) for piece, any_text in zip(pieces, free, strict=True))
+    return re.compile(anything + r"\Z", re.IGNORECASE)
+
+
 class Lookup:
     """Files by pattern, without looking at all of them for each image."""
 

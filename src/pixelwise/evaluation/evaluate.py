@@ -36,9 +36,7 @@ class Evaluated:
         return self.masks[index] if self.masks else self.model.predict(self.cases[index].image).mask
 
 
-def evaluate(
-    model: Model, cases: Sequence[Decoded], progress: Callable[[int, int], None] | None = None
-) -> Evaluated:
+def evaluate(model: Model, cases: Sequence[Decoded], progress: Callable[[int, int], None] | None = None) -> Evaluated:
     """Predict every image at its original size, and count.
 
     Args:

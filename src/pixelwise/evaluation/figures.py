@@ -96,6 +96,13 @@ def overlay(
     return _hatch(np.rint(blended).astype(np.uint8), mask == IGNORE)
 
 
+def picture_of(
+    image: Shaped[np.ndarray, "H W C"], mask: UInt8[np.ndarray, "H W"], classes: ClassTable
+) -> UInt8[np.ndarray, "H W 3"]:
+    """An image of any type with its mask over it."""
+    return overlay(to_display(image), mask, classes)
+
+
 def _outline(mask: UInt8[np.ndarray, "H W"]) -> Bool[np.ndarray, "H W"]:
     """Pixels with a neighbour (left, right, above, below) of another value."""
     edge = np.zeros(mask.shape, dtype=bool)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from pixelwise.classes import ClassTable
-from pixelwise.data.dataset import Case, Dataset
+from pixelwise.data.dataset import Case, Dataset, MaskEncoding
 from pixelwise.data.folder import DATA_FILES
 from pixelwise.data.split import Split
 from pixelwise.errors import DataError
@@ -32,8 +32,8 @@ def as_trained(dataset: Dataset, said: RunFacts, classes: ClassTable) -> Dataset
 def for_model(dataset: Dataset, said: RunFacts | None, classes: ClassTable) -> Dataset:
     """Other data than the model was trained on, with masks in the model's classes.
 
-    Masks of the kind that the run was trained on are read as in the run: one folder may lack a class that another
-    has. Others are read by what was found in them, and their classes must be the model's.
+    Masks that the run's table covers are read as in the run: one folder may lack a class that another has. Others
+    are read by what was found in them, and their classes must be the model's.
 
     Args:
         dataset: as found.
@@ -44,9 +44,8 @@ def for_model(dataset: Dataset, said: RunFacts | None, classes: ClassTable) -> D
         DataError: the classes are others, or stand in another order.
     """
     found = dataset.classes.names
-    same_kind = said is not None and said.mask_encoding.kind == dataset.encoding.kind
     reordered = found != classes.names and sorted(found) == sorted(classes.names)
-    if said is not None and same_kind and not reordered:
+    if said is not None and _covers(said.mask_encoding, dataset.encoding) and not reordered:
         return as_trained(dataset, said, classes)
     if found == classes.names:
         return replace(dataset, classes=classes)
@@ -56,6 +55,12 @@ def for_model(dataset: Dataset, said: RunFacts | None, classes: ClassTable) -> D
         where=dataset.root,
         remedy="Give the classes the names and the order of the model in a data.yaml.",
     )
+
+
+def _covers(known: MaskEncoding, found: MaskEncoding) -> bool:
+    """Whether the masks are of the same kind, and hold nothing that the known table does not."""
+    tables = ((known.values, found.values), (known.colors, found.colors), (known.labels, found.labels))
+    return known.kind == found.kind and all(new.keys() <= old.keys() for old, new in tables)
 
 
 def choose(dataset: Dataset, split: SplitChoice | None, sides: Split | None) -> tuple[Sequence[Case], SplitChoice]:

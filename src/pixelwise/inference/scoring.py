@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pixelwise.classes import IGNORE
 from pixelwise.data.cache import Decoded
+from pixelwise.errors import DataError
 from pixelwise.inference.predictor import Model
 from pixelwise.inference.tiles import Band
 from pixelwise.metrics import confusion
@@ -30,22 +31,38 @@ def count(
         cases: images with masks, not resized.
         progress: is told how many of how many are done.
         masks: arrays of the size of each case, which the predicted classes are written into; none drops them.
+
+    Raises:
+        DataError: an image does not fit the model.
     """
     classes = len(model.classes)
     counts = torch.zeros((len(cases), classes, classes), dtype=torch.int64)
     losses = torch.zeros(len(cases), dtype=torch.float64)
     for index, case in enumerate(cases):
-        truth = torch.from_numpy(np.array(case.mask))  # a copy: the file is mapped for reading only
-        for band in model.bands(case.image):
-            place = slice(band.top, band.top + band.probabilities.shape[1])
-            predicted, rows = band.probabilities.argmax(dim=0), truth[place].to(model.device)
-            counts[index] += confusion(predicted, rows, classes).cpu()
-            losses[index] += _cross_entropy(band, rows).cpu().double().sum()  # not every GPU has float64
-            if masks:
-                masks[index][place] = predicted.to(torch.uint8).cpu().numpy()
+        try:
+            counts[index], losses[index] = _count_one(model, case, masks[index] if masks else None)
+        except DataError as error:
+            raise DataError(error.what, where=case.case.image, remedy=error.remedy) from None
         if progress is not None:
             progress(index + 1, len(cases))
     return counts, losses
+
+
+def _count_one(
+    model: Model, case: Decoded, mask: UInt8[np.ndarray, "H W"] | None
+) -> tuple[Int64[Tensor, "K K"], Float64[Tensor, ""]]:
+    classes = len(model.classes)
+    counts = torch.zeros((classes, classes), dtype=torch.int64)
+    loss = torch.zeros((), dtype=torch.float64)
+    truth = torch.from_numpy(np.array(case.mask))  # a copy: the file is mapped for reading only
+    for band in model.bands(case.image):
+        place = slice(band.top, band.top + band.probabilities.shape[1])
+        predicted, rows = band.probabilities.argmax(dim=0), truth[place].to(model.device)
+        counts += confusion(predicted, rows, classes).cpu()
+        loss += _cross_entropy(band, rows).cpu().double().sum()  # not every GPU has float64
+        if mask is not None:
+            mask[place] = predicted.to(torch.uint8).cpu().numpy()
+    return counts, loss
 
 
 def _cross_entropy(band: Band, truth: Tensor) -> Float32[Tensor, " h"]:

@@ -86,8 +86,8 @@ def epoch_line(epoch: Epoch, is_best: bool) -> str:
 class PlainLines(Watcher):
     """One line per event, for logs."""
 
-    def __init__(self, stream: TextIO = sys.stderr) -> None:
-        self._stream = stream
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream if stream is not None else sys.stderr
         self._last = time.monotonic()
 
     def say(self, text: str) -> None:

@@ -1,0 +1,195 @@
+"""From image files to mask files: where masks go, and that nothing is ever replaced by mistake."""
+
+import errno
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+from test_inference import PixelNetwork, make
+
+from pixelwise import api, files
+from pixelwise.config import ModelConfig
+from pixelwise.errors import DataError
+from pixelwise.inference.files import Outputs, plan
+from pixelwise.inference.predictor import Model
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    """Class 1 where a pixel is above 0.5."""
+    return make(ModelConfig(width=4, depth=2), PixelNetwork())
+
+
+def write(path: Path, bright: int = 4) -> Path:
+    """An image of 8 x 8 pixels whose first `bright` rows are 1, the others 0."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.zeros((8, 8), dtype=np.uint8)
+    pixels[:bright] = 1
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def below(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def bright_rows(mask: Path) -> int:
+    with Image.open(mask) as image:
+        return int(np.asarray(image)[:, 0].sum())
+
+
+# --- nothing is replaced ---
+
+
+def test_images_are_never_replaced_by_their_masks(model: Model, tmp_path: Path) -> None:
+    images = [write(tmp_path / "images" / name) for name in ("a.bmp", "b.png")]
+    before = [path.read_bytes() for path in images]
+    with pytest.raises(DataError, match="would be replaced"):
+        api.predict_files(model, [tmp_path / "images"], tmp_path / "images")
+    assert below(tmp_path) == ["images/a.bmp", "images/b.png"], "nothing may be written before the error"
+    assert [path.read_bytes() for path in images] == before
+
+
+def test_a_link_to_the_folder_of_images_does_not_deceive(model: Model, tmp_path: Path) -> None:
+    image = write(tmp_path / "images" / "a.png")
+    (tmp_path / "masks").symlink_to(tmp_path / "images")
+    before = image.read_bytes()
+    with pytest.raises(DataError, match="would be replaced"):
+        api.predict_files(model, [image], tmp_path / "masks")
+    assert image.read_bytes() == before
+
+
+def test_an_overlay_does_not_replace_an_image(model: Model, tmp_path: Path) -> None:
+    write(tmp_path / "a.tif")
+    write(tmp_path / "a_overlay.png")
+    with pytest.raises(DataError, match="would be replaced"):
+        api.predict_files(
+            model, [tmp_path / "a.tif", tmp_path / "a_overlay.png"], tmp_path, suffix=".tif", overlay=True
+        )
+
+
+@pytest.mark.parametrize("pattern", [".", "**/*.png", "*"])
+def test_results_below_the_inputs_are_not_taken_for_images(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pattern: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "images" / "a.png")
+    for _ in range(2):
+        done = api.predict_files(model, [pattern], Path("masks"))
+        assert done.written == [Path("masks/images/a.png")]
+        assert not done.failed
+
+
+# --- no mask takes the place of another ---
+
+
+@pytest.mark.parametrize(
+    "inputs", [["a", "b"], ["*/0.png"], ["a/0.png", "b/0.png"], ["a/*", "b"], ["a", "b", "a/0.png"]]
+)
+def test_equal_names_in_several_folders_keep_their_folder(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inputs: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "a" / "0.png", 2)
+    write(tmp_path / "b" / "0.png", 6)
+    api.predict_files(model, inputs, Path("masks"))
+    assert below(tmp_path / "masks") == ["a/0.png", "b/0.png"]
+    assert [bright_rows(tmp_path / "masks" / name / "0.png") for name in "ab"] == [2, 6]
+
+
+def test_an_image_named_twice_is_done_once(model: Model, tmp_path: Path) -> None:
+    image = write(tmp_path / "images" / "a.png")
+    done = api.predict_files(model, [image, tmp_path / "images", image.parent / ".." / "images"], tmp_path / "masks")
+    assert done.written == [tmp_path / "masks" / "a.png"]
+
+
+@pytest.mark.parametrize(
+    ("names", "options"),
+    [
+        (("a.png", "a_overlay.png"), {"overlay": True}),
+        (("a.png", "a.bmp", "a.png.png"), {}),
+    ],
+)
+def test_results_that_would_share_a_file_are_refused(
+    model: Model, tmp_path: Path, names: tuple[str, ...], options: dict[str, bool]
+) -> None:
+    for name in names:
+        write(tmp_path / "images" / name)
+    with pytest.raises(DataError, match="several images") as caught:
+        api.predict_files(model, [tmp_path / "images"], tmp_path / "masks", **options)
+    assert "a.png" in str(caught.value)
+    assert not (tmp_path / "masks").exists()
+
+
+def test_thousands_of_files_are_planned_at_once(tmp_path: Path) -> None:
+    import time
+
+    for number in range(1500):
+        (tmp_path / f"{number}.png").touch()
+        (tmp_path / f"{number}.bmp").touch()
+    began = time.perf_counter()
+    jobs = plan([tmp_path], Outputs(tmp_path / "masks"))
+    assert time.perf_counter() - began < 4.0
+    assert len({job.mask for job in jobs}) == 3000
+
+
+# --- stacks ---
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_a_stack_of_images_gives_a_stack_of_masks(model: Model, tmp_path: Path, suffix: str) -> None:
+    pages = np.random.default_rng(0).integers(0, 2, (6, 20, 30)).astype(np.uint8)
+    tifffile.imwrite(tmp_path / "stack.tif", pages, photometric="minisblack")
+    done = api.predict_files(model, [tmp_path / "stack.tif"], tmp_path / "masks", suffix=suffix)
+    assert done.written == [tmp_path / "masks" / "stack.tif"]
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "masks" / "stack.tif"), pages)
+
+
+def test_a_stack_and_an_image_of_one_name_get_masks_of_their_own(model: Model, tmp_path: Path) -> None:
+    write(tmp_path / "in" / "a.png")
+    tifffile.imwrite(tmp_path / "in" / "a.tif", np.zeros((6, 20, 30), np.uint8), photometric="minisblack")
+    api.predict_files(model, [tmp_path / "in"], tmp_path / "masks")
+    assert below(tmp_path / "masks") == ["a.png.png", "a.tif.tif"]
+
+
+# --- errors ---
+
+
+def test_an_image_that_does_not_fit_is_named_and_the_others_are_done(model: Model, tmp_path: Path) -> None:
+    write(tmp_path / "images" / "a.png")
+    broken = np.zeros((8, 8), dtype=np.float32)
+    broken[2, 2] = np.nan
+    tifffile.imwrite(tmp_path / "images" / "b.tif", broken)
+    done = api.predict_files(model, [tmp_path / "images"], tmp_path / "masks")
+    assert below(tmp_path / "masks") == ["a.png"]
+    assert [error.where for error in done.failed] == [tmp_path / "images" / "b.tif"]
+    assert "not finite" in str(done.failed[0])
+
+
+def test_a_file_in_place_of_the_output_folder_is_named(model: Model, tmp_path: Path) -> None:
+    write(tmp_path / "images" / "a.png")
+    (tmp_path / "masks").write_text("a file")
+    with pytest.raises(DataError) as caught:
+        api.predict_files(model, [tmp_path / "images"], tmp_path / "masks")
+    assert caught.value.where == tmp_path / "masks"
+
+
+def test_a_full_disk_names_the_mask_and_ends_the_work(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a.png", "b.png", "c.png"):
+        write(tmp_path / "images" / name)
+    original = files._replace
+
+    def fills_up(path: Path, content: bytes) -> None:
+        if path.name == "b.png":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        original(path, content)
+
+    monkeypatch.setattr(files, "_replace", fills_up)
+    with pytest.raises(DataError, match="No space left") as caught:
+        api.predict_files(model, [tmp_path / "images"], tmp_path / "masks")
+    assert caught.value.where == tmp_path / "masks" / "b.png"
+    assert below(tmp_path / "masks") == ["a.png"]
