@@ -13,9 +13,9 @@ TARGET = Path(__file__).parents[1] / "docs" / "settings.md"
 
 HEAD = """# All settings
 
-`--set KEY=VALUE` on the command line, or a YAML file (`--config`) with the sections as mappings. An unknown key is refused
-with the nearest one. Settings that are not given are chosen by the plan where it has a rule for them; `plan.json` says what
-it chose and why. This page is written by `python scripts/settings_table.py`.
+`--set KEY=VALUE` on the command line, or a YAML file (`--config`) with the sections as mappings. An unknown key is
+refused with the nearest one. Settings that are not given are chosen by the plan where it has a rule for them, whatever
+the default below; `plan.json` says what it chose and why. This page is written by `python scripts/settings_table.py`.
 
 | setting | default | meaning |
 |---|---|---|

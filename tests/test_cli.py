@@ -46,6 +46,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_train_evaluate_predict_compare_preview(run_cli, discs: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     code, out, err = run_cli("train", discs, "-o", run, *SETTINGS)
@@ -107,6 +108,7 @@ def test_an_interrupted_run_prints_its_scores_and_ends_with_130(
         assert "report: " in out
 
 
+@pytest.mark.slow
 def test_a_process_that_is_not_the_main_one_prints_nothing(
     run_cli, trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -259,6 +261,7 @@ def test_a_torch_pickle_is_not_a_bundle(run_cli, tmp_path: Path) -> None:
     assert "not a Pixelwise bundle" in err
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_named_and_the_old_model_stays(
     run_cli, discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

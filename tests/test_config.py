@@ -38,7 +38,7 @@ def test_wrong_settings_are_refused_with_the_way_out(override: str, message: str
 
 
 def test_all_wrong_settings_are_listed_together() -> None:
-    with pytest.raises(ConfigError, match="'training.batch_size' is 'x'.*'seed' is 'y'|'seed' is 'y'.*batch_size"):
+    with pytest.raises(ConfigError, match=r"'training.batch_size' is 'x'.*'seed' is 'y'|'seed' is 'y'.*batch_size"):
         load(None, ["training.batch_size=x", "seed=y"])
 
 

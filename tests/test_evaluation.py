@@ -179,6 +179,7 @@ def test_masks_too_large_to_keep_are_predicted_again(trained: Path, monkeypatch:
         np.testing.assert_array_equal(one.prediction, other.prediction)
 
 
+@pytest.mark.slow
 def test_the_runs_cache_is_used(discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = pixelwise.settings(None, [*QUICK, f"data.cache={tmp_path / 'cache'}"])
     pixelwise.train(discs, tmp_path / "run", config=config)
@@ -189,6 +190,7 @@ def test_the_runs_cache_is_used(discs: Path, tmp_path: Path, monkeypatch: pytest
     assert not (tmp_path / "not-this-one").exists()
 
 
+@pytest.mark.slow
 def test_the_device_is_that_of_the_settings(discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     devices: list[str] = []
     original = api.predictor.load
@@ -241,6 +243,7 @@ def test_a_damaged_file_of_a_run_is_named_with_a_remedy(run: Path, file: str, co
 # --- training ---
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_is_reported_and_says_so(discs: Path, tmp_path: Path) -> None:
     class Impatient(Watcher):
         def step(self, step: int, progress: float, images_per_second: float) -> None:  # noqa: ARG002  Watcher's
@@ -265,6 +268,7 @@ class Recorder(Watcher):
         self.heard.append(name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("environment", "speaks"),
     [
@@ -312,6 +316,7 @@ def test_time_and_epochs_together_are_refused() -> None:
             pixelwise.settings(**given)
 
 
+@pytest.mark.slow
 def test_train_takes_a_time(discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     requests: list[runs.Request] = []
     other = SimpleNamespace(folder=tmp_path, is_main=False, interrupted=False)

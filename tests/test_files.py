@@ -23,7 +23,7 @@ def test_a_full_disk_keeps_the_old_file_and_says_so(tmp_path: Path, monkeypatch:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(DataError, match="No space left on device.*Free some space"):
+    with pytest.raises(DataError, match=r"No space left on device.*Free some space"):
         write_atomically(tmp_path / "a", b"new")
     assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("a", b"old")]
 

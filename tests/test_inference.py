@@ -81,11 +81,12 @@ def test_bands_come_in_order_and_cover_the_image_once() -> None:
     image = RNG.random((70, 40, 1)).astype(np.float32)
     tiling = Tiling((16, 16), border_px=0, margin_px=4, align_px=4, overlap=0.5, blend="gaussian", batch_size=3)
 
-    def network(tiles: Tensor) -> Tensor:
+    def predict(windows: list[np.ndarray]) -> Tensor:
+        tiles = torch.from_numpy(np.stack(windows)).permute(0, 3, 1, 2)
         return torch.cat([tiles, 1 - tiles], dim=1)
 
     rows = 0
-    for band in bands(image, lambda window: window.transpose(2, 0, 1), network, tiling, CPU):
+    for band in bands(image, predict, tiling):
         assert band.top == rows
         rows += band.probabilities.shape[1]
         np.testing.assert_allclose(band.probabilities[0], image[band.top : rows, :, 0], atol=1e-5)

@@ -19,7 +19,9 @@ def decoded(name: str, mask: np.ndarray) -> Decoded:
     present = np.argwhere(mask == 1)
     positions = np.concatenate([np.ones((len(present), 1), dtype=np.int64), present], axis=1)
     counts = np.bincount(mask.reshape(-1), minlength=2)[:2]
-    return Decoded(Case(name, Path(name)), lambda: image, lambda: mask, image.shape, counts.astype(np.int64), positions, name, name)
+    return Decoded(
+        Case(name, Path(name)), lambda: image, lambda: mask, image.shape, counts.astype(np.int64), positions, name, name
+    )
 
 
 def windows(cases: list[Decoded], size: int = 8, window: int = 8, foreground: float = 0.0, seed: int = 0) -> Windows:

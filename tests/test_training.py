@@ -26,7 +26,7 @@ class Stopping(Watcher):
     def __init__(self, after_steps: int) -> None:
         self.after_steps = after_steps
 
-    def step(self, step: int, progress: float, images_per_second: float) -> None:
+    def step(self, step: int, progress: float, images_per_second: float) -> None:  # noqa: ARG002  as Watcher has it
         if step == self.after_steps:
             import signal
 
@@ -50,6 +50,7 @@ def assert_equal_runs(one: Path, other: Path) -> None:
         assert torch.equal(first[name], second[name]), name
 
 
+@pytest.mark.slow
 def test_a_run_leaves_every_file_it_promises(discs: Path, tmp_path: Path) -> None:
     run = pixelwise.train(discs, tmp_path / "run", config=quick())
     names = {path.name for path in run.folder.iterdir()}
@@ -61,6 +62,7 @@ def test_a_run_leaves_every_file_it_promises(discs: Path, tmp_path: Path) -> Non
     assert run.scores.classes == tuple(run.model.classes.names)
 
 
+@pytest.mark.slow
 def test_equal_seeds_give_equal_weights_and_others_do_not(discs: Path, tmp_path: Path) -> None:
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         pixelwise.train(discs, tmp_path / name, config=quick(f"seed={seed}", "model.dropout=0.2"))
@@ -68,12 +70,14 @@ def test_equal_seeds_give_equal_weights_and_others_do_not(discs: Path, tmp_path:
     assert any(not torch.equal(a, b) for a, b in zip(*(weights(tmp_path / n).values() for n in "ac"), strict=True))
 
 
+@pytest.mark.slow
 def test_a_run_is_repeated_by_its_own_settings(discs: Path, tmp_path: Path) -> None:
     pixelwise.train(discs, tmp_path / "a", config=quick())
     pixelwise.train(discs, tmp_path / "b", config=pixelwise.settings(tmp_path / "a" / "config.yaml"))
     assert_equal_runs(tmp_path / "a", tmp_path / "b")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after_steps", [3, 4, 6])
 def test_an_interrupted_run_goes_on_to_the_same_weights(discs: Path, tmp_path: Path, after_steps: int) -> None:
     config = quick("training.epochs=3", "model.dropout=0.2")
@@ -84,6 +88,7 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(discs: Path, tmp_path: P
     assert_equal_runs(tmp_path / "whole", tmp_path / "broken")
 
 
+@pytest.mark.slow
 def test_it_learns_two_images_by_heart(tmp_path: Path) -> None:
     data = draw_discs(tmp_path / "two", count=3, size_px=32)
     config = quick(
@@ -93,6 +98,7 @@ def test_it_learns_two_images_by_heart(tmp_path: Path) -> None:
     assert pixelwise.evaluate(tmp_path / "run", split="train").miou > 0.97
 
 
+@pytest.mark.slow
 def test_a_time_budget_is_kept_and_ends_annealed(discs: Path, tmp_path: Path) -> None:
     import time
 
@@ -104,6 +110,7 @@ def test_a_time_budget_is_kept_and_ends_annealed(discs: Path, tmp_path: Path) ->
     assert rows[-1]["learning_rate"] < 0.1 * max(row["learning_rate"] for row in rows)
 
 
+@pytest.mark.slow
 def test_resuming_nothing_and_starting_twice_are_refused(discs: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no run to resume"):
         pixelwise.train(discs, tmp_path / "empty", config=quick(), resume=True)
@@ -112,6 +119,7 @@ def test_resuming_nothing_and_starting_twice_are_refused(discs: Path, tmp_path: 
         pixelwise.train(discs, tmp_path / "run", config=quick())
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_refused(discs: Path, tmp_path: Path) -> None:
     pixelwise.train(discs, tmp_path / "run", config=quick("training.epochs=1"))
     (tmp_path / "run" / "last.ckpt").write_bytes(b"not a checkpoint")
@@ -119,6 +127,7 @@ def test_a_damaged_checkpoint_is_refused(discs: Path, tmp_path: Path) -> None:
         pixelwise.train(discs, tmp_path / "run", resume=True)
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_stops_the_run_with_a_remedy(discs: Path, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"The loss became .*Lower the learning rate"):
         pixelwise.train(
@@ -128,12 +137,14 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_a_remedy(discs: Path, tmp_
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["cross_entropy", "dice", "focal", "tversky", "lovasz"])
 def test_every_loss_trains(discs: Path, tmp_path: Path, name: str) -> None:
     config = quick(f"loss.name={name}", "training.epochs=1", "training.steps_per_epoch=2")
     assert pixelwise.train(discs, tmp_path / "run", config=config).scores.counts.sum() > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "override",
     [
@@ -158,6 +169,7 @@ def test_every_setting_trains(discs: Path, tmp_path: Path, override: str) -> Non
     assert pixelwise.train(discs, tmp_path / "run", config=config).scores.counts.sum() > 0
 
 
+@pytest.mark.slow
 def test_the_papers_network_trains(discs: Path, tmp_path: Path) -> None:
     config = quick(
         "model=paper", "model.width=4", "model.depth=2", "data.patch_size=[76, 76]", "training.steps_per_epoch=2"
@@ -165,11 +177,13 @@ def test_the_papers_network_trains(discs: Path, tmp_path: Path) -> None:
     assert pixelwise.train(discs, tmp_path / "run", config=config).scores.counts.sum() > 0
 
 
+@pytest.mark.slow
 def test_class_weights_must_match_the_classes(discs: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="3 values for 2 classes"):
         pixelwise.train(discs, tmp_path / "run", config=quick("loss.class_weights=[1, 2, 3]"))
 
 
+@pytest.mark.slow
 def test_early_stopping_waits_for_its_patience(discs: Path, tmp_path: Path) -> None:
     # with a rate this small nothing improves after the first epoch
     config = quick("training.patience=2", "training.epochs=9", "training.learning_rate=1e-30", "training.ema_decay=0")
@@ -177,6 +191,7 @@ def test_early_stopping_waits_for_its_patience(discs: Path, tmp_path: Path) -> N
     assert len((run.folder / "history.jsonl").read_text().splitlines()) == 3
 
 
+@pytest.mark.slow
 def test_fine_tuning_starts_where_the_other_run_ended(discs: Path, tmp_path: Path) -> None:
     first = pixelwise.train(discs, tmp_path / "first", config=quick())
     stay = ("training.learning_rate=1e-30", "training.epochs=1", "training.steps_per_epoch=1", "seed=5")
@@ -189,12 +204,14 @@ def test_fine_tuning_starts_where_the_other_run_ended(discs: Path, tmp_path: Pat
         torch.testing.assert_close(after[name], before[name])
 
 
+@pytest.mark.slow
 def test_fine_tuning_refuses_another_network(discs: Path, tmp_path: Path) -> None:
     first = pixelwise.train(discs, tmp_path / "first", config=quick("training.epochs=1"))
     with pytest.raises(ConfigError, match=r"'model\.width' is 16, but the run to start from has 8"):
         pixelwise.train(discs, tmp_path / "second", config=quick("model.width=16"), start_from=first.folder)
 
 
+@pytest.mark.slow
 def test_too_few_images_are_refused(tmp_path: Path) -> None:
     data = draw_discs(tmp_path / "few", count=1)
     with pytest.raises(DataError):
@@ -273,6 +290,7 @@ def test_undefined_scores_are_null_in_the_history() -> None:
     assert row.to_json()["miou"] is None
 
 
+@pytest.mark.slow
 def test_what_a_run_says_can_be_read_back(discs: Path, tmp_path: Path) -> None:
     pixelwise.train(discs, tmp_path / "run", config=quick("training.epochs=1"))
     files = runs.Files(tmp_path / "run")

@@ -95,6 +95,7 @@ def train(  # noqa: PLR0913  all but two are given by name
     resume: bool = False,
     watcher: Watcher | None = None,
     command: str = "pixelwise.train(...)",
+    began: float | None = None,
 ) -> Run:
     """Check, split, plan, train, evaluate and report.
 
@@ -107,14 +108,15 @@ def train(  # noqa: PLR0913  all but two are given by name
         resume: go on with the run in `out`.
         watcher: told what happens; none hears nothing.
         command: what the report shows as the way to repeat it.
+        began: `time.monotonic()` of the moment the budget counts from; none is now.
 
     Raises:
         DataError: the data cannot be trained on; all reasons are listed.
         ConfigError: a setting is not possible.
         TrainingError: the loss is not finite.
     """
-    began = clocks.monotonic()
     watcher = watcher if watcher is not None and _is_first_process(os.environ) else Watcher()
+    started = clocks.monotonic()
     wanted = _with_budget(config or Config(), time, None)
     dataset, findings = check(data, watcher)
     for line in describe(dataset):
@@ -128,7 +130,7 @@ def train(  # noqa: PLR0913  all but two are given by name
         config=wanted,
         start_from=Path(start_from) if start_from is not None else None,
         resume=resume,
-        began=began,
+        began=began if began is not None else started,
     )
     trained = runs.train(request, watcher)
     if trained.is_main:

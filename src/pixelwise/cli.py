@@ -4,6 +4,7 @@ import shlex
 import sys
 from importlib.metadata import version
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from pixelwise.api import Run
 
 INTERRUPTED = 130
+
+STARTED = monotonic()
+"""A time budget counts from here, before torch is imported."""
 
 app = typer.Typer(
     name="pixelwise",
@@ -51,7 +55,9 @@ def demo(
     draw(out / "data")
     typer.echo(f"drew a sample data set in {out / 'data'}", err=True)
     with on_this_terminal() as watcher:
-        run = api.train(out / "data", api.next_free(out, "run"), time=time, watcher=watcher, command=_command())
+        run = api.train(
+            out / "data", api.next_free(out, "run"), time=time, watcher=watcher, command=_command(), began=STARTED
+        )
     _finish(run)
 
 
@@ -121,6 +127,7 @@ def train(  # noqa: PLR0917  options are given by name
             resume=resume,
             watcher=watcher,
             command=_command(),
+            began=STARTED,
         )
     _finish(run)
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ from pixelwise.classes import ClassTable
 from pixelwise.config import PredictionConfig
 from pixelwise.data.preprocess import match_channels, moments, normalise, resize_image, storable
 from pixelwise.errors import ConfigError, DataError
-from pixelwise.inference.tiles import Band, Tiling, bands
+from pixelwise.inference.tiles import Band, Tiling, Windows, bands
 from pixelwise.models import bundle as bundles
 from pixelwise.models.unet import border_px, valid_size_px
 
@@ -99,9 +98,12 @@ class Model:
         preprocessing = self.description.preprocessing
         seen = resize_image(ready, preprocessing.resize) if preprocessing.resize else ready
         mean, deviation = moments(seen, preprocessing)  # as in training: of what the network sees
-        normalised = partial(normalise, mean=mean, deviation=deviation)
-        tiling = self._tiling((seen.shape[0], seen.shape[1]))
-        results = bands(seen, normalised, self._probabilities, tiling, self.device)
+
+        def predict(windows: Windows) -> Float[Tensor, "B K H W"]:
+            tiles = np.stack([normalise(window, mean, deviation) for window in windows])
+            return self._probabilities(torch.from_numpy(tiles).to(self.device))
+
+        results = bands(seen, predict, self._tiling((seen.shape[0], seen.shape[1])))
         if seen.shape == ready.shape:
             yield from results
         else:

@@ -11,13 +11,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Shaped
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from pixelwise.data.preprocess import mirrored_window
 
-Probabilities = Callable[[Float[Tensor, "B C h w"]], Float[Tensor, "B K H W"]]
-"""From normalised tiles to class probabilities; smaller than the tile by the border on each side."""
+Windows = list[Shaped[np.ndarray, "h w C"]]
+"""Raw values of equally large parts of an image."""
+
+Predict = Callable[[Windows], Float[Tensor, "B K H W"]]
+"""From windows to class probabilities; smaller than the windows by the border on each side."""
 
 
 @dataclass(frozen=True)
@@ -50,32 +53,25 @@ class Band:
     """Of the whole width."""
 
 
-def bands(
-    image: Shaped[np.ndarray, "H W C"],
-    normalised: Callable[[Shaped[np.ndarray, "h w C"]], Float32[np.ndarray, "C h w"]],
-    network: Probabilities,
-    tiling: Tiling,
-    device: torch.device,
-) -> Iterator[Band]:
+def bands(image: Shaped[np.ndarray, "H W C"], predict: Predict, tiling: Tiling) -> Iterator[Band]:
     """Probabilities of an image from top to bottom.
 
     Args:
         image: raw values; only windows of it are read.
-        normalised: preprocessing of a window.
-        network: from tiles to probabilities.
+        predict: normalises windows and gives their probabilities, on any device.
         tiling: how to cut.
-        device: where the network computes.
     """
     height, width = image.shape[:2]
     tops, lefts = (_starts(size, tile, tiling) for size, tile in zip((height, width), tiling.tile_size, strict=True))
-    weight = _weight(tiling).to(device)
+    weight = _weight(tiling)
     columns = lefts[-1] + tiling.tile_size[1] - lefts[0]
     total: Tensor | None = None
-    weights = torch.zeros((tiling.tile_size[0], columns), device=device)
+    weights = torch.zeros((tiling.tile_size[0], columns))
     for top, next_top in zip(tops, [*tops[1:], tops[-1] + tiling.tile_size[0]], strict=True):
-        for left, probabilities in _row(image, normalised, network, tiling, device, top, lefts):
-            if total is None:
-                total = torch.zeros((probabilities.shape[0], *weights.shape), device=device)
+        for left, probabilities in _row(image, predict, tiling, top, lefts):
+            if total is None:  # only now are the classes and the device known
+                weight, weights = weight.to(probabilities.device), weights.to(probabilities.device)
+                total = torch.zeros((probabilities.shape[0], *weights.shape), device=weights.device)
             place = slice(left - lefts[0], left - lefts[0] + tiling.tile_size[1])
             total[:, :, place] += probabilities * weight
             weights[:, place] += weight
@@ -89,21 +85,15 @@ def bands(
 
 
 def _row(
-    image: Shaped[np.ndarray, "H W C"],
-    normalised: Callable[[Shaped[np.ndarray, "h w C"]], Float32[np.ndarray, "C h w"]],
-    network: Probabilities,
-    tiling: Tiling,
-    device: torch.device,
-    top: int,
-    lefts: Sequence[int],
+    image: Shaped[np.ndarray, "H W C"], predict: Predict, tiling: Tiling, top: int, lefts: Sequence[int]
 ) -> Iterator[tuple[int, Float[Tensor, "K h w"]]]:
+    """Each tile of a row: where it begins, and its probabilities."""
     border = tiling.border_px
     size = (tiling.tile_size[0] + 2 * border, tiling.tile_size[1] + 2 * border)
     for start in range(0, len(lefts), tiling.batch_size):
         group = lefts[start : start + tiling.batch_size]
-        windows = [normalised(mirrored_window(image, top - border, left - border, size)) for left in group]
-        tiles = torch.from_numpy(np.stack(windows)).to(device)
-        yield from zip(group, network(tiles), strict=True)
+        windows = [mirrored_window(image, top - border, left - border, size) for left in group]
+        yield from zip(group, predict(windows), strict=True)
 
 
 def _starts(size: int, tile: int, tiling: Tiling) -> list[int]:
