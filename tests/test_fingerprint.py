@@ -159,3 +159,14 @@ def test_real_road_scenes_are_upright_and_real_cells_are_not(realdata: Path, fol
     cases = labelled[:: max(1, len(labelled) // 30)]
     decoded_cases = unify_channels(Cache(default_folder(), dataset).open_all(cases))
     assert measure(decoded_cases).upright is upright
+
+
+def test_variance_between_images_is_what_their_means_explain() -> None:
+    dark, bright = np.full((4, 4, 1), 10, np.uint8), np.full((4, 4, 1), 90, np.uint8)
+    halves = np.concatenate([dark[:2], bright[:2]])
+    assert measure([decoded(dark), decoded(bright)]).between_images == pytest.approx(1.0)
+    assert measure([decoded(halves), decoded(halves)]).between_images == pytest.approx(0.0)
+    # means 10, 90, 50 and 50: the variance between them is 800, that of all pixels 1600
+    assert measure([decoded(dark), decoded(bright), decoded(halves), decoded(halves)]).between_images == pytest.approx(
+        0.5
+    )

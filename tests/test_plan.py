@@ -32,7 +32,9 @@ class Told(Stopwatch):
         return Speed(work=work, training_patches_per_second=rate, prediction_patches_per_second=4 * rate)
 
 
-def fingerprint(size: tuple[int, int] = (256, 256), images: int = 100, upright: bool = False) -> Fingerprint:
+def fingerprint(
+    size: tuple[int, int] = (256, 256), images: int = 100, upright: bool = False, between: float = 0.0
+) -> Fingerprint:
     return Fingerprint(
         images=images,
         median_size_px=size,
@@ -42,6 +44,7 @@ def fingerprint(size: tuple[int, int] = (256, 256), images: int = 100, upright: 
         channels=3,
         mean=(0.0,) * 3,
         deviation=(1.0,) * 3,
+        between_images=between,
         class_fractions=(0.5, 0.5),
         class_images=(images, images),
         ignored_fraction=0.0,
@@ -344,7 +347,14 @@ def test_the_shortest_budget_still_makes_a_step() -> None:
     assert training.steps_per_epoch == 1
 
 
-# --- orientation and reading ---
+# --- kinds of images, orientation and reading ---
+
+
+def test_images_of_different_kinds_are_normalised_each_by_itself() -> None:
+    assert planned((), fingerprint(between=0.6)).config.data.normalisation == "image"
+    assert planned((), fingerprint(between=0.1)).config.data.normalisation == "standard"
+    kept = planned(["data.normalisation=standard"], fingerprint(between=0.6))
+    assert kept.config.data.normalisation == "standard"
 
 
 def test_upright_images_are_not_turned_upside_down() -> None:

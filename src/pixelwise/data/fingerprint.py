@@ -40,6 +40,9 @@ class Fingerprint(Section):
     """Per channel, raw pixel values, over all training pixels."""
     deviation: tuple[float, ...]
     """Per channel, raw pixel values, over all training pixels."""
+    between_images: float
+    """Share of the variance of pixel values that lies between images, 0 to 1, in the mean over channels: 0 if all are
+    equally bright, 1 if each is of one brightness."""
     class_fractions: tuple[float, ...]
     """Share of each class among the pixels that count."""
     class_images: tuple[int, ...]
@@ -55,7 +58,7 @@ class Fingerprint(Section):
 def measure(decoded: Sequence[Decoded]) -> Fingerprint:
     """Measure the training split; images are read once, one at a time."""
     heights, widths = zip(*(case.size for case in decoded), strict=True)
-    mean, deviation = _pooled_statistics(decoded)
+    mean, deviation, between = _pooled_statistics(decoded)
     pixels = np.sum([case.class_pixels for case in decoded], axis=0)
     total = sum(case.pixels for case in decoded)
     counted = int(pixels.sum())
@@ -68,6 +71,7 @@ def measure(decoded: Sequence[Decoded]) -> Fingerprint:
         channels=decoded[0].shape[-1],
         mean=tuple(mean.tolist()),
         deviation=tuple(deviation.tolist()),
+        between_images=between,
         class_fractions=tuple((pixels / max(counted, 1)).tolist()),
         class_images=tuple(int(n) for n in np.sum([case.class_pixels > 0 for case in decoded], axis=0)),
         ignored_fraction=1.0 - counted / total,
@@ -76,8 +80,10 @@ def measure(decoded: Sequence[Decoded]) -> Fingerprint:
     )
 
 
-def _pooled_statistics(decoded: Sequence[Decoded]) -> tuple[Float[np.ndarray, " C"], Float[np.ndarray, " C"]]:
-    """Mean and deviation over the pixels of all images, from those of each image."""
+def _pooled_statistics(
+    decoded: Sequence[Decoded],
+) -> tuple[Float[np.ndarray, " C"], Float[np.ndarray, " C"], float]:
+    """Mean and deviation over the pixels of all images, and the share of variance between them."""
     parts = [statistics(case.image) for case in decoded]
     weights = np.array([case.pixels for case in decoded], dtype=np.float64)
     weights /= weights.sum()
@@ -85,8 +91,10 @@ def _pooled_statistics(decoded: Sequence[Decoded]) -> tuple[Float[np.ndarray, " 
     # a constant image has deviation 1 by convention; its true variance is zero
     variances = np.stack([_true_variance(case, deviation) for case, (_, deviation) in zip(decoded, parts, strict=True)])
     mean = weights @ means
-    variance = weights @ (variances + (means - mean) ** 2)
-    return mean, np.where(variance > 0, np.sqrt(variance), 1.0)
+    between = weights @ (means - mean) ** 2
+    variance = weights @ variances + between
+    share = float(np.mean(between / np.where(variance > 0, variance, 1.0)))
+    return mean, np.where(variance > 0, np.sqrt(variance), 1.0), share
 
 
 def _true_variance(case: Decoded, deviation: Float[np.ndarray, " C"]) -> Float[np.ndarray, " C"]:

@@ -366,8 +366,18 @@ def _draw_panel(axes: "Axes", panel: _Panel, history: Sequence[Mapping[str, Any]
     axes.margins(x=0.02, y=0.08)
     if len(history) == 1:
         axes.set_xlim(epochs[0] - 1, epochs[0] + 1)
+    if panel.curves[0][0] == "train_loss":
+        _cut_the_start_off(axes, [_column(history, key) for key, _ in panel.curves])
     if len(panel.curves) > 1:
         axes.legend(frameon=False, fontsize=9, labelcolor=_INK_HEX, loc="best", handlelength=1.4)
+
+
+def _cut_the_start_off(axes: "Axes", curves: Sequence[Shaped[np.ndarray, " N"]]) -> None:
+    """Let the first epoch of an untrained network leave the picture, if it would press all others to the ground."""
+    later = np.concatenate([curve[1:] for curve in curves])
+    later, first = later[np.isfinite(later)], [curve[0] for curve in curves if np.isfinite(curve[0])]
+    if later.size and first and max(first) > 2.5 * later.max():
+        axes.set_ylim(top=1.25 * float(later.max()))
 
 
 def _mark_best(axes: "Axes", epochs: Shaped[np.ndarray, " N"], miou: Shaped[np.ndarray, " N"]) -> None:

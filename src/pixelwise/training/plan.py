@@ -31,6 +31,9 @@ SMALLEST_DEEPEST_PX = 8
 VALIDATION_SHARE = 0.12
 """Largest share of the time that validation may take."""
 
+BETWEEN_IMAGES = 0.3
+"""Images differ in kind if more than this share of the variance of their pixels lies between them."""
+
 EPOCHS_IN_BUDGET = 40
 """So many validations fit a time budget, at most."""
 
@@ -231,6 +234,17 @@ def schedule_rule(situation: Situation) -> Rule:
     yield Decision("training.ema_decay", decay, f"averages the last 2 % of about {total} steps")
 
 
+def normalisation_rule(situation: Situation) -> Rule:
+    """Images of very different kinds are each brought to the same mean and deviation."""
+    share = situation.fingerprint.between_images
+    if share > BETWEEN_IMAGES:
+        yield Decision(
+            "data.normalisation",
+            "image",
+            f"{share:.0%} of the variance lies between images: their kinds differ more than a common mean can cover",
+        )
+
+
 def orientation_rule(situation: Situation) -> Rule:
     """No upside-down streets."""
     if not situation.fingerprint.upright:
@@ -246,7 +260,16 @@ def loader_rule(situation: Situation) -> Rule:
     yield Decision("data.workers", workers, "a GPU waits for nothing" if workers else "all cores compute")
 
 
-RULES = (patch_rule, batch_rule, precision_rule, width_rule, schedule_rule, orientation_rule, loader_rule)
+RULES = (
+    patch_rule,
+    batch_rule,
+    precision_rule,
+    width_rule,
+    schedule_rule,
+    normalisation_rule,
+    orientation_rule,
+    loader_rule,
+)
 """In the order in which they decide; later rules see what earlier ones chose."""
 
 
