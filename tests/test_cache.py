@@ -297,6 +297,7 @@ for case in Cache(Path(sys.argv[2]), dataset).open_all(dataset.cases):
 """
 
 
+@pytest.mark.slow
 def test_two_processes_may_fill_one_cache_at_once(discs: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-c", OPEN_ALL, str(discs), str(tmp_path / "cache")]
     pair = [

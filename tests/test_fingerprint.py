@@ -153,6 +153,7 @@ def test_a_single_row_of_pixels_has_no_upper_half() -> None:
 @pytest.mark.parametrize(
     ("folder", "upright"), [("camvid", True), ("isbi2012_em/train", False), ("wbc_smears/Dataset 1", False)]
 )
+@pytest.mark.slow
 def test_real_road_scenes_are_upright_and_real_cells_are_not(realdata: Path, folder: str, upright: bool) -> None:
     dataset = folders.scan(realdata / folder)
     labelled = [case for case in dataset.cases if case.masks]

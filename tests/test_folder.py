@@ -717,6 +717,7 @@ def test_the_examples_of_the_documentation_are_valid() -> None:
 
 
 @pytest.mark.usefixtures("undetected")
+@pytest.mark.slow
 def test_five_thousand_pairs_take_less_than_a_second_or_so(tmp_path: Path) -> None:
     for name in ("images", "masks"):
         (tmp_path / name).mkdir()

@@ -172,6 +172,7 @@ WHOLE = slice(0, SAMPLES)
 # --- batch normalisation ---
 
 
+@pytest.mark.slow
 def test_shared_batch_norm_is_batch_norm_of_the_whole_batch(two: list[dict[str, Any]]) -> None:
     expected = normalise(nn.BatchNorm2d(3), WHOLE)
     for name, value in expected.items():
@@ -186,6 +187,7 @@ def test_shared_batch_norm_is_batch_norm_of_the_whole_batch(two: list[dict[str, 
         torch.testing.assert_close(found, value, rtol=2e-5, atol=2e-5, msg=lambda text, name=name: f"{name}: {text}")
 
 
+@pytest.mark.slow
 def test_shared_batch_norm_keeps_its_digits_far_from_zero(two: list[dict[str, Any]]) -> None:
     expected = far_from_zero(nn.BatchNorm2d(3).double(), WHOLE)
     for found in two:
@@ -216,6 +218,7 @@ def test_other_normalisations_stay_what_they_are(norm: str) -> None:
 # --- sums ---
 
 
+@pytest.mark.slow
 def test_integers_are_added_exactly_and_the_own_ones_stay(two: list[dict[str, Any]]) -> None:
     for rank, found in enumerate(two):
         assert found["integers"].tolist() == [2**61 + 2, 1]  # float64 would lose the 2
@@ -229,6 +232,7 @@ def test_one_process_has_the_sum_already() -> None:
     assert largest(fabric, 0.25) == 0.25
 
 
+@pytest.mark.slow
 def test_the_derivative_of_a_sum_is_a_sum(two: list[dict[str, Any]]) -> None:
     # S = 1 x_0 + 2 x_1; the processes' losses 1 S and 2 S together have the derivative 3 S
     for rank, found in enumerate(two):
@@ -237,10 +241,12 @@ def test_the_derivative_of_a_sum_is_a_sum(two: list[dict[str, Any]]) -> None:
         assert slope.tolist() == [3.0 * (rank + 1)] * 2
 
 
+@pytest.mark.slow
 def test_all_agree_on_the_largest_so_that_all_stop_if_one_wishes_to(two: list[dict[str, Any]]) -> None:
     assert [found["largest"] for found in two] == [[0.25, 1.0, 1 / 3]] * 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LOSSES)
 def test_loss_and_gradients_are_those_of_one_process(two: list[dict[str, Any]], name: str) -> None:
     expected = gradients(network(), name, WHOLE, lambda sums: sums)
@@ -251,6 +257,7 @@ def test_loss_and_gradients_are_those_of_one_process(two: list[dict[str, Any]], 
             torch.testing.assert_close(mine[key], value, rtol=1e-4, atol=1e-6, msg=lambda t, key=key: f"{key}: {t}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 2, 5])
 def test_every_image_is_validated_once(two: list[dict[str, Any]], count: int) -> None:
     expected = sum(10.0**number for number in range(count)) / count  # 11111 / 5
