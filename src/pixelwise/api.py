@@ -117,7 +117,9 @@ def train(  # noqa: PLR0913  all but two are given by name
     """
     watcher = watcher if watcher is not None and _is_first_process(os.environ) else Watcher()
     started = clocks.monotonic()
-    wanted = _with_budget(config or Config(), time, None)
+    folder = Path(out) if out is not None else new_run_folder(Path(data))
+    source = Path(start_from) if start_from is not None else None
+    wanted = runs.settle(folder, _with_budget(config or Config(), time, None), resume=resume, start_from=source)
     dataset, findings = check(data, watcher)
     for line in describe(dataset):
         watcher.say(line)
@@ -126,9 +128,9 @@ def train(  # noqa: PLR0913  all but two are given by name
     request = runs.Request(
         data=Path(data),
         dataset=dataset,
-        folder=Path(out) if out is not None else new_run_folder(Path(data)),
+        folder=folder,
         config=wanted,
-        start_from=Path(start_from) if start_from is not None else None,
+        start_from=source,
         resume=resume,
         began=began if began is not None else started,
     )

@@ -106,6 +106,7 @@ class Request:
     dataset: Dataset
     folder: Path
     config: Config
+    """As `settle` gives it."""
     start_from: Path | None = None
     """A run or bundle to take the weights from."""
     resume: bool = False
@@ -148,7 +149,7 @@ def train(request: Request, watcher: Watcher) -> Trained:
         TrainingError: the loss is not finite.
     """
     files = Files(make_folder(request.folder))
-    config = _resumed_config(files, request.config) if request.resume else _fresh(files, request)
+    config = request.config
     fabric = processes.join(config)
     watcher = watcher if fabric.is_global_zero else Watcher()
     with fabric.rank_zero_first():  # the others find the images decoded
@@ -229,14 +230,27 @@ def resized(material: Material, config: Config) -> Material:
     return Material(material.cache, material.split, train, material.validation, measure(train))
 
 
-def _fresh(files: Files, request: Request) -> Config:
-    if files.last.exists():
+def settle(folder: Path, config: Config, *, resume: bool = False, start_from: Path | None = None) -> Config:
+    """The settings of a run that begins in a folder or goes on there; looks before any image is read.
+
+    Raises:
+        ConfigError: there is a run already, or none to go on with, or it cannot go on with these settings.
+        BundleError: there is no model to start from.
+    """
+    files = Files(folder)
+    if start_from is not None:
+        bundles.load(_bundle_file(start_from))
+    return _resumed_config(files, config) if resume else _fresh(files, config)
+
+
+def _fresh(files: Files, config: Config) -> Config:
+    if files.last.exists() or files.best.exists():
         raise ConfigError(
             "There is a run in this folder already.",
             where=files.folder,
             remedy="Go on with it by --resume, or choose another folder with --out.",
         )
-    return request.config
+    return config
 
 
 def _resumed_config(files: Files, asked: Config) -> Config:
