@@ -325,7 +325,8 @@ def preview(data: Path | str, out: Path | str, config: Config | None = None, pat
     dataset = folders.scan(Path(data))
     material = runs.prepare(dataset, config or Config(), None, Watcher())
     chosen = runs.make_plan(dataset, config or Config(), material).config
-    drawn = [_patch(runs.resized(material, chosen), chosen, number, patches) for number in range(patches)]
+    seen = runs.resized(material, chosen)
+    drawn = [_patch(seen, chosen, number, patches) for number in range(patches)]
     names = [f"patch {number + 1}" for number in range(patches)]
     sheet = figures.contact_sheet(
         [picture for picture, _ in drawn], [mask for _, mask in drawn], names, dataset.classes

@@ -173,10 +173,7 @@ def load(path: Path | str, device: str = "auto") -> Model:
         BundleError: there is no bundle, or it is damaged.
         ConfigError: there is no such device.
     """
-    file = Path(path)
-    if file.is_dir():
-        file = file / "best.safetensors"
-    bundle = bundles.load(file)
+    bundle = bundles.load(Path(path))
     chosen = choose_device(device)
     network = bundle.network().to(chosen, memory_format=torch.channels_last)  # type: ignore[call-overload]
     description = bundle.description

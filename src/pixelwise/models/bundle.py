@@ -22,6 +22,9 @@ from pixelwise.models.unet import UNet, build
 FORMAT = "pixelwise-bundle"
 VERSION = 1
 
+BEST = "best.safetensors"
+"""The bundle in the folder of a run."""
+
 
 class Description(Section):
     """What a bundle says of its weights."""
@@ -82,13 +85,14 @@ def save(bundle: Bundle, path: Path) -> None:
 
 
 def load(path: Path) -> Bundle:
-    """Read a bundle.
+    """Read a bundle, or the best one of a run's folder.
 
     Raises:
         BundleError: the file is missing, damaged, not a bundle, or of a newer version.
     """
     from safetensors import SafetensorError, safe_open
 
+    path = path / BEST if path.is_dir() else path
     if not path.is_file():
         raise BundleError(
             "There is no such model file.", where=path, remedy="Name a run folder or its best.safetensors."

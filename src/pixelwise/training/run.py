@@ -20,6 +20,7 @@ import torch
 from lightning_fabric import Fabric
 
 from pixelwise import config as configs
+from pixelwise import losses
 from pixelwise.config import Config, Preprocessing
 from pixelwise.data import split as splits
 from pixelwise.data.augment import window_size
@@ -31,7 +32,6 @@ from pixelwise.errors import ConfigError, DataError, TrainingError
 from pixelwise.files import make_folder, read_json, write_atomically, write_json
 from pixelwise.inference.predictor import Model, choose_device
 from pixelwise.inference.scoring import count
-from pixelwise.losses import build as build_loss
 from pixelwise.models import bundle as bundles
 from pixelwise.models import unet
 from pixelwise.training import checkpoint, finetune, processes
@@ -94,7 +94,7 @@ class Files:
     @property
     def best(self) -> Path:
         """The model that was best on the validation split."""
-        return self.folder / "best.safetensors"
+        return self.folder / bundles.BEST
 
 
 @dataclass(frozen=True)
@@ -239,7 +239,7 @@ def settle(folder: Path, config: Config, *, resume: bool = False, start_from: Pa
     """
     files = Files(folder)
     if start_from is not None:
-        bundles.load(_bundle_file(start_from))
+        bundles.load(start_from)
     return _resumed_config(files, config) if resume else _fresh(files, config)
 
 
@@ -290,7 +290,7 @@ def _planned(
         for sentence in config.ignored():
             watcher.say(f"note: {sentence}")
         if request.start_from is not None:
-            config = finetune.adopt_network(config, bundles.load(_bundle_file(request.start_from)))
+            config = finetune.adopt_network(config, bundles.load(request.start_from))
         watcher.say("measuring this machine and planning")
         planned = make_plan(request.dataset, config, material, fabric.world_size)
         _write_preparation(files, request, planned, material)
@@ -325,10 +325,6 @@ def _write_preparation(files: Files, request: Request, planned: Plan, material: 
     write_json(files.run, facts)
 
 
-def _bundle_file(path: Path) -> Path:
-    return path / "best.safetensors" if path.is_dir() else path
-
-
 def _fit(request: Request, config: Config, material: Material, files: Files, fabric: Fabric, watcher: Watcher) -> bool:
     """Train; true if someone asked for the end before it came."""
     description = describe(request.dataset, config, material)
@@ -357,7 +353,11 @@ def _fit(request: Request, config: Config, material: Material, files: Files, fab
         fabric=fabric,
         config=config,
         update=update,
-        loss=build_loss(config.loss, class_weights(config, material.fingerprint, fabric), _reduction(fabric)),
+        loss=losses.build(
+            config.loss,
+            class_weights(config, material.fingerprint, fabric),
+            processes.total if fabric.world_size > 1 else losses.alone,
+        ),
         model=Model(update.average, description, fabric.device),
         validation=material.validation,
         clock=clock,
@@ -441,7 +441,7 @@ def _update(
     torch.manual_seed(config.seed)  # the initial weights, the same in every process
     network = unet.build(config.model, description.preprocessing.channels, len(description.classes))
     if request.start_from is not None and not request.resume:
-        moved = finetune.transfer(network, bundles.load(_bundle_file(request.start_from)), request.dataset.classes)
+        moved = finetune.transfer(network, bundles.load(request.start_from), request.dataset.classes)
         watcher.say(
             f"weights from {request.start_from}; classes kept: {_listed(moved.shared)}; new: {_listed(moved.fresh)}"
         )
@@ -449,10 +449,6 @@ def _update(
     if fabric.world_size > 1:
         processes.share_batch_norm(network)
     return Update(fabric, network, config.training)
-
-
-def _reduction(fabric: Fabric) -> Callable[[torch.Tensor], torch.Tensor]:
-    return processes.total if fabric.world_size > 1 else lambda sums: sums
 
 
 def _validation_seconds(job: Fit) -> float:
