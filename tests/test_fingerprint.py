@@ -99,6 +99,30 @@ def test_the_hash_is_that_of_all_cases() -> None:
     assert one.data_hash == same.data_hash != other.data_hash
 
 
+# --- how fine masks are ---
+
+
+def test_what_is_left_of_reduced_masks_by_hand() -> None:
+    # blocks of 8 x 8 survive every reduction; stripes of one pixel become all one class or the other
+    blocks = np.kron(np.indices((4, 4)).sum(axis=0) % 2, np.ones((8, 8))).astype(np.uint8)
+    assert measure(of_masks([blocks])).reduced_miou == (1.0, 1.0, 1.0)
+    stripes = (np.arange(64)[:, None] % 2 * np.ones((1, 64))).astype(np.uint8)
+    # every second row is right: of the class that is left IoU 1/2, of the other 0
+    assert measure(of_masks([stripes])).reduced_miou == pytest.approx((0.25, 0.25, 0.25))
+
+
+def test_ignored_pixels_do_not_make_masks_fine() -> None:
+    mask = np.ones((32, 32), np.uint8)
+    mask[::4] = IGNORE
+    assert measure(of_masks([mask])).reduced_miou[0] == 1.0
+    assert measure(of_masks([np.full((4, 4), IGNORE, np.uint8)])).reduced_miou == (1.0, 1.0, 1.0)
+
+
+def test_the_spread_of_shapes_is_the_largest_over_the_smallest() -> None:
+    fingerprint = measure(of_masks([np.zeros(size, np.uint8) for size in [(10, 20), (20, 40), (10, 30)]]))
+    assert fingerprint.aspect_spread == pytest.approx(1.5)
+
+
 # --- which way is up ---
 
 

@@ -69,12 +69,18 @@ def test_tiles_of_a_padded_network_agree_with_the_whole_away_from_seams() -> Non
     assert np.abs(whole.probabilities - tiled.probabilities).mean() < 0.02
 
 
-def test_flips_are_averaged() -> None:
-    model = make(ModelConfig(width=4, depth=2), flips=True)
+@pytest.mark.parametrize(
+    ("flips", "left_right", "up_down"), [("none", False, False), ("horizontal", True, False), ("both", True, True)]
+)
+def test_flips_are_averaged(flips: str, left_right: bool, up_down: bool) -> None:
+    """The result of a mirrored image is the mirrored result, for the flips that are averaged and for no others."""
+    model = make(ModelConfig(width=4, depth=2), flips=flips)
     image = RNG.normal(size=(32, 32)).astype(np.float32)
     once = model.predict(image, probabilities=True).probabilities
-    mirrored = model.predict(image[:, ::-1].copy(), probabilities=True).probabilities
-    np.testing.assert_allclose(mirrored[:, :, ::-1], once, atol=1e-5)
+    across = model.predict(image[:, ::-1].copy(), probabilities=True).probabilities[:, :, ::-1]
+    upside_down = model.predict(image[::-1].copy(), probabilities=True).probabilities[:, ::-1]
+    assert np.allclose(across, once, atol=1e-5) == left_right
+    assert np.allclose(upside_down, once, atol=1e-5) == up_down
 
 
 def test_bands_come_in_order_and_cover_the_image_once() -> None:

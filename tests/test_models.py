@@ -4,10 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from pixelwise.config import SIZES, ModelConfig
+from pixelwise.config import SIZES, ModelConfig, load
+from pixelwise.errors import ConfigError
 from pixelwise.models.blocks import NORMS, average_into, centre_crop, parameter_count
 from pixelwise.models.encoders import ENCODERS
-from pixelwise.models.unet import border_px, build, valid_size_px
+from pixelwise.models.unet import UNet, border_px, build, coarsest_px, valid_size_px
 
 PAPER = ModelConfig(**SIZES["paper"])
 
@@ -44,13 +45,16 @@ def test_the_paper_crops_the_middle_of_a_skip() -> None:
     assert centre_crop(features, (2, 2)).flatten().tolist() == [14, 15, 20, 21]
 
 
+@pytest.mark.parametrize("stride", [1, 2, 4])
 @pytest.mark.parametrize("encoder", ENCODERS)
 @pytest.mark.parametrize("size", [(1, 1), (7, 64), (33, 50), (64, 64)])
 @pytest.mark.parametrize("channels", [1, 3, 5])
-def test_every_encoder_takes_any_size_and_any_channels(encoder: str, size: tuple[int, int], channels: int) -> None:
-    network = build(ModelConfig(encoder=encoder, width=4, depth=3), channels, 3).eval()
+def test_every_encoder_takes_any_size_and_any_channels(
+    encoder: str, size: tuple[int, int], channels: int, stride: int
+) -> None:
+    network = build(ModelConfig(encoder=encoder, width=4, depth=3, stride=stride), channels, 3).eval()
     with torch.no_grad():
-        features = network.encoder(torch.randn(2, channels, *size))
+        features = network.encoder(torch.randn(2, channels * stride**2, *size))
         assert [f.shape[1] for f in features] == list(network.encoder.widths)
         assert features[0].shape[2:] == size
         assert network(torch.randn(2, channels, *size)).shape == (2, 3, *size)
@@ -73,14 +77,29 @@ def test_he_initialisation_keeps_the_size_of_signals() -> None:
     assert all(0.2 < moment < 5.0 for moment in second_moments), second_moments
 
 
-def test_a_padded_network_moves_with_its_input() -> None:
-    """Shifting by 2^depth pixels shifts the map, far from the border."""
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_padded_network_moves_with_its_input(stride: int) -> None:
+    """Shifting by stride * 2^depth pixels shifts the map, far from the border."""
     torch.manual_seed(0)
-    network = build(ModelConfig(width=4, depth=2, norm="none"), 1, 2).eval()
-    image = torch.randn(1, 1, 128, 128)
+    config = ModelConfig(width=4, depth=2, norm="none", stride=stride)
+    network, shift = build(config, 1, 2).eval(), coarsest_px(config)
+    assert shift == 4 * stride
+    image = torch.randn(1, 1, 256, 256)
     with torch.no_grad():
-        moved = network(image.roll(4, dims=-1))[..., 40:88, 40:88]
-        torch.testing.assert_close(moved, network(image).roll(4, dims=-1)[..., 40:88, 40:88])
+        moved = network(image.roll(shift, dims=-1))[..., 96:160, 96:160]
+        torch.testing.assert_close(moved, network(image).roll(shift, dims=-1)[..., 96:160, 96:160])
+
+
+def test_blocks_keep_every_pixel_and_return_to_their_place() -> None:
+    """With parts that pass on what they are given, the way in and the way out are inverse to each other."""
+    network = UNet(nn.Identity(), nn.Identity(), nn.Identity(), stride=2)
+    image = torch.randn(2, 3, 7, 10)
+    assert torch.equal(network(image), image)
+
+
+def test_a_stride_needs_padding() -> None:
+    with pytest.raises(ConfigError, match="padded"):
+        load(None, ["model=paper", "model.stride=2"])
 
 
 def test_averages_move_by_one_minus_decay() -> None:

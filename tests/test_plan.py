@@ -23,6 +23,7 @@ class Told(Stopwatch):
     def __init__(self, rate: Rate = lambda _work: 10.0, device: str = "cpu") -> None:
         self.machine = Machine(device=device, name="a machine", cores=2, memory_gb=8.0, torch_version="2.0")
         self.measured = []
+        self.disturbed = 0.0
         self.asked: list[Work] = []
         self._rate = rate
 
@@ -33,7 +34,12 @@ class Told(Stopwatch):
 
 
 def fingerprint(
-    size: tuple[int, int] = (256, 256), images: int = 100, upright: bool = False, between: float = 0.0
+    size: tuple[int, int] = (256, 256),
+    images: int = 100,
+    upright: bool = False,
+    between: float = 0.0,
+    reduced_miou: tuple[float, ...] = (0.9, 0.8, 0.7),
+    aspect_spread: float = 1.0,
 ) -> Fingerprint:
     return Fingerprint(
         images=images,
@@ -48,6 +54,8 @@ def fingerprint(
         class_fractions=(0.5, 0.5),
         class_images=(images, images),
         ignored_fraction=0.0,
+        aspect_spread=aspect_spread,
+        reduced_miou=reduced_miou,
         upright=upright,
         data_hash="0",
     )
@@ -105,6 +113,7 @@ def test_every_decision_has_a_reason_is_made_once_and_is_carried_out(
 def test_what_was_given_is_never_touched() -> None:
     free = planned(["training.time=10m"], fingerprint(upright=True))
     other = {
+        "data.resize": "null",
         "model.depth": 3,
         "data.patch_size": [40, 24],
         "training.batch_size": 3,
@@ -141,6 +150,37 @@ def test_planning_twice_gives_the_same() -> None:
 def test_a_planned_configuration_leaves_nothing_to_plan() -> None:
     first = planned(["training.time=10m"], fingerprint(upright=True))
     assert plan(fingerprint(upright=True), 2, 1.0, Told(), first.config).decisions == ()
+
+
+# --- resizing ---
+
+SMOOTH = (0.99, 0.98, 0.96)
+"""Masks of large objects, after they were reduced 2, 4 and 8 times."""
+
+
+@pytest.mark.parametrize(
+    ("size", "resized"),
+    # the longer edge becomes the 256 px of the largest patch, where it is more than one and a half of it
+    [((1280, 1918), (171, 256)), ((512, 512), (256, 256)), ((384, 200), None), ((4096, 4096), None)],
+)
+def test_images_of_large_objects_are_seen_whole(size: tuple[int, int], resized: tuple[int, int] | None) -> None:
+    assert planned((), fingerprint(size, reduced_miou=SMOOTH)).config.data.resize == resized
+
+
+def test_images_are_not_resized_where_it_would_cost() -> None:
+    size = (1280, 1918)  # reduced by 7.5: what is left at 8 counts
+    for data in (
+        fingerprint(size, reduced_miou=(0.99, 0.98, 0.94)),
+        fingerprint(size, reduced_miou=SMOOTH, aspect_spread=1.2),
+    ):
+        assert planned((), data).config.data.resize is None
+    assert planned(["model=paper"], fingerprint(size, reduced_miou=SMOOTH)).config.data.resize is None
+    assert planned(["data.resize=null"], fingerprint(size, reduced_miou=SMOOTH)).config.data.resize is None
+
+
+def test_the_patch_of_resized_images_is_the_image() -> None:
+    config = planned((), fingerprint((1280, 1918), reduced_miou=SMOOTH)).config
+    assert config.data.patch_size == (176, 256)  # multiples of 16, and the coarsest map keeps an edge of about 8
 
 
 # --- patch and depth ---
@@ -375,6 +415,13 @@ WORK = Work(
 )
 
 
+@pytest.fixture
+def _idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No other program uses the processor."""
+    monkeypatch.setattr(machines, "load_of_processor", lambda: 0.0)
+
+
+@pytest.mark.usefixtures("_idle")
 def test_a_speed_is_measured_once_and_remembered_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = Stopwatch(torch.device("cpu"), tmp_path).speed(WORK)
     assert first.training_patches_per_second > 0
@@ -392,6 +439,23 @@ def test_a_speed_is_measured_once_and_remembered_on_disk(tmp_path: Path, monkeyp
         again.speed(WORK.model_copy(update={"batch_size": 3}))
 
 
+def test_what_is_measured_beside_other_programs_is_not_remembered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    speed = Speed(work=WORK, training_patches_per_second=1.0, prediction_patches_per_second=1.0)
+    monkeypatch.setattr(Stopwatch, "_measure", lambda _self, _work: speed)
+    loads = iter([0.6, 0.1])
+    monkeypatch.setattr(machines, "load_of_processor", lambda: next(loads))
+    busy, idle = (Stopwatch(torch.device("cpu"), tmp_path) for _ in range(2))
+    busy.speed(WORK)
+    assert busy.disturbed == 0.6
+    assert not (tmp_path / "speed").exists()
+    idle.speed(WORK)
+    assert idle.disturbed == 0.0
+    assert len(list((tmp_path / "speed").iterdir())) == 1
+
+
+@pytest.mark.usefixtures("_idle")
 def test_another_machine_remembers_nothing_of_this_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[Work] = []
 
@@ -412,6 +476,7 @@ def test_a_memory_that_cannot_be_written_is_done_without(tmp_path: Path) -> None
     assert Stopwatch(torch.device("cpu"), tmp_path / "file").speed(WORK).training_patches_per_second > 0
 
 
+@pytest.mark.usefixtures("_idle")
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"work": 3}'])
 def test_a_damaged_memory_is_measured_anew(tmp_path: Path, content: str, monkeypatch: pytest.MonkeyPatch) -> None:
     speed = Speed(work=WORK, training_patches_per_second=2.0, prediction_patches_per_second=3.0)

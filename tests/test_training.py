@@ -161,7 +161,7 @@ def test_every_loss_trains(discs: Path, tmp_path: Path, name: str) -> None:
         "data.resize=[40, 40]",
         "data.normalisation=image",
         "model.norm=group",
-        "prediction.flips=true",
+        "prediction.flips=both",
     ],
 )
 def test_every_setting_trains(discs: Path, tmp_path: Path, override: str) -> None:

@@ -100,8 +100,10 @@ class ModelConfig(Section):
     """Contracting path."""
     width: Annotated[int, Field(ge=1)] = 32
     """Features of the finest level; they double at every level down."""
+    stride: Literal[1, 2, 4] = 1
+    """Pixels per edge of the blocks that the finest level works on; 2 is four times as fast, with coarser outlines."""
     depth: Annotated[int, Field(ge=1, le=8)] = 4
-    """How many times the image is halved."""
+    """How many times the finest level is halved."""
     max_width: Annotated[int, Field(ge=1)] = 512
     """No level has more features than this."""
     convolutions: Annotated[int, Field(ge=1)] = 2
@@ -238,8 +240,9 @@ class PredictionConfig(Section):
     """Share of a tile that it has in common with its neighbour."""
     blend: Literal["gaussian", "constant"] = "gaussian"
     """Weight of overlapping tiles."""
-    flips: bool = False
-    """Average over the four flips: slower, often slightly better."""
+    flips: Literal["none", "horizontal", "both"] = "none"
+    """Average over the image and its mirror image (`horizontal`, for scenes with an up and a down), or over the four
+    flips (`both`): two or four times as slow, often slightly better."""
 
 
 def _named_size(value: object) -> object:
@@ -266,6 +269,8 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _possible(self) -> "Config":
+        if self.model.stride > 1 and not self.model.padded:
+            raise ValueError("model.stride above 1 needs model.padded=true")
         if self.model.norm == "instance" and min(self.data.patch_size) >> self.model.depth < 2:
             raise ValueError(
                 f"model.norm=instance needs maps of two pixels or more, and patches of {min(self.data.patch_size)} "

@@ -9,7 +9,7 @@ from pydantic import Field
 from pixelwise.classes import IGNORE
 from pixelwise.config import Section, SizePx
 from pixelwise.data.cache import Decoded, hash_of
-from pixelwise.data.preprocess import statistics
+from pixelwise.data.preprocess import resize_mask, statistics
 
 UPRIGHT_DIFFERENCE = 0.15
 """Images count as upright if the upper and lower halves differ by so much of some class, consistently."""
@@ -19,6 +19,12 @@ UPRIGHT_DEVIATIONS = 6.0
 
 UPRIGHT_IMAGES = 8
 """Fewer images say nothing of their orientation."""
+
+REDUCTIONS = (2, 4, 8)
+"""By how much masks are reduced to see what is left of them."""
+
+REDUCED_IMAGES = 64
+"""So many masks, spread evenly, say how fine masks are."""
 
 
 class Fingerprint(Section):
@@ -49,6 +55,11 @@ class Fingerprint(Section):
     """In how many images each class occurs."""
     ignored_fraction: float
     """Share of pixels that do not count."""
+    aspect_spread: float
+    """The largest ratio of width to height over the smallest; 1 if all images have the same."""
+    reduced_miou: tuple[float, ...]
+    """mIoU of masks with themselves after they were reduced by each of `REDUCTIONS` and enlarged again: near 1 where
+    objects are large and smooth, low where they are thin or small."""
     upright: bool
     """Up and down are different in these images (road scenes are, cells are not)."""
     data_hash: str = Field(description="Hash of all training images and masks.")
@@ -58,6 +69,7 @@ class Fingerprint(Section):
 def measure(decoded: Sequence[Decoded]) -> Fingerprint:
     """Measure the training split; images are read once, one at a time."""
     heights, widths = zip(*(case.size for case in decoded), strict=True)
+    aspects = [width / height for height, width in zip(heights, widths, strict=True)]
     mean, deviation, between = _pooled_statistics(decoded)
     pixels = np.sum([case.class_pixels for case in decoded], axis=0)
     total = sum(case.pixels for case in decoded)
@@ -75,6 +87,8 @@ def measure(decoded: Sequence[Decoded]) -> Fingerprint:
         class_fractions=tuple((pixels / max(counted, 1)).tolist()),
         class_images=tuple(int(n) for n in np.sum([case.class_pixels > 0 for case in decoded], axis=0)),
         ignored_fraction=1.0 - counted / total,
+        aspect_spread=float(max(aspects) / min(aspects)),
+        reduced_miou=tuple(_reduced_miou(decoded[:: -(-len(decoded) // REDUCED_IMAGES)], by) for by in REDUCTIONS),
         upright=_is_upright([_half_difference(case.mask, len(pixels)) for case in decoded]),
         data_hash=hash_of(f"{case.digest}{case.mask_digest}".encode() for case in decoded),
     )
@@ -100,6 +114,20 @@ def _pooled_statistics(
 def _true_variance(case: Decoded, deviation: Float[np.ndarray, " C"]) -> Float[np.ndarray, " C"]:
     constant = (case.image[:1, :1] == case.image).all(axis=(0, 1)) if (deviation == 1.0).any() else False
     return np.where(constant, 0.0, deviation**2)
+
+
+def _reduced_miou(decoded: Sequence[Decoded], by: int) -> float:
+    """Mean over the classes that occur of the IoU of masks with themselves at 1 / `by` of their height and width."""
+    counts = np.zeros((3, IGNORE + 1), dtype=np.int64)
+    for case in decoded:
+        mask = np.array(case.mask)
+        height, width = mask.shape
+        small = resize_mask(mask, (-(-height // by), -(-width // by)))
+        coarse = np.where(mask == IGNORE, IGNORE, resize_mask(small, (height, width)))
+        counts += [np.bincount(part.reshape(-1), minlength=IGNORE + 1) for part in (mask, coarse, mask[mask == coarse])]
+    before, after, same = counts[:, :IGNORE]
+    occurs = before > 0
+    return float((same / np.maximum(before + after - same, 1))[occurs].mean()) if occurs.any() else 1.0
 
 
 def _half_difference(mask: np.ndarray, classes: int) -> Float[np.ndarray, " K"]:

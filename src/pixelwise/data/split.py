@@ -42,6 +42,11 @@ class Split:
         """The cases of one side."""
         return {"train": self.train, "validation": self.validation, "test": self.test}[name]
 
+    def describe(self) -> str:
+        """How many cases stand on each side, and how that came about."""
+        sizes = ", ".join(f"{name} {len(self.side(name))}" for name in SPLIT_NAMES)
+        return f"split: {sizes}. {' '.join(self.reasons)}"
+
     def to_json(self) -> dict[str, list[str]]:
         """Case names per side, and the reasons."""
         tree: dict[str, list[str]] = {name: [case.name for case in self.side(name)] for name in SPLIT_NAMES}

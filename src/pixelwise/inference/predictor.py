@@ -16,10 +16,18 @@ from pixelwise.data.preprocess import match_channels, moments, normalise, resize
 from pixelwise.errors import ConfigError, DataError
 from pixelwise.inference.tiles import Band, Tiling, Windows, bands
 from pixelwise.models import bundle as bundles
-from pixelwise.models.unet import border_px, valid_size_px
+from pixelwise.models.unet import border_px, coarsest_px, valid_size_px
 
 TILE_PIXELS_PER_CALL = 512 * 512
 """Tiles are batched up to so many pixels on a GPU; on a CPU one at a time is as fast."""
+
+
+FLIPS: dict[str, tuple[tuple[int, ...], ...]] = {
+    "none": (),
+    "horizontal": ((-1,),),
+    "both": ((-1,), (-2,), (-2, -1)),
+}
+"""Axes of the flips that are predicted beside the image itself, by the name in `PredictionConfig.flips`."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +81,7 @@ class Model:
         kept = np.empty((len(self.classes), height, width), dtype=np.float32) if probabilities else None
         for band in self._bands(ready):
             rows = slice(band.top, band.top + band.probabilities.shape[1])
-            mask[rows] = band.probabilities.argmax(dim=0).to(torch.uint8).cpu().numpy()
+            mask[rows] = band.classes().to(torch.uint8).cpu().numpy()
             if kept is not None:
                 kept[:, rows] = band.probabilities.float().cpu().numpy()
         return Prediction(mask, self.classes, kept)
@@ -113,12 +121,11 @@ class Model:
 
     @torch.inference_mode()
     def _probabilities(self, tiles: Float[Tensor, "B C h w"]) -> Float[Tensor, "B K H W"]:
-        if not self.description.prediction.flips:
-            return self._softmax(tiles)
+        flips = FLIPS[self.description.prediction.flips]
         total = self._softmax(tiles)
-        for axes in ((-1,), (-2,), (-2, -1)):
+        for axes in flips:
             total = total + self._softmax(tiles.flip(axes)).flip(axes)
-        return total / 4
+        return total / (1 + len(flips)) if flips else total
 
     def _softmax(self, tiles: Float[Tensor, "B C h w"]) -> Float[Tensor, "B K H W"]:
         ready = tiles.contiguous(memory_format=torch.channels_last)
@@ -141,7 +148,7 @@ class Model:
             tile_size=(edges[0], edges[1]),
             border_px=border,
             margin_px=round(min(edges) * config.overlap / 4) if tiled and not border else 0,
-            align_px=1 << model.depth,
+            align_px=coarsest_px(model),
             overlap=config.overlap,
             blend=config.blend,
             batch_size=per_call,

@@ -57,7 +57,7 @@ def _count_one(
     truth = torch.from_numpy(np.array(case.mask))  # a copy: the file is mapped for reading only
     for band in model.bands(case.image):
         place = slice(band.top, band.top + band.probabilities.shape[1])
-        predicted, rows = band.probabilities.argmax(dim=0), truth[place].to(model.device)
+        predicted, rows = band.classes(), truth[place].to(model.device)
         counts += confusion(predicted, rows, classes).cpu()
         loss += _cross_entropy(band, rows).cpu().double().sum()  # not every GPU has float64
         if mask is not None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
 from pixelwise.data.preprocess import mirrored_window
@@ -51,6 +51,10 @@ class Band:
     """First row in the image."""
     probabilities: Float[Tensor, "K h W"]
     """Of the whole width."""
+
+    def classes(self) -> Int64[Tensor, "h w"]:
+        """The most probable class of every pixel."""
+        return self.probabilities.max(dim=0).indices  # on a processor ten times as fast as argmax
 
 
 def bands(image: Shaped[np.ndarray, "H W C"], predict: Predict, tiling: Tiling) -> Iterator[Band]:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F  # noqa: N812  the name everybody knows it by
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -48,20 +49,29 @@ class UNet(nn.Module):
     Args:
         encoder: contracting path; see `encoders.Encoder`.
         decoder: expanding path; takes the encoder's list of features.
-        head: 1 x 1 convolution to one logit per class.
+        head: 1 x 1 convolution to one logit per class and pixel of a block.
+        stride: edge in pixels of the blocks that one place of the finest level stands for. Above 1 the pixels of a
+            block are channels of one place on the way in, and its logits are channels of one place on the way out
+            (Shi et al., 2016, section 2.2): nothing of the image is lost, and a level costs 1 / stride^2.
     """
 
-    def __init__(self, encoder: nn.Module, decoder: nn.Module, head: nn.Module) -> None:
+    def __init__(self, encoder: nn.Module, decoder: nn.Module, head: nn.Module, stride: int = 1) -> None:
         super().__init__()
         self.encoder = encoder
         self.decoder = decoder
         self.head = head
+        self.stride = stride
 
     def forward(self, image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K h w"]:
         """Logits: softmax over K gives probabilities. h w equal H W where convolutions are padded."""
-        features = self.encoder(image)
-        logits: Tensor = self.head(self.decoder(features))
-        return logits
+        if self.stride == 1:
+            logits: Tensor = self.head(self.decoder(self.encoder(image)))
+            return logits
+        height, width = image.shape[-2:]
+        edges = (0, -width % self.stride, 0, -height % self.stride)
+        blocks = F.pixel_unshuffle(F.pad(image, edges, mode="replicate"), self.stride)
+        logits = F.pixel_shuffle(self.head(self.decoder(self.encoder(blocks))), self.stride)
+        return logits[..., :height, :width]
 
 
 def build(config: ModelConfig, channels: int, classes: int) -> UNet:
@@ -72,9 +82,10 @@ def build(config: ModelConfig, channels: int, classes: int) -> UNet:
         channels: C of the images.
         classes: K of the logits.
     """
-    encoder = ENCODERS[config.encoder](channels, config)
+    block = config.stride**2
+    encoder = ENCODERS[config.encoder](channels * block, config)
     widths: tuple[int, ...] = encoder.widths  # type: ignore[assignment]  # promised by encoders.Encoder
-    network = UNet(encoder, Decoder(widths, config), nn.Conv2d(widths[0], classes, 1))
+    network = UNet(encoder, Decoder(widths, config), nn.Conv2d(widths[0], classes * block, 1), config.stride)
     network.apply(initialise)
     return network
 
@@ -89,15 +100,20 @@ def border_px(config: ModelConfig) -> int:
     return lost
 
 
+def coarsest_px(config: ModelConfig) -> int:
+    """Edge in pixels of what one place of the coarsest map stands for."""
+    return config.stride << config.depth
+
+
 def valid_size_px(config: ModelConfig, at_least: int) -> int:
     """The smallest edge, not below `at_least`, that goes through the network without a pixel lost to rounding.
 
-    Padded networks take any size; multiples of 2^depth lose nothing. Unpadded ones need every map
+    Padded networks take any size; multiples of stride * 2^depth lose nothing. Unpadded ones need every map
     before a pooling to be even (the paper: "select the input tile size such that all 2x2 max-pooling
     operations are applied to a layer with an even x- and y-size").
     """
     if config.padded:
-        step = 1 << config.depth
+        step = coarsest_px(config)
         return -(-at_least // step) * step
     size = max(at_least, 2 * border_px(config) + 1)
     while not _passes(config, size):  # one of any 2^depth consecutive sizes does

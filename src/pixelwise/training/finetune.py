@@ -14,7 +14,7 @@ SHAPE = tuple(name for name in ModelConfig.model_fields if name != "dropout")
 """Settings that decide which weights a network has."""
 
 HEAD = "head."
-"""Weights of the output layer, one row per class."""
+"""Weights of the output layer."""
 
 
 @dataclass(frozen=True)
@@ -56,11 +56,17 @@ def transfer(network: nn.Module, bundle: Bundle, classes: ClassTable) -> Transfe
     with torch.no_grad():
         for name, target in network.state_dict().items():
             if name.startswith(HEAD):
+                theirs, ours = (_by_class(*rows) for rows in ((weights[name], len(old)), (target, len(classes))))
                 for class_name in shared:
-                    target[classes.names.index(class_name)] = weights[name][old.index(class_name)]
+                    ours[classes.names.index(class_name)] = theirs[old.index(class_name)]
             else:
                 _copy(name, target, weights[name])
     return Transfer(tuple(shared), tuple(name for name in classes.names if name not in old))
+
+
+def _by_class(rows: Tensor, classes: int) -> Tensor:
+    """Output weights as a view with one entry per class; each has stride^2 rows, one for each pixel of a block."""
+    return rows.view(classes, -1, *rows.shape[1:])
 
 
 def _copy(name: str, target: Tensor, source: Tensor) -> None:

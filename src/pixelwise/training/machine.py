@@ -16,6 +16,9 @@ from pixelwise.errors import DataError
 from pixelwise.files import make_folder, read_json, write_json
 from pixelwise.models.unet import border_px, build
 
+BUSY = 0.2
+"""Share of the processor, used by others, above which a measurement says too little of the machine."""
+
 
 class Machine(Section):
     """What a plan has to know of the machine."""
@@ -88,10 +91,16 @@ def _processor_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
     return next(models, "") or platform.processor() or platform.machine()
 
 
+def load_of_processor() -> float:
+    """Share of the processor, 0 to 1, that is in use while this process waits a moment."""
+    return psutil.cpu_percent(interval=0.3) / 100.0
+
+
 class Stopwatch:
     """Measures work once per machine, and remembers.
 
-    Remembering saves time, and it makes a plan the same in every run on this machine.
+    Remembering saves time, and it makes a plan the same in every run on this machine. What was measured while other
+    programs used the processor is not remembered.
 
     Args:
         device: where to measure.
@@ -102,6 +111,8 @@ class Stopwatch:
         self.device = device
         self.machine = this_machine(device)
         self.measured: list[Speed] = []
+        self.disturbed = 0.0
+        """Share of the processor that others used when something was measured."""
         self._folder = folder
 
     def speed(self, work: Work) -> Speed:
@@ -110,13 +121,19 @@ class Stopwatch:
         try:
             speed = Speed.model_validate(read_json(file))
         except (DataError, ValueError):
+            others = load_of_processor()
+            self.disturbed = max(self.disturbed, others if others > BUSY else 0.0)
             speed = self._measure(work)
-            with contextlib.suppress(DataError):  # it is only a memory; the next run measures again
-                make_folder(file.parent)
-                write_json(file, speed.model_dump(mode="json"))
+            if not self.disturbed:
+                self._remember(file, speed)
         if speed not in self.measured:
             self.measured.append(speed)
         return speed
+
+    def _remember(self, file: Path, speed: Speed) -> None:
+        with contextlib.suppress(DataError):  # it is only a memory; the next run measures again
+            make_folder(file.parent)
+            write_json(file, speed.model_dump(mode="json"))
 
     def _key(self, work: Work) -> str:
         return hash_of([self.machine.model_dump_json().encode(), work.model_dump_json().encode()])

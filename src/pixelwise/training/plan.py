@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pixelwise.config import Config, ModelConfig
-from pixelwise.data.fingerprint import Fingerprint
+from pixelwise.data.fingerprint import REDUCTIONS, Fingerprint
 from pixelwise.models.unet import border_px, valid_size_px
 from pixelwise.training.machine import Machine, Speed, Stopwatch, Work
 
@@ -33,6 +33,15 @@ VALIDATION_SHARE = 0.12
 
 BETWEEN_IMAGES = 0.3
 """Images differ in kind if more than this share of the variance of their pixels lies between them."""
+
+PATCH_SEES_LITTLE = 1.5
+"""Images whose longer edge is so many times the largest patch are resized, if their masks allow it."""
+
+SAME_ASPECT = 1.1
+"""Images are resized to one size only if their ratios of width to height differ by less."""
+
+MASKS_ARE_COARSE = 0.95
+"""mIoU of reduced masks with themselves above which little is lost by resizing."""
 
 EPOCHS_IN_BUDGET = 40
 """So many validations fit a time budget, at most."""
@@ -61,6 +70,8 @@ class Plan:
     decisions: tuple[Decision, ...]
     machine: Machine
     measured: tuple[Speed, ...]
+    disturbed: float = 0.0
+    """Share of the processor, 0 to 1, that other programs used during the measurements."""
 
     def to_json(self) -> dict[str, Any]:
         """The content of plan.json."""
@@ -127,7 +138,24 @@ def plan(
         made = [decision for decision in rule(situation) if decision.setting not in given]
         config = config.with_values({decision.setting: decision.value for decision in made})
         decisions += made
-    return Plan(config, tuple(decisions), stopwatch.machine, tuple(stopwatch.measured))
+    return Plan(config, tuple(decisions), stopwatch.machine, tuple(stopwatch.measured), stopwatch.disturbed)
+
+
+def resize_rule(situation: Situation) -> Rule:
+    """Images of large, smooth objects are seen whole, at a smaller size."""
+    fingerprint, cap = situation.fingerprint, LARGEST_PATCH_PX[situation.machine.device]
+    reduction = max(fingerprint.median_size_px) / cap
+    kept = dict(zip(REDUCTIONS, fingerprint.reduced_miou, strict=True))
+    measured = next((by for by in REDUCTIONS if by >= reduction), None)
+    is_worth_it = reduction > PATCH_SEES_LITTLE and fingerprint.aspect_spread < SAME_ASPECT
+    if measured is None or not is_worth_it or kept[measured] < MASKS_ARE_COARSE or not situation.config.model.padded:
+        return
+    yield Decision(
+        "data.resize",
+        [round(edge / reduction) for edge in fingerprint.median_size_px],
+        f"a patch of {cap} px would show a small part of an image, and masks reduced {measured} times still have "
+        f"an mIoU of {kept[measured]:.3f} with themselves",
+    )
 
 
 def patch_rule(situation: Situation) -> Rule:
@@ -147,7 +175,7 @@ def patch_rule(situation: Situation) -> Rule:
         edges = [valid_size_px(network, min(edge + 2 * border, cap)) for edge in size]
         yield Decision("data.patch_size", edges, f"its map is {2 * border} px smaller, and no pooling rounds")
         return
-    step = 1 << depth
+    step = config.model.stride << depth
     patch = [min(-(-edge // step) * step, cap) for edge in size]
     yield Decision(
         "data.patch_size",
@@ -261,6 +289,7 @@ def loader_rule(situation: Situation) -> Rule:
 
 
 RULES = (
+    resize_rule,
     patch_rule,
     batch_rule,
     precision_rule,

@@ -154,6 +154,7 @@ def train(request: Request, watcher: Watcher) -> Trained:
     watcher = watcher if fabric.is_global_zero else Watcher()
     with fabric.rank_zero_first():  # the others find the images decoded
         material = prepare(request.dataset, config, files.split if request.resume else None, watcher)
+    watcher.say(material.split.describe())
     if request.resume:
         _refuse_other_data(files, material)
     else:
@@ -293,6 +294,11 @@ def _planned(
             config = finetune.adopt_network(config, bundles.load(request.start_from))
         watcher.say("measuring this machine and planning")
         planned = make_plan(request.dataset, config, material, fabric.world_size)
+        if planned.disturbed:
+            watcher.say(
+                f"note: other programs use {planned.disturbed:.0%} of the processor; training beside them is slow, and "
+                "the speeds measured now are not kept for later runs"
+            )
         _write_preparation(files, request, planned, material)
         for decision in planned.decisions:
             watcher.say(f"  {decision.setting} = {decision.value}: {decision.because}")
