@@ -5,7 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from PIL import Image
+
+# a busy machine is no failure
+settings.register_profile("pixelwise", deadline=None)
+settings.load_profile("pixelwise")
 
 REALDATA = Path(os.environ.get("PIXELWISE_REALDATA", Path(__file__).parents[2] / "shared" / "data"))
 

@@ -12,7 +12,7 @@ from PIL import Image
 from pixelwise.classes import IGNORE, ClassTable
 from pixelwise.data import check
 from pixelwise.data.check import CHECKS, Finding, examine, is_fatal, to_json, to_text
-from pixelwise.data.dataset import Case, Dataset, MaskEncoding
+from pixelwise.data.dataset import Case, Dataset, MaskEncoding, SplitName
 
 VALUES = MaskEncoding(kind="values", values={0: 0, 1: 1, 255: IGNORE})
 
@@ -58,7 +58,7 @@ def only(findings: list[Finding], severity: str, *words: str) -> Finding:
 
 def test_a_healthy_data_set_has_no_findings(healthy: Dataset) -> None:
     assert examine(healthy) == []
-    assert to_text([]) == "No problems found."
+    assert to_text([]) == "No problems were found."
 
 
 @pytest.mark.parametrize("size", [0, 60])
@@ -175,6 +175,29 @@ def test_identical_images_are_found_by_their_pixels(healthy: Dataset) -> None:
     sides = ("train", "train", "train", "test", "validation")
     cases = tuple(replace(case, split=side) for case, side in zip(healthy.cases, sides, strict=True))
     only(examine(replace(healthy, cases=cases)), "warning", "leak")
+    rest = tuple(replace(case, split="test" if case is second else None) for case in healthy.cases)
+    only(examine(replace(healthy, cases=rest)), "warning", "leak", "left out of training")
+
+
+@pytest.mark.parametrize(
+    ("sides", "groups", "torn"),
+    [
+        ("vvTTT", "aaabb", "a"),
+        ("t-TTT", "aabbc", ""),
+        ("tt-TT", "aabbc", "b"),
+        ("ttvvT", "aabcb", "b"),
+        ("tvTtt", "ababc", "a, b"),
+    ],
+)
+def test_groups_on_several_given_sides_are_listed(healthy: Dataset, sides: str, groups: str, torn: str) -> None:
+    names: dict[str, SplitName | None] = {"t": "train", "v": "validation", "T": "test", "-": None}
+    members = zip(healthy.cases, sides, groups, strict=True)
+    cases = tuple(replace(case, split=names[side], group=group) for case, side, group in members)
+    findings = examine(replace(healthy, cases=cases))
+    if torn:
+        only(findings, "warning", "different splits", f"({torn})")
+    else:
+        assert findings == []
 
 
 def test_jpeg_masks_are_a_warning(healthy: Dataset) -> None:
@@ -186,9 +209,12 @@ def test_jpeg_masks_are_a_warning(healthy: Dataset) -> None:
     assert [finding for finding in findings if "JPEG" in finding.what and finding.severity == "warning"]
 
 
-def test_two_images_are_too_few_unless_the_folder_gives_a_split(healthy: Dataset) -> None:
+def test_two_images_do_without_a_test_set_or_a_given_split_and_one_is_too_few(healthy: Dataset) -> None:
     few = replace(healthy, cases=healthy.cases[:2])
-    only(examine(few), "fatal", "2 labelled images")
+    only(examine(few), "warning", "2 labelled images", "data.test_fraction=0")
+    only(
+        [f for f in examine(replace(healthy, cases=healthy.cases[:1])) if f.severity == "fatal"], "fatal", "1 labelled"
+    )
     given = tuple(replace(c, split=s) for c, s in zip(few.cases, ("train", "validation"), strict=True))
     assert examine(replace(few, cases=given)) == []
 

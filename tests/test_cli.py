@@ -108,6 +108,18 @@ def test_an_interrupted_run_prints_its_scores_and_ends_with_130(
         assert "report: " in out
 
 
+def test_an_interruption_before_the_first_step_is_one_sentence(
+    run_cli, discs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_given: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pixelwise.api.check", interrupt)
+    for verb in ("check", "train"):
+        code, out, err = run_cli(verb, discs)
+        assert (code, out, err.strip()) == (130, "", "interrupted; what was finished is saved")
+
+
 @pytest.mark.slow
 def test_a_process_that_is_not_the_main_one_prints_nothing(
     run_cli, trained: Path, monkeypatch: pytest.MonkeyPatch
@@ -150,6 +162,19 @@ def test_masks_on_disk_are_the_models_masks(run_cli, trained: Path, tmp_path: Pa
 
     expected = pixelwise.load(trained / "run").predict(np.asarray(Image.open(image))).mask
     np.testing.assert_array_equal(tifffile.imread(tmp_path / "3.tif"), expected)
+
+
+def test_a_folder_that_is_not_understood_is_told_as_json(run_cli, discs: Path) -> None:
+    (discs / "masks" / "0.png").write_bytes(b"no image")
+    for mask in (discs / "masks").iterdir():
+        if mask.name != "0.png":
+            Image.new("L", (48, 48), 1).save(mask)
+    code, out, _ = run_cli("check", discs, "--json")
+    findings = json.loads(out)
+    assert code == 1
+    assert {finding["severity"] for finding in findings} == {"fatal"}
+    assert any("0.png" in file for finding in findings for file in finding["files"])
+    assert len(findings) > 1, "the damaged file, and that there is one class only"
 
 
 def test_check_is_quiet_about_good_data_and_json_is_json(run_cli, discs: Path) -> None:

@@ -139,10 +139,10 @@ def test_one_run_is_wrong_usage(pair: list[Path]) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("scores.json", b"{", "not the scores"),
-        ("scores.json", b"\xff\xfe", "not the scores"),
-        ("scores.json", b"[]", "not the scores"),
-        ("scores.json", b'{"pooled": {"miou": "high"}}', r"pooled\.miou"),
+        ("scores.json", b"{", "cannot be read as JSON"),
+        ("scores.json", b"\xff\xfe", "cannot be read as JSON"),
+        ("scores.json", b"[]", "damaged"),
+        ("scores.json", b'{"pooled": {"miou": "high"}}', r"damaged \(pooled\.miou"),
         ("config.yaml", b"a: [", "not valid YAML"),
         ("config.yaml", b"a: \xff", "not valid YAML"),
         ("config.yaml", b"a: 2020-13-45", "not valid YAML"),
@@ -162,6 +162,6 @@ def test_a_missing_folder_and_an_unfinished_run_are_named(pair: list[Path]) -> N
     with pytest.raises(DataError, match="no such run"):
         compare([pair[0], pair[1] / "nowhere"])
     (pair[1] / "scores.json").unlink()
-    with pytest.raises(DataError, match=r"scores\.json cannot be read") as caught:
+    with pytest.raises(DataError, match=r"scores\.json is missing") as caught:
         compare(pair)
     assert caught.value.where == pair[1]

@@ -27,6 +27,10 @@ from pixelwise.models.encoders import ENCODERS
         ("seed.x=1", "'seed' is"),
         ("data.test_fraction=0.9", "leave no image to train on"),
         ("loss.name=hinge", "'loss.name' is 'hinge'"),
+        ("training.batch-size=8", "no setting 'training.batch-size'. Did you mean 'training.batch_size'"),
+        ("training.time=2021-02-30", "'2021-02-30' is not a duration"),
+        ("seed=1732480000000", "less than 4294967296"),
+        ("data.cache=[1]", "'data.cache' is [1]"),
     ],
 )
 def test_wrong_settings_are_refused_with_the_way_out(override: str, message: str) -> None:
@@ -68,7 +72,38 @@ def test_overrides_win_over_the_file(tmp_path: Path) -> None:
     assert (config.training.batch_size, config.model.width, config.model.padded) == (3, 8, False)
 
 
-@pytest.mark.parametrize("content", ["[1, 2]", "a: [", "\x00"])
+def test_a_named_network_comes_before_its_changes_whatever_the_order() -> None:
+    one, other = (load(None, order) for order in (["model.width=8", "model=paper"], ["model=paper", "model.width=8"]))
+    assert one == other
+    assert (one.model.width, one.model.padded) == (8, False)
+
+
+@pytest.mark.parametrize(
+    ("settings", "is_possible"),
+    [
+        (["model.norm=instance", "data.patch_size=32", "model.depth=4"], True),
+        (["model.norm=instance", "data.patch_size=[16, 32]", "model.depth=4"], True),  # maps of 1 x 2
+        (["model.norm=instance", "data.patch_size=16", "model.depth=4"], False),
+        (["model.norm=instance", "data.patch_size=32", "model.depth=4", "model.stride=2"], False),
+        (["training.batch_size=1", "data.patch_size=16", "model.depth=4"], False),
+        (["training.batch_size=1", "data.patch_size=16", "model.depth=4", "model.norm=group"], True),
+    ],
+)
+def test_a_norm_needs_more_than_one_value(settings: list[str], is_possible: bool) -> None:
+    if is_possible:
+        load(None, settings)
+    else:
+        with pytest.raises(ConfigError, match="two places or more"):
+            load(None, settings)
+
+
+def test_settings_without_effect_are_named() -> None:
+    said = load(None, ["loss.name=dice", "loss.focal_gamma=1", "loss.border_sigma_px=3"]).ignored()
+    assert [sentence.split()[0] for sentence in said] == ["loss.focal_gamma", "loss.border_sigma_px"]
+    assert load(None, ["loss.border_weight=10", "loss.border_sigma_px=3"]).ignored() == []
+
+
+@pytest.mark.parametrize("content", ["[1, 2]", "a: [", "\x00", "seed: 2021-02-30"])
 def test_files_that_are_no_settings_are_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "c.yaml").write_text(content)
     with pytest.raises(ConfigError, match=r"c\.yaml"):

@@ -1,11 +1,13 @@
 """How masks are recognised: one small data set per way of storing them, with the classes known in advance."""
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
+import yaml
 from PIL import Image
 
 from pixelwise.classes import IGNORE, default_color
@@ -103,6 +105,8 @@ def test_masks_with_several_palettes_are_one_object(tmp_path: Path, pair: tuple[
     for mask, value in zip(decoded(cases, detection), (pair[0], pair[1], pair[0]), strict=True):
         np.testing.assert_array_equal(mask, blocks(0, value) // value)
     assert f"{pair[0]} in 2" in said(detection)
+    assert "declare `ignore: 255`" in said(detection)
+    assert len(detect(cases, Declaration(ignore=255)).classes) == 2
 
 
 def test_one_bit_and_palette_masks_give_their_indices(tmp_path: Path) -> None:
@@ -245,6 +249,96 @@ def test_a_colour_that_is_not_declared_is_an_error(tmp_path: Path) -> None:
     cases = cases_of(tmp_path, [painted(blocks(0, 1, 2), [BLUE, GREY, RED])])
     with pytest.raises(UnknownValuesError, match="255, 0, 0"):
         detect(cases, Declaration(colors=(BLUE, GREY)))
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+@pytest.mark.parametrize("declared", [None, ((0, 0, 0), RED)])
+def test_a_colour_that_does_not_count_is_ignored(
+    tmp_path: Path, suffix: str, declared: tuple[tuple[int, int, int], ...] | None
+) -> None:
+    index = np.kron(blocks(0, 1, 2), np.ones((8, 8), np.int64))
+    cases = cases_of(tmp_path, [painted(index, [(0, 0, 0), RED, (224, 224, 192)])], suffix)
+    detection = detect(cases, Declaration(ignore_colors=((224, 224, 192),), colors=declared))
+    assert len(detection.classes) == 2
+    assert "(224, 224, 192) are ignored" in said(detection)
+    mask = decoded(cases, detection)[0]
+    assert (mask == np.where(index == 2, IGNORE, index)).mean() > (0.97 if suffix == ".jpg" else 0.9999)
+
+
+def test_a_colour_is_a_class_or_does_not_count(tmp_path: Path) -> None:
+    cases = cases_of(tmp_path, [painted(blocks(0, 1, 2), [BLUE, GREY, RED])])
+    with pytest.raises(DataError, match=r"\(255, 0, 0\) is twice in `colors` and `ignore`"):
+        detect(cases, Declaration(colors=(BLUE, GREY, RED), ignore_colors=(RED,)))
+    with pytest.raises(DataError, match="is twice"):
+        detect(cases, Declaration(colors=(BLUE, GREY, BLUE)))
+    with pytest.raises(DataError, match="one class only"):
+        detect(cases, Declaration(ignore_colors=(RED, GREY)))
+
+
+LAYERS = np.stack([blocks(0, 1) == 1, blocks(0, 1) == 0], axis=2).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("kind", "declaration", "words"),
+    [
+        ("color", Declaration(values={0: "a", 7: "ignore"}), "colour per class, for which `values`"),
+        ("color", Declaration(ignore=255), r"`ignore` of one value.*ignore: \[red, green, blue\]"),
+        ("layers", Declaration(values={0: "a"}), "channel per class, for which `values`"),
+        ("layers", Declaration(ignore=1), "`ignore` of one value"),
+        ("layers", Declaration(ignore_colors=(RED,)), "`ignore` of a colour"),
+        ("scalar", Declaration(ignore_colors=(RED,)), "no colours, for which `ignore` of a colour.*ignore: 255"),
+        ("labelme", Declaration(values={0: "cell"}), "labelme polygons, for which `values`"),
+        ("labelme", Declaration(ignore=0), "`ignore` of one value"),
+        ("labelme", Declaration(ignore_colors=(RED,)), "`ignore` of a colour"),
+    ],
+)
+def test_a_key_that_cannot_hold_is_refused_by_name(
+    tmp_path: Path, kind: str, declaration: Declaration, words: str
+) -> None:
+    shape = {"label": "cell", "points": [[1, 1], [9, 1], [9, 9]], "shape_type": "polygon"}
+    if kind == "labelme":
+        (tmp_path / "a.json").write_text(json.dumps({"shapes": [shape], "imageHeight": 16, "imageWidth": 16}))
+        cases = [Case(name="a", image=tmp_path / "a.jpg", masks=(tmp_path / "a.json",))]
+    else:
+        array = {"color": painted(blocks(0, 1), [BLUE, RED]), "layers": LAYERS, "scalar": blocks(0, 1)}[kind]
+        cases = cases_of(tmp_path, [array], ".npy" if kind == "layers" else ".png")
+    assert detect(cases, NOTHING).classes
+    with pytest.raises(DataError, match=words):
+        detect(cases, declaration)
+
+
+@pytest.mark.parametrize("names", [("sky", "sea", "fire"), ("sky", "sea")])
+def test_names_are_not_given_to_colours_by_their_frequency(tmp_path: Path, names: tuple[str, ...]) -> None:
+    cases = cases_of(tmp_path, [painted(blocks(0, 1, 2), [(0, 0, 0), BLUE, RED])])
+    with pytest.raises(DataError, match="not which of the 3 colours") as caught:
+        detect(cases, Declaration(names=names))
+    lines = yaml.safe_load("colors:" + caught.value.remedy.partition("colors:")[2])
+    assert {tuple(color) for color in lines["colors"]} == {(0, 0, 0), BLUE, RED}
+    given = tuple(tuple(color) for color in lines["colors"][: len(names)])
+    ignored = tuple(tuple(color) for color in lines["colors"][len(names) :])
+    assert detect(cases, Declaration(names=names, colors=given, ignore_colors=ignored)).classes.names == list(names)
+
+
+def test_black_and_one_other_colour_have_an_order_that_is_told(tmp_path: Path) -> None:
+    cases = cases_of(tmp_path, [painted(blocks(0, 1), [(0, 0, 0), RED])])
+    detection = detect(cases, Declaration(names=("ground", "vessel")))
+    assert "(0, 0, 0) is 'ground', (255, 0, 0) is 'vessel'" in said(detection)
+    np.testing.assert_array_equal(decoded(cases, detection)[0], blocks(0, 1))
+    with pytest.raises(DataError, match="not which"):
+        detect(cases_of(tmp_path, [painted(blocks(0, 1), [BLUE, RED])]), Declaration(names=("ground", "vessel")))
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_transparency_is_background(tmp_path: Path, mode: str) -> None:
+    index = blocks(0, 1, 2)
+    alpha = np.where(index > 0, 255, 0).astype(np.uint8)
+    shown = painted(index, [(255, 255, 255), RED, GREEN]) if mode == "RGBA" else blocks(0, 128, 255).astype(np.uint8)
+    cases = cases_of(tmp_path, [np.dstack([shown, alpha])] * 2)
+    detection = detect(cases, NOTHING)
+    assert len(detection.classes) == 3
+    mask = decoded(cases, detection)[0]
+    np.testing.assert_array_equal(mask == 0, index == 0)
+    assert set(np.unique(mask)) == {0, 1, 2}
 
 
 def test_blurred_edges_between_colours_are_ignored(tmp_path: Path) -> None:

@@ -1,10 +1,13 @@
 """Which images a model is scored on, how their masks are read, and what a run's folder must hold for that."""
 
 import json
+import re
 import shutil
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,8 +17,11 @@ from PIL import Image
 
 import pixelwise
 from pixelwise import api
-from pixelwise.classes import ClassTable
+from pixelwise.classes import IGNORE, ClassTable
+from pixelwise.data.cache import Cache, default_folder
+from pixelwise.data.check import examine, to_json
 from pixelwise.data.dataset import Dataset, MaskEncoding
+from pixelwise.data.folder import scan
 from pixelwise.errors import ConfigError, DataError
 from pixelwise.evaluation import evaluate as evaluation
 from pixelwise.evaluation.evaluate import Evaluated, examples
@@ -64,9 +70,9 @@ def recolor(masks: Path, table: dict[int, int]) -> None:
 
 
 def test_a_runs_own_data_named_explicitly_is_scored_on_its_test_side(trained: Path) -> None:
-    explicit = api.evaluate_side(trained / "run", trained / "run" / ".." / "data")
+    explicit = api.evaluate(trained / "run", trained / "run" / ".." / "data")
     assert explicit.split == "test"
-    assert sorted(explicit.scores.names) == names(trained / "run", "test")
+    assert sorted(explicit.names) == names(trained / "run", "test")
 
 
 def test_any_side_of_a_runs_own_data_can_be_chosen(trained: Path) -> None:
@@ -76,9 +82,9 @@ def test_any_side_of_a_runs_own_data_can_be_chosen(trained: Path) -> None:
 
 
 def test_other_data_without_sides_are_scored_whole_and_say_so(trained: Path, tmp_path: Path) -> None:
-    result = api.evaluate_side(trained / "run", trained / "other", out=tmp_path)
+    result = api.evaluate(trained / "run", trained / "other", out=tmp_path)
     assert result.split == "all"
-    assert len(result.scores.names) == 3
+    assert len(result.names) == 3
     assert json.loads((tmp_path / "scores.json").read_text())["split"] == "all"
 
 
@@ -91,13 +97,13 @@ def test_a_side_that_other_data_do_not_have_is_an_error(trained: Path, side: str
 def test_the_test_side_that_other_data_give_is_taken(trained: Path, tmp_path: Path) -> None:
     for side, count, seed in (("train", 3, 1), ("test", 2, 2)):
         draw_discs(tmp_path / "other" / side, count=count, seed=seed)
-    assert api.evaluate_side(trained / "run", tmp_path / "other").split == "test"
+    assert api.evaluate(trained / "run", tmp_path / "other").split == "test"
     assert len(pixelwise.evaluate(trained / "run", tmp_path / "other").names) == 2
 
 
 def test_a_loaded_model_does_not_know_its_data(trained: Path) -> None:
     model = pixelwise.load(trained / "run")
-    assert api.evaluate_side(model, trained / "data").split == "all"
+    assert api.evaluate(model, trained / "data").split == "all"
     with pytest.raises(DataError, match="--split all"):
         pixelwise.evaluate(model, trained / "data", split="test")
 
@@ -105,8 +111,15 @@ def test_a_loaded_model_does_not_know_its_data(trained: Path) -> None:
 # --- what masks mean ---
 
 
-def dataset(classes: tuple[str, ...], **encoding: object) -> Dataset:
-    return Dataset(Path("other"), (), ClassTable.from_names(classes), MaskEncoding(**encoding), layout="")
+def dataset(classes: tuple[str, ...], *, named: bool = False, **encoding: object) -> Dataset:
+    return Dataset(Path("other"), (), ClassTable.from_names(classes), MaskEncoding(**encoding), "", named=named)
+
+
+def said_of(**encoding: object) -> RunFacts:
+    return RunFacts(data="/data", mask_encoding=MaskEncoding(**encoding))
+
+
+SKY_ROAD_CAR = ClassTable.from_names(["sky", "road", "car"])
 
 
 def test_masks_of_other_data_that_lack_a_class_are_read_as_in_the_run() -> None:
@@ -122,15 +135,16 @@ def test_masks_of_other_data_that_lack_a_class_are_read_as_in_the_run() -> None:
     "other",
     [
         {"kind": "values", "values": {0: 0, 1: 1, 9: 2}},
-        {"kind": "colors", "colors": {(0, 0, 0): 0, (255, 0, 0): 1, (0, 0, 255): 2}},
+        {"kind": "colors", "colors": {(0, 0, 0): 0, (255, 0, 0): 1, (0, 0, 255): 2}, "named": True},
     ],
 )
 def test_masks_that_the_run_does_not_cover_are_read_as_found_if_their_classes_are_the_models(
-    other: dict[str, object],
+    other: dict[str, Any],
 ) -> None:
     said = RunFacts(data="/data", mask_encoding=MaskEncoding(kind="values", values={0: 0, 1: 1, 7: 2}))
     names = ("background", "cell", "nucleus")
-    assert for_model(dataset(names, **other), said, ClassTable.from_names(names)).encoding == MaskEncoding(**other)
+    found = dataset(names, **other)
+    assert for_model(found, said, ClassTable.from_names(names)).encoding == found.encoding
     with pytest.raises(DataError, match="the model knows background, cell, nucleus"):
         for_model(dataset(("background", "a", "b"), **other), said, ClassTable.from_names(names))
 
@@ -144,14 +158,128 @@ def test_the_same_masks_stored_with_other_values_have_the_same_scores(trained: P
     assert torch.equal(pixelwise.evaluate(trained / "run", tmp_path / "other").counts, expected.counts)
 
 
-def test_classes_in_another_order_are_refused(trained: Path, tmp_path: Path) -> None:
+def test_the_same_masks_with_classes_in_another_order_have_the_same_scores(trained: Path, tmp_path: Path) -> None:
     shutil.copytree(trained / "other", tmp_path / "other")
-    reordered = "\n".join(
-        f"  {i}: {name}" for i, name in enumerate(pixelwise.load(trained / "run").classes.names[::-1])
-    )
-    (tmp_path / "other" / "data.yaml").write_text(f"names:\n{reordered}\n")
-    with pytest.raises(DataError, match="the order of the model"):
+    recolor(tmp_path / "other" / "masks", {0: 1, 1: 0})
+    (tmp_path / "other" / "data.yaml").write_text("names: [object, background]\n")
+    expected = pixelwise.evaluate(trained / "run", trained / "other")
+    assert torch.equal(pixelwise.evaluate(trained / "run", tmp_path / "other").counts, expected.counts)
+
+
+def test_names_that_the_model_does_not_know_are_refused(trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained / "other", tmp_path / "other")
+    (tmp_path / "other" / "data.yaml").write_text("names: [background, cell]\n")
+    with pytest.raises(DataError, match=r"classes background, cell; the model knows background, object.*data\.yaml"):
         pixelwise.evaluate(trained / "run", tmp_path / "other")
+
+
+@pytest.mark.parametrize("run_knows_values", [True, False])
+def test_named_classes_are_those_of_the_model_with_these_names_whatever_the_values(run_knows_values: bool) -> None:
+    said = said_of(kind="values", values={0: 0, 1: 1, 2: 2}) if run_knows_values else None
+    fewer = dataset(("road", "car"), named=True, kind="values", values={0: 0, 1: 1, 255: IGNORE})
+    assert for_model(fewer, said, SKY_ROAD_CAR).encoding.values == {0: 1, 1: 2, 255: IGNORE}
+    other = dataset(("road", "sky", "tree"), named=True, kind="values", values={0: 0, 1: 1, 2: 2})
+    with pytest.raises(DataError, match=r"tree.*the model knows sky, road, car"):
+        for_model(other, said, SKY_ROAD_CAR)
+    colors = dataset(("car", "sky"), named=True, kind="colors", colors={(0, 0, 0): 0, (9, 9, 9): 1}, other=IGNORE)
+    read = for_model(colors, said, SKY_ROAD_CAR).encoding
+    assert (read.colors, read.other) == ({(0, 0, 0): 2, (9, 9, 9): 0}, IGNORE)
+
+
+def test_names_that_no_value_stands_for_do_not_count() -> None:
+    unused = dataset(("sky", "class 1", "car"), named=True, kind="values", values={0: 0, 7: 2})
+    assert for_model(unused, None, SKY_ROAD_CAR).encoding.values == {0: 0, 7: 2}
+
+
+def test_categories_of_another_coco_file_go_by_name_and_not_by_number() -> None:
+    classes = ClassTable.from_names(["background", "cell", "nucleus"])
+    said = said_of(kind="coco", values={1: 1, 2: 2})
+    swapped = dataset(("background", "nucleus", "cell"), named=True, kind="coco", values={1: 1, 2: 2})
+    assert for_model(swapped, said, classes).encoding.values == {1: 2, 2: 1}
+    for names in (("background", "dog", "cell"), ("nothing", "nucleus", "cell")):
+        with pytest.raises(DataError, match="the model knows background, cell, nucleus"):
+            for_model(dataset(names, named=True, kind="coco", values={1: 1, 2: 2}), said, classes)
+
+
+def test_the_object_of_instance_masks_must_be_the_first_class_of_the_model() -> None:
+    instances = dataset(("background", "cell"), named=True, kind="instances")
+    assert for_model(instances, None, ClassTable.from_names(["background", "cell", "x"])).encoding.kind == "instances"
+    with pytest.raises(DataError, match="the model knows"):
+        for_model(instances, None, ClassTable.from_names(["background", "x", "cell"]))
+
+
+@pytest.mark.parametrize(
+    ("known", "found"), [({0: 0, 1: 1, 255: IGNORE}, {0: 0, 255: 1}), ({0: 0, 255: 1}, {0: 0, 1: 1, 255: IGNORE})]
+)
+def test_a_value_that_is_ignored_on_one_side_and_a_class_on_the_other_is_refused(
+    known: dict[int, int], found: dict[int, int]
+) -> None:
+    names = ("background", "object")
+    said, classes = said_of(kind="values", values=known), ClassTable.from_names(names)
+    with pytest.raises(DataError, match=r"255 is (ignored|a class) in these masks.*in those of the run.*data\.yaml"):
+        for_model(dataset(names, kind="values", values=found), said, classes)
+    declared = dataset(names, named=True, kind="values", values=found)
+    assert for_model(declared, said, classes).encoding.values == found
+
+
+def test_colours_without_names_are_not_matched_by_how_frequent_they_are() -> None:
+    names = ("background", "class 1", "class 2")
+    colors = {(0, 0, 0): 0, (255, 0, 0): 1, (0, 0, 255): 2}
+    for said in (said_of(kind="colors", colors={(0, 0, 0): 0, (0, 255, 0): 1, (0, 0, 255): 2}), None):
+        with pytest.raises(DataError, match="which classes these are"):
+            for_model(dataset(names, kind="colors", colors=colors), said, ClassTable.from_names(names))
+
+
+@pytest.mark.parametrize(
+    ("declared", "named"),
+    [
+        ("", False),
+        ("ignore: 7", False),
+        ("values: {0: 0, 1: 1, 7: ignore}", False),
+        ("names: [ground, disc]", True),
+        ("values: {0: ground, 1: disc}", True),
+    ],
+)
+def test_a_folder_says_whether_its_classes_have_names(discs: Path, declared: str, named: bool) -> None:
+    (discs / "data.yaml").write_text(f"{declared}\nmasks_dir: masks\n")
+    assert scan(discs).named == named
+
+
+# --- what was trained on ---
+
+
+def write_digests(run: Path, data: Path) -> None:
+    """Let the run say which images it was trained on."""
+    found = scan(data)
+    digests = {case.name: Cache(default_folder(), found).open(case).digest for case in found.cases}
+    facts = json.loads((run / "run.json").read_text())
+    facts["training_images"] = [digests[name] for name in names(run, "train")]
+    (run / "run.json").write_text(json.dumps(facts))
+
+
+def test_images_that_were_trained_on_are_told_although_the_data_were_moved(
+    trained: Path, run: Path, tmp_path: Path
+) -> None:
+    write_digests(run, trained / "data")
+    moved = shutil.copytree(trained / "data", tmp_path / "moved")
+    watcher = Recorder()
+    assert api.evaluate(run, moved, out=tmp_path / "out", watcher=watcher).split == "all"
+    count = len(names(run, "train"))
+    assert any(f"{count} of these 8 images were trained on" in line for line in watcher.heard)
+    told = r"trained on</dt>\s*<dd[^>]*>{}</dd>"
+    assert re.search(told.format(count), (tmp_path / "out" / "report.html").read_text())
+    for data in (None, trained / "other"):
+        watcher = Recorder()
+        pixelwise.evaluate(run, data, out=tmp_path / "out", watcher=watcher)
+        assert not any("trained on" in line for line in watcher.heard)
+        assert re.search(told.format("none"), (tmp_path / "out" / "report.html").read_text())
+
+
+def test_of_a_bundle_it_is_not_known_which_images_were_trained_on(trained: Path, tmp_path: Path) -> None:
+    watcher = Recorder()
+    pixelwise.evaluate(trained / "run" / "best.safetensors", trained / "other", out=tmp_path, watcher=watcher)
+    assert any("not known which images" in line for line in watcher.heard)
+    assert re.search(r"trained on</dt>\s*<dd[^>]*>not known</dd>", (tmp_path / "report.html").read_text())
 
 
 # --- work ---
@@ -226,6 +354,8 @@ def use(run: Path, file: str) -> None:
         ("history.jsonl", '{"epoch": 0, "train_loss": 1.0}\n{"epoch": 1, "tra'),
         ("history.jsonl", '{"epoch": 0, "train_loss": "high"}'),
         ("history.jsonl", "[]"),
+        ("findings.json", "{}"),
+        ("findings.json", '[{"severity": "warning", "what": 3}]'),
         ("plan.json", "{}"),
         ("plan.json", '{"decisions": [{"setting": "seed"}]}'),
         ("split.json", "{}"),
@@ -291,7 +421,75 @@ def test_one_of_several_processes_speaks(
     assert bool(watcher.heard) == speaks
 
 
+def test_what_the_check_found_is_kept_for_reports_of_later_evaluations(trained: Path, run: Path) -> None:
+    assert json.loads((run / "findings.json").read_text()) == to_json(examine(scan(trained / "data")))
+    finding = {"severity": "warning", "what": "Odd images.", "files": ["7.png"], "cause": "", "remedy": "Look."}
+    (run / "findings.json").write_text(json.dumps([finding]))
+    pixelwise.evaluate(run, out=run)
+    assert "Odd images." in (run / "report.html").read_text()
+    (run / "findings.json").unlink()
+    pixelwise.evaluate(run, out=run)
+    assert "Odd images." not in (run / "report.html").read_text()
+
+
+# --- the run's folder ---
+
+
+def test_runs_that_begin_at_once_get_folders_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "data-2").symlink_to("nowhere")
+    with ThreadPoolExecutor(8) as pool:
+        folders = list(pool.map(api.new_run_folder, [Path("data")] * 16))
+    assert sorted(folders) == sorted(Path("runs", f"data-{number}") for number in (1, *range(3, 18)))
+    assert all(folder.is_dir() for folder in folders)
+
+
+def test_a_folder_for_runs_that_cannot_be_created_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").write_text("")
+    with pytest.raises(DataError) as caught:
+        api.new_run_folder(Path("data"))
+    assert caught.value.where == Path("runs", "data-1")
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_the_first_process_chooses_the_folder_for_all(
+    discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_first: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    requests: list[runs.Request] = []
+    other = SimpleNamespace(folder=tmp_path, is_main=False, interrupted=False)
+    monkeypatch.setattr(runs, "train", lambda request, _watcher: requests.append(request) or other)
+    fabric = SimpleNamespace(
+        is_global_zero=is_first, broadcast=lambda folder: folder if is_first else Path("runs", "first")
+    )
+    monkeypatch.setattr(api.processes, "join", lambda _config: fabric)
+    pixelwise.train(discs)
+    assert requests[0].folder == Path("runs", "discs-1" if is_first else "first")
+    assert (tmp_path / "runs" / "discs-1").exists() == is_first
+
+
+def test_data_that_cannot_be_trained_on_leave_no_folder(
+    discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (discs / "masks" / "3.png").write_bytes(b"")
+    with pytest.raises(DataError, match="cannot be trained on"):
+        pixelwise.train(discs)
+    assert not (tmp_path / "runs").exists()
+
+
 # --- settings ---
+
+
+def test_texts_are_possible_together_with_the_file(tmp_path: Path) -> None:
+    (tmp_path / "shallow.yaml").write_text("model: {depth: 2}\ntraining: {time: 900}\n")
+    texts = ["model.norm=instance", "data.patch_size=16", "training={epochs: 3}"]
+    config = pixelwise.settings(tmp_path / "shallow.yaml", texts)
+    assert (config.model.depth, config.model.norm, config.training.epochs) == (2, "instance", 3)
+    with pytest.raises(ConfigError, match="instance"):
+        pixelwise.settings(None, texts)
 
 
 def test_a_time_takes_the_place_of_epochs_and_the_reverse(tmp_path: Path) -> None:
@@ -349,6 +547,14 @@ def test_a_preview_shows_images_at_their_own_brightness(tmp_path: Path, normalis
     near = {level: int((abs(sheet - level).max(axis=2) < 20).sum()) for level in (40, 200)}
     assert sum(near.values()) > 0.85 * 16 * 32 * 32
     assert min(near.values()) > 2 * 32 * 32
+
+
+def test_a_preview_of_two_images_needs_no_split_and_tells_its_progress(tmp_path: Path) -> None:
+    draw_discs(tmp_path / "data", count=2)
+    watcher = Recorder()
+    config = pixelwise.settings(None, QUICK)
+    assert pixelwise.preview(tmp_path / "data", tmp_path / "p.png", config, patches=4, watcher=watcher).exists()
+    assert "reading images" in watcher.heard
 
 
 def test_runs_are_compared_through_the_facade(trained: Path) -> None:

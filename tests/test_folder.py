@@ -288,6 +288,115 @@ def test_stacks_of_different_length_are_an_error(tmp_path: Path) -> None:
     assert caught.value.where == tmp_path / "images/s.tif"
 
 
+@pytest.mark.usefixtures("undetected")
+def test_pages_of_a_stack_whose_mask_cannot_be_read_do_not_hide_that(tmp_path: Path) -> None:
+    stack = np.zeros((6, 20, 21), np.uint8)
+    for damaged, whole in (("masks", "images"), ("images", "masks")):
+        root = tmp_path / damaged
+        write(root, ["images/s.tif", "masks/s.tif"])
+        (root / damaged / "s.tif").write_bytes(b"II*\0junk")
+        tifffile.imwrite(root / whole / "s.tif", stack, photometric="minisblack")
+        assert [case.page for case in folder.scan(root).cases] == [0, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.usefixtures("undetected")
+def test_a_page_and_an_image_are_never_called_the_same(tmp_path: Path) -> None:
+    write(tmp_path, [f"{role}/{name}" for role in ("images", "masks") for name in ("a.tif", "a/0.png", "b.png")])
+    for role in ("images", "masks"):
+        tifffile.imwrite(tmp_path / role / "a.tif", np.zeros((5, 20, 21), np.uint8), photometric="minisblack")
+    data = folder.scan(tmp_path)
+    names = ["a/1", "a/2", "a/3", "a/4", "b", "images/a.tif/0", "images/a/0.png"]
+    assert [case.name for case in data.cases] == names
+    assert {case.group for case in data.cases if case.page is not None} == {"a"}
+
+
+# all problems at once
+
+
+def spoiled(root: Path) -> Path:
+    """A healthy pair, an empty image, a mask cut short, one of another size, and an image without mask."""
+    write(root, [f"{role}/{stem}.png" for role in ("images", "masks") for stem in "abcd"])
+    write(root, ["images/lonely.png"])
+    for role in ("images", "masks"):
+        Image.fromarray((RANDOM.integers(0, 2, (40, 40)) * 255).astype(np.uint8)).save(root / role / "c.png")
+    (root / "images/b.png").write_bytes(b"")
+    cut = root / "masks/c.png"
+    cut.write_bytes(cut.read_bytes()[:-60])
+    Image.fromarray(MASK[:, :9]).save(root / "masks/d.png")
+    return root
+
+
+def stack_of(count: int) -> Callable[[Path], None]:
+    def put(root: Path) -> None:
+        for role, pages in (("images", count), ("masks", 7)):
+            tifffile.imwrite(root / role / "s.tif", np.zeros((pages, 20, 21), np.uint8), photometric="minisblack")
+
+    return put
+
+
+def declare(text: str) -> Callable[[Path], None]:
+    def put(root: Path) -> None:
+        (root / "data.yaml").write_text(text)
+
+    return put
+
+
+def empty_masks(root: Path) -> None:
+    for stem in "ab":
+        Image.fromarray(MASK * 0).save(root / f"masks/{stem}.png")
+    Image.fromarray(MASK[:, :9] * 0).save(root / "masks/d.png")
+
+
+def polygon_file(root: Path) -> None:
+    write(root, ["images/e.png"])
+    (root / "masks/e.json").write_text(json.dumps(SHAPES))
+    (root / "data.yaml").write_text('images: "images/*"\nmasks: ["masks/{stem}.png", "masks/{stem}.json"]')
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words", "where"),
+    [
+        (declare("names: [a, b]\nvalues: {0: a}"), "hold the values 255", "masks/a.png"),
+        (empty_masks, "one class only", "masks"),
+        (stack_of(9), "The image has 9 pages, its mask s.tif has 7", "images/s.tif"),
+        (polygon_file, "some are polygon files", "masks/e.json"),
+    ],
+)
+def test_masks_without_meaning_do_not_hide_what_else_is_wrong(
+    spoil: Callable[[Path], None], words: str, where: str, tmp_path: Path
+) -> None:
+    spoil(spoiled(tmp_path))
+    with pytest.raises(folder.SeveralProblemsError) as caught:
+        folder.scan(tmp_path)
+    found = {str(one.where): one.what for one in caught.value.problems}
+    assert len(found) == 5
+    assert words in found[str(tmp_path / where)]
+    assert "empty (0 bytes)" in found[str(tmp_path / "images/b.png")]
+    assert "damaged or cut short" in found[str(tmp_path / "masks/c.png")]
+    assert "9 x 12 pixels" in found[str(tmp_path / "masks/d.png")]
+    for name in (words, "images/b.png", "masks/c.png", "masks/d.png", "no partner"):
+        assert str(caught.value).count(name) == 1
+
+
+def test_annotations_that_cannot_be_read_are_among_the_problems(tmp_path: Path) -> None:
+    write(tmp_path, ["a.jpg", "b.jpg", "c.jpg"])
+    (tmp_path / "a.json").write_text(json.dumps(SHAPES))
+    (tmp_path / "b.json").write_text('{"shapes": [')
+    (tmp_path / "c.json").write_text(json.dumps({"shapes": [{}]}))
+    (tmp_path / "data.yaml").write_text('masks: "{stem}.json"\nnames: [dirt]')
+    with pytest.raises(folder.SeveralProblemsError, match="also use cell") as caught:
+        folder.scan(tmp_path)
+    assert [Path(str(one.where)).name for one in caught.value.problems[1:]] == ["b.json", "c.json"]
+
+
+def test_a_single_problem_is_told_as_it_is(tmp_path: Path) -> None:
+    write(tmp_path, ["images/a.png", "masks/a.png"])
+    (tmp_path / "data.yaml").write_text("names: [a, b, c]")
+    with pytest.raises(DataError, match="3 classes are declared") as caught:
+        folder.scan(tmp_path)
+    assert not isinstance(caught.value, folder.SeveralProblemsError)
+
+
 def test_nnunet_gives_splits_and_names(tmp_path: Path, undetected: list[Declaration]) -> None:
     write(tmp_path, ["imagesTr/a_0000.png", "labelsTr/a.png", "imagesTs/b_0000.png", "labelsTs/b.png"])
     (tmp_path / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "cell": 1, "ignore": 2}}))
@@ -662,6 +771,26 @@ def test_classes_are_handed_on(tmp_path: Path, describe: Describe, undetected: l
     assert undetected[-1] == Declaration(
         names=("sky", "road"), colors=((1, 2, 3), (4, 5, 6)), values={0: "sky", 128: "road"}
     )
+    describe("ignore: [1, 2, 3]\nnames: [1, no, 007]")
+    assert undetected[-1] == Declaration(names=("1", "no", "007"), ignore_colors=((1, 2, 3),))
+    describe("ignore: [[1, 2, 3], [4, 5, 6]]")
+    assert undetected[-1] == Declaration(ignore_colors=((1, 2, 3), (4, 5, 6)))
+
+
+@pytest.mark.usefixtures("undetected")
+def test_numbers_and_dates_are_names(tmp_path: Path, describe: Describe) -> None:
+    stems = ["24", "007", "1e3", "2021-02-03", "2021-02-30", "no"]
+    write(tmp_path, [f"{role}/{stem}.png" for role in ("images", "masks") for stem in [*stems, "x"]])
+    data = describe(f"test: [{', '.join(stems)}]\nval:")
+    assert {case.name for case in data.cases if case.split == "test"} == set(stems)
+    assert [case.name for case in describe("test: 24").cases if case.split == "test"] == ["24"]
+
+
+@pytest.mark.usefixtures("undetected")
+@pytest.mark.parametrize("train", ["", "train: images\n"])
+def test_a_number_stands_for_the_stem_where_no_pattern_is_given(train: str, tmp_path: Path, describe: Describe) -> None:
+    write(tmp_path, ["images/a.jpg", "masks/a.png"])
+    assert pairs(describe(train + 'masks: "masks/{1}.png"')) == {"a": ["masks/a.png"]}
 
 
 @pytest.mark.usefixtures("undetected")
@@ -680,6 +809,10 @@ def test_a_group_is_read_from_the_name(tmp_path: Path, describe: Describe) -> No
     ("text", "words"),
     [
         ("mask_dir: x", "masks_dir"),
+        ("mask-dir: x", "'mask-dir'. Did you mean 'masks_dir'"),
+        ("download: 2021-02-30", "YAML"),
+        ("ignore: [1, 2]", "ignore"),
+        ("colors: [[0, 0, 0], [300, 0, 0]]", "300"),
         ("name: [a, b]", "names"),
         ("ignore: [1]", "ignore"),
         ("names: [a, b]\nnc: 3", "nc"),

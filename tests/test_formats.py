@@ -5,6 +5,7 @@ import errno
 import io
 import os
 import struct
+import warnings
 import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,7 @@ from PIL import Image, ImageOps
 
 from pixelwise.classes import IGNORE, ClassTable
 from pixelwise.data import formats
+from pixelwise.data.masks import LOSSY_SUFFIXES
 from pixelwise.errors import DataError
 
 RANDOM = np.random.default_rng(7)
@@ -190,6 +192,35 @@ def test_an_alpha_channel_is_dropped_only_if_it_is_constant(put: Put) -> None:
         np.testing.assert_array_equal(formats.read_image(put(name, encode(constant))), RGB)
         np.testing.assert_array_equal(formats.read_image(put(name, encode(varying))), varying)
     assert formats.read_info(put("a.png", pillow(constant, "PNG"))).channels == 4
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF"])
+def test_where_a_mask_is_transparent_it_is_background(kind: str, put: Put) -> None:
+    colors = np.full((6, 6, 3), 90, np.uint8)  # what programs leave under transparency is anything
+    colors[:2], colors[2:4] = (255, 0, 0), (0, 255, 0)
+    alpha = np.zeros((6, 6), np.uint8)
+    alpha[:2], alpha[2:4] = 255, 77
+    expected = np.where(alpha[..., None] > 0, colors, 0)
+    data = tiff(np.dstack([colors, alpha]), photometric="rgb", extrasamples=[2])
+    if kind != "TIFF":
+        options = {"lossless": True, "exact": True} if kind == "WEBP" else {}
+        data = pillow(np.dstack([colors, alpha]), kind, **options)
+    np.testing.assert_array_equal(formats.read_mask(put(f"a.{kind.lower()}", data)), expected)
+
+
+def test_a_grey_mask_with_transparency_keeps_its_values(put: Put) -> None:
+    grey = np.array([[7, 7], [3, 3]], np.uint8)
+    alpha = np.array([[255, 0], [255, 0]], np.uint8)
+    path = put("a.png", pillow(np.dstack([grey, alpha]), "PNG"))
+    np.testing.assert_array_equal(formats.read_mask(path), [[7, 0], [3, 0]])
+
+
+def test_a_black_object_on_transparency_is_refused_by_name(put: Put) -> None:
+    alpha = np.array([[255, 0], [255, 0]], np.uint8)
+    path = put("a.png", pillow(np.dstack([alpha * 0, alpha * 0, alpha * 0, alpha]), "PNG"))
+    with pytest.raises(DataError, match="black wherever it is not transparent") as caught:
+        formats.read_mask(path)
+    assert caught.value.where == path
 
 
 def test_a_fourth_band_that_is_no_alpha_stays_even_if_constant(put: Put) -> None:
@@ -442,6 +473,30 @@ def test_random_damage_never_gives_another_kind_of_error(put: Put) -> None:
             for read in (formats.read_image, formats.read_mask, formats.page_count):
                 with contextlib.suppress(DataError):
                     read(path)
+
+
+@pytest.mark.parametrize("limit", [20, 100])  # 13 x 9 pixels are above twice the first, and above the second
+def test_pillows_limit_of_pixels_does_not_hold(limit: int, put: Put, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = {kind: put(f"a.{kind}", pillow(RGB, kind)) for kind in ("png", "bmp", "gif", "ppm", "jpeg")}
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for path in paths.values():
+            assert formats.read_image(path).shape == RGB.shape
+            assert formats.read_info(path).width == 9
+    assert limit == Image.MAX_IMAGE_PIXELS
+
+
+@pytest.mark.parametrize("suffix", [".jfif", ".jpe", ".JPG"])
+def test_jpeg_has_several_names(suffix: str, put: Put) -> None:
+    path = put(f"a{suffix}", pillow(RGB, "JPEG"))
+    assert formats.READERS[suffix.lower()].info(path) == formats.read_info(path)
+    assert formats.READERS.keys() >= LOSSY_SUFFIXES
+
+
+def test_pages_of_a_file_that_cannot_be_read_are_unknown(put: Put) -> None:
+    assert formats.page_count(put("a.tif", b"II*\0junk")) is None
+    assert formats.page_count(put("b.gif", b"")) is None
 
 
 def test_a_header_that_promises_too_many_pixels_is_refused(put: Put) -> None:

@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 from pixelwise.classes import IGNORE, ClassTable
 from pixelwise.config import SIZES, ModelConfig, PredictionConfig, Preprocessing
-from pixelwise.errors import ConfigError, DataError
+from pixelwise.errors import ConfigError, DataError, MachineError
 from pixelwise.inference import scoring
 from pixelwise.inference.predictor import Model, choose_device
-from pixelwise.inference.tiles import Band, Tiling, bands
+from pixelwise.inference.tiles import Band, Tiling, bands, enlarged
 from pixelwise.models.bundle import Description
 from pixelwise.models.unet import build
 
@@ -169,3 +169,34 @@ def test_an_absent_device_is_a_wrong_setting() -> None:
         pytest.skip("there is a GPU")
     with pytest.raises(ConfigError, match="no device 'cuda'"):
         choose_device("cuda")
+
+
+@pytest.mark.parametrize(
+    ("small", "large"), [((7, 5), (600, 11)), ((300, 4), (301, 4)), ((1, 1), (9, 9)), ((40, 40), (20, 10))]
+)
+def test_enlarging_in_bands_is_enlarging_the_whole(small: tuple[int, int], large: tuple[int, int]) -> None:
+    values = torch.rand(3, *small)
+    whole = nn.functional.interpolate(values[None], large, mode="bilinear", align_corners=False)[0]
+    parts = list(enlarged(values, large))
+    assert [band.top for band in parts] == list(range(0, large[0], 256))
+    torch.testing.assert_close(
+        torch.cat([band.probabilities for band in parts], dim=1), whole, atol=5e-5, rtol=0
+    )  # float32 places
+
+
+@pytest.mark.parametrize("norm", ["instance", "batch"])
+@pytest.mark.parametrize("size", [(1, 1), (3, 40), (8, 8)])
+def test_tiny_images_are_predicted(norm: str, size: tuple[int, int]) -> None:
+    model = make(ModelConfig(width=4, depth=3, norm=norm))
+    assert model.predict(np.ones(size, dtype=np.float32)).mask.shape == size
+
+
+def test_memory_that_does_not_suffice_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = make(ModelConfig(width=4, depth=1))
+
+    def full(_image: Tensor) -> Tensor:
+        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
+
+    monkeypatch.setattr(model.network, "forward", full)
+    with pytest.raises(MachineError, match=r"Memory does not suffice.*smaller tiles"):
+        model.predict(np.ones((8, 8), dtype=np.float32))

@@ -9,6 +9,7 @@ import torch
 
 from pixelwise.config import SIZES, Config, ModelConfig, load
 from pixelwise.data.fingerprint import Fingerprint
+from pixelwise.errors import ConfigError, MachineError
 from pixelwise.models.unet import build
 from pixelwise.training import machine as machines
 from pixelwise.training.machine import Machine, Speed, Stopwatch, Work, this_machine
@@ -66,8 +67,9 @@ def planned(
     data: Fingerprint | None = None,
     stopwatch: Stopwatch | None = None,
     validation_megapixels: float = 1.0,
+    processes: int = 1,
 ) -> Plan:
-    return plan(data or fingerprint(), 2, validation_megapixels, stopwatch or Told(), load(None, settings))
+    return plan(data or fingerprint(), 2, validation_megapixels, stopwatch or Told(), load(None, settings), processes)
 
 
 def reason(made: Plan, setting: str) -> str:
@@ -178,6 +180,12 @@ def test_images_are_not_resized_where_it_would_cost() -> None:
     assert planned(["data.resize=null"], fingerprint(size, reduced_miou=SMOOTH)).config.data.resize is None
 
 
+def test_images_are_resized_to_a_patch_that_was_given() -> None:
+    config = planned(["data.patch_size=512"], fingerprint((1280, 1918), reduced_miou=SMOOTH)).config
+    assert config.data.resize == (342, 512)
+    assert planned(["data.patch_size=2048"], fingerprint((1280, 1918), reduced_miou=SMOOTH)).config.data.resize is None
+
+
 def test_the_patch_of_resized_images_is_the_image() -> None:
     config = planned((), fingerprint((1280, 1918), reduced_miou=SMOOTH)).config
     assert config.data.patch_size == (176, 256)  # multiples of 16, and the coarsest map keeps an edge of about 8
@@ -220,6 +228,23 @@ def test_a_given_depth_decides_the_multiple() -> None:
     config = planned(["model.depth=4"], fingerprint((50, 60))).config
     assert config.model.depth == 4
     assert config.data.patch_size == (64, 64)
+
+
+def test_depth_follows_from_the_patch_that_was_given() -> None:
+    assert planned(["data.patch_size=32"], fingerprint((1000, 1000))).config.model.depth == 2
+
+
+def test_a_stride_leaves_less_to_halve() -> None:
+    # the same 8 px for the coarsest map: 256 / 2 = 128 places can be halved four times
+    config = planned(["model.stride=2"], fingerprint((256, 256))).config
+    assert (config.model.depth, config.data.patch_size) == (4, (256, 256))
+
+
+def test_a_given_patch_that_a_network_without_padding_cannot_take_is_refused_with_the_next_size() -> None:
+    # the paper's 572 px are possible; the next is 16 px, once more halved four times, larger
+    assert planned(["model=paper", "data.patch_size=572"]).config.data.patch_size == (572, 572)
+    with pytest.raises(ConfigError, match=r"data\.patch_size=\[588,588\]"):
+        planned(["model=paper", "data.patch_size=573"])
 
 
 @pytest.mark.parametrize("size", [(20, 48), (300, 300)])
@@ -268,6 +293,13 @@ def test_it_is_the_batch_that_will_be_used_that_decides_the_normalisation() -> N
     assert planned(["training.batch_size=16"], fingerprint(images=4)).config.model.norm == "batch"
 
 
+def test_each_process_has_as_many_patches_as_one_alone() -> None:
+    assert planned((), fingerprint(images=1000), processes=4).config.training.batch_size == 16
+    stopwatch = Told()
+    planned((), fingerprint(images=1000), stopwatch, processes=4)
+    assert {work.batch_size for work in stopwatch.asked} == {4}
+
+
 @pytest.mark.parametrize("processes", [1, 3, 32])
 def test_every_process_has_a_part_of_the_batch(processes: int) -> None:
     made = plan(fingerprint(images=4), 2, 1.0, Told(), load(None, []), processes)
@@ -307,6 +339,27 @@ def test_a_slow_device_gets_a_narrower_network() -> None:
     slow = planned(["training.time=5m"], stopwatch=Told(lambda work: quadratic(work) / 8))
     fast = planned(["training.time=5m"], stopwatch=Told(quadratic))
     assert slow.config.model.width < fast.config.model.width
+
+
+def test_several_processes_have_time_for_a_wider_network() -> None:
+    # four processes see as much as one does in four times the time
+    settings, seconds = "training.time={}", 400
+    four = planned([settings.format(seconds)], stopwatch=Told(quadratic), processes=4)
+    alone = planned([settings.format(4 * seconds)], stopwatch=Told(quadratic))
+    assert four.config.model.width == alone.config.model.width
+    assert four.config.model.width > planned([settings.format(seconds)], stopwatch=Told(quadratic)).config.model.width
+
+
+def test_a_network_that_does_not_fit_into_memory_is_not_chosen() -> None:
+    def rate(work: Work) -> float:
+        if work.model.width > 16:
+            raise MachineError("Memory does not suffice.")
+        return 1000.0
+
+    made = planned(["training.time=10m", "training.precision=float32"], stopwatch=Told(rate))
+    assert made.config.model.width == 16
+    with pytest.raises(MachineError):
+        planned(["training.time=10m", "model.width=24"], stopwatch=Told(rate))
 
 
 def test_width_is_measured_with_the_precision_that_was_chosen() -> None:
@@ -380,6 +433,13 @@ def test_validation_takes_its_share_of_the_budget_and_no_more() -> None:
     # 2.5 s each: 38 in 96 s
     quick = planned(["training.time=1000", "training.batch_size=4"], validation_megapixels=100 * 0.065536)
     assert quick.config.training.steps_per_epoch == 2000 // 38
+
+
+def test_several_processes_make_more_steps_and_shorter_validations() -> None:
+    # batches of 16 in place of 4 by four processes: 2000 steps as before; a validation takes 50 s / 4
+    made = planned(["training.time=1000"], fingerprint(images=1000), None, 2000 * 0.065536, processes=4)
+    assert made.config.training.batch_size == 16
+    assert made.config.training.steps_per_epoch == 2000 // 7  # 12 % of 800 s hold seven of 12.5 s
 
 
 def test_the_shortest_budget_still_makes_a_step() -> None:
@@ -522,7 +582,6 @@ def test_the_shortest_repetition_counts(monkeypatch: pytest.MonkeyPatch, tmp_pat
 def test_this_machine_says_what_it_is() -> None:
     here = this_machine(torch.device("cpu"))
     assert here.device == "cpu"
-    assert not here.is_gpu
     assert here.cores == torch.get_num_threads()
     assert 0.1 < here.memory_gb < 100_000
     assert here.torch_version == torch.__version__

@@ -57,14 +57,24 @@ def test_a_hole_joined_by_a_bridge_stays_open() -> None:
     assert not filled[2:6, 3:6].any()
 
 
+def edge_distance(corners: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """How far each point is from the nearest edge of a polygon."""
+    start, along = corners, np.roll(corners, -1, axis=0) - corners
+    from_start = points[:, None] - start
+    length = np.maximum((along**2).sum(axis=1), 1e-300)
+    foot = np.clip((from_start * along).sum(axis=2) / length, 0.0, 1.0)
+    return np.linalg.norm(from_start - foot[..., None] * along, axis=2).min(axis=1)
+
+
 @settings(deadline=None, max_examples=50)
 @given(st.lists(st.tuples(st.floats(-3, 15), st.floats(-3, 13)), min_size=3, max_size=9))
 def test_filling_agrees_with_testing_each_pixel_centre(points: list[tuple[float, float]]) -> None:
     rows, columns = np.mgrid[:10, :12] + 0.5
     centres = np.stack([columns.ravel(), rows.ravel()], axis=1)
-    corners = np.array(points) + 0.0317  # no corner on a pixel centre, where either answer is right
+    corners = np.array(points)
     inside = points_in_poly(centres, corners).reshape(10, 12)
-    assert (polygons.fill(corners, (10, 12)) != inside).sum() <= 1  # rounding at an edge
+    between = edge_distance(corners, centres).reshape(10, 12) > 1e-9  # on an edge either answer is right
+    np.testing.assert_array_equal(polygons.fill(corners, (10, 12))[between], inside[between])
 
 
 def test_uncompressed_run_lengths_go_down_the_columns() -> None:
@@ -141,6 +151,26 @@ def test_damaged_coco_is_a_data_error_that_names_the_file(tmp_path: Path, tree: 
         polygons.draw(case, COCO, (8, 10))
 
 
+def test_an_annotation_of_an_image_that_is_not_listed_says_so(tmp_path: Path) -> None:
+    case = case_of(tmp_path, "a.json", coco({"image_id": 5, "segmentation": []}, {"image_id": [], "segmentation": []}))
+    with pytest.raises(DataError, match="unhashable"):
+        polygons.draw(case, COCO, (8, 10))
+    case = case_of(tmp_path, "b.json", coco({"image_id": 5, "segmentation": []}))
+    with pytest.raises(DataError, match=r"1 annotations belong to images .* id 5"):
+        polygons.draw(case, COCO, (8, 10))
+    tree = coco({"segmentation": []})
+    for entry in tree["annotations"]:
+        del entry["image_id"]
+    with pytest.raises(DataError, match="has no 'image_id'"):
+        polygons.draw(case_of(tmp_path, "c.json", tree), COCO, (8, 10))
+
+
+@pytest.mark.parametrize("none", [None, 0, False])
+def test_coco_objects_that_are_no_crowd_may_say_it_in_several_ways(tmp_path: Path, none: object) -> None:
+    case = case_of(tmp_path, "a.json", coco({"segmentation": [[1, 1, 3, 1, 3, 3, 1, 3]], "iscrowd": none}))
+    assert polygons.draw(case, COCO, (8, 10)).sum() == 4
+
+
 def test_yolo_shares_become_pixels_and_an_empty_file_is_background(tmp_path: Path) -> None:
     encoding = MaskEncoding(kind="yolo", values={0: 1, 4: 2})
     case = case_of(tmp_path, "a.txt", "0 0.2 0.125 0.6 0.125 0.6 0.625 0.2 0.625\n\n4 0 0 1 0 1 0.125 0 0.125\n")
@@ -179,6 +209,20 @@ def test_labelme_shapes_are_drawn_and_shapes_without_area_counted(tmp_path: Path
     labels = polygons.survey(case.masks, "labelme")
     assert dict(labels.names) == {"cell": 1, "dirt": 1}
     assert dict(labels.skipped) == {"linestrip": 1, "point": 1}
+
+
+@pytest.mark.parametrize("kind", ["rectangle", "circle", "polygon"])
+@pytest.mark.parametrize("points", [[], [[1, 1]]])
+def test_labelme_shapes_with_too_few_points_have_no_area(tmp_path: Path, kind: str, points: object) -> None:
+    case = case_of(tmp_path, "a.json", labelme({"label": "cell", "points": points, "shape_type": kind}))
+    assert not polygons.draw(case, MaskEncoding(kind="labelme", labels={"cell": 1}), (8, 10)).any()
+    assert dict(polygons.survey(case.masks, "labelme").skipped) == {"point": 1}
+
+
+def test_a_labelme_mask_without_a_corner_is_refused(tmp_path: Path) -> None:
+    case = case_of(tmp_path, "a.json", labelme({"label": "cell", "points": [], "shape_type": "mask", "mask": ""}))
+    with pytest.raises(DataError, match="'cell' of kind 'mask' has no points"):
+        polygons.draw(case, MaskEncoding(kind="labelme", labels={"cell": 1}), (8, 10))
 
 
 def test_an_unknown_labelme_label_names_itself(tmp_path: Path) -> None:

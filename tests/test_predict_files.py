@@ -40,6 +40,20 @@ def bright_rows(mask: Path) -> int:
         return int(np.asarray(image)[:, 0].sum())
 
 
+# --- what is taken for an image ---
+
+
+@pytest.mark.parametrize("inputs", [".", "*"])
+def test_hidden_files_and_folders_are_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inputs: str) -> None:
+    (tmp_path / ".home").mkdir()
+    monkeypatch.chdir(tmp_path / ".home")  # a folder that was asked for is not hidden
+    write(Path("in/a.png"))
+    for name in ("in/._a.png", "in/.cache/b.png", "in/__MACOSX/in/c.png"):
+        write(Path(name))
+    assert [job.source for job in plan([inputs], Outputs(Path("out")))] == [Path("in/a.png")]
+    assert [job.source.name for job in plan(["in/._a.png"], Outputs(Path("out")))] == ["._a.png"]
+
+
 # --- nothing is replaced ---
 
 

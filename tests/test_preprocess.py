@@ -93,3 +93,16 @@ def test_stored_values_keep_integers_and_turn_the_rest_to_float32() -> None:
     assert storable(np.zeros((1, 1, 1), dtype=">u2")).dtype == np.dtype("=u2")
     assert storable(np.zeros((1, 1, 1), dtype=np.int64)).dtype == np.float32
     assert storable(np.zeros((1, 1, 1), dtype=np.float64)).dtype == np.float32
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+def test_statistics_in_bands_are_those_of_the_whole(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = (RNG.random((37, 11, 3)) * 200 + 1000 * (dtype != "uint8")).astype(dtype)
+    monkeypatch.setattr("pixelwise.data.preprocess.STATISTICS_PIXELS", 50)
+    mean, deviation = statistics(image)
+    np.testing.assert_allclose(mean, image.mean(axis=(0, 1), dtype=np.float64), rtol=1e-12)
+    np.testing.assert_allclose(deviation, image.std(axis=(0, 1), dtype=np.float64), rtol=1e-9)
+
+
+def test_a_constant_float_image_has_deviation_one() -> None:
+    assert statistics(np.full((301, 97, 1), 0.1, dtype=np.float64))[1].tolist() == [1.0]

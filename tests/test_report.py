@@ -208,7 +208,14 @@ def test_the_numbers_on_the_page_are_those_of_the_summary(classes: int) -> None:
     for name, *values in listed:
         wanted = expected[name] if classes <= report.MATRIX_CLASSES else expected[name][:3]
         assert values == [shown(value) for value in wanted]
-    assert f"Pooled over {len(expected)} test images" in page.text
+    assert f"Pooled over the {len(expected)} images of the test split" in page.text
+
+
+@pytest.mark.parametrize(("count", "said"), [(3, "all 3 images"), (1, "1 image")])
+def test_images_of_no_split_are_called_all_images(count: int, said: str) -> None:
+    page = read(content(["background", "cell"], random_images(count, 2), split_name="all"))
+    assert f"Scores on {said}, 2 classes." in page.text
+    assert f"Pooled over {said}: " in page.text
 
 
 def test_every_image_is_listed_worst_first_and_those_without_score_last() -> None:

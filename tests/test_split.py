@@ -200,10 +200,38 @@ def test_a_validation_fraction_of_zero_is_refused() -> None:
         assign(dataset_of([case(i) for i in range(9)]), everything(9), [], DataConfig(validation_fraction=0.0), 0)
 
 
-def test_images_without_mask_are_left_out() -> None:
-    cases = [case(i) for i in range(10)] + [Case(name="unlabelled", image=Path("u.png"))]
-    split = assign(dataset_of(cases), everything(11), [], DataConfig(), 0)
-    assert len(split.train + split.validation + split.test) == 10
+@pytest.mark.parametrize("side", ["validation", "test"])
+def test_a_copy_of_a_given_case_that_no_side_claims_is_not_trained_on(side: SplitName) -> None:
+    given: list[SplitName | None] = [None] * 20 + [side] * 3
+    cases = [case(i, split) for i, split in enumerate(given)]
+    split = assign(dataset_of(cases), everything(23), [[2, 21], [4, 5]], DataConfig(), 0)
+    used = {one.name for one in split.train + split.validation + split.test}
+    assert {one.name for one in cases} - used == {"case002"}
+    assert any("1 cases" in reason and "(case002)" in reason for reason in split.reasons)
+    assert set(cases[20:]) == set(split.side(side))
+
+
+def test_a_group_that_stands_in_a_given_test_set_is_not_trained_on() -> None:
+    cases = [case(i, group=f"child {i // 2}") for i in range(20)]
+    cases[5] = dataclasses.replace(cases[5], split="test")
+    split = assign(dataset_of(cases), everything(20), [[4, 10]], DataConfig(), 0)
+    left = {one.name for one in cases} - {one.name for one in split.train + split.validation + split.test}
+    assert left == {"case004", "case010", "case011"}  # its group, a copy of that, and the group of the copy
+    assert split.test == (cases[5],)
+
+
+def test_cases_given_to_two_sides_stay_there_although_they_are_of_one_group() -> None:
+    names: list[SplitName] = ["train"] * 4 + ["validation"] * 2 + ["test"] * 3
+    cases = [case(i, split, group=f"{i % 2}") for i, split in enumerate(names)]
+    split = assign(dataset_of(cases), everything(9), [], DataConfig(), 0)
+    assert (len(split.train), len(split.validation), len(split.test)) == (4, 2, 3)
+
+
+def test_too_few_cases_that_may_be_trained_on_are_refused_with_what_was_left_out() -> None:
+    cases = [case(0), case(1), case(2), case(3, "test")]
+    with pytest.raises(DataError, match=r"2 cases that stand in no given split.*\(case000, case001\)") as caught:
+        assign(dataset_of(cases), everything(4), [[0, 3], [1, 3]], DataConfig(), 0)
+    assert "test_fraction" not in caught.value.remedy  # there is a test set already
 
 
 def test_a_written_split_is_restored_and_a_wrong_one_refused(tmp_path: Path) -> None:

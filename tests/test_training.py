@@ -3,12 +3,14 @@
 import itertools
 import json
 import math
+import time
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import QUICK, draw_discs
 from lightning_fabric import Fabric
+from PIL import Image
 
 import pixelwise
 from pixelwise.config import TrainingConfig
@@ -100,8 +102,6 @@ def test_it_learns_two_images_by_heart(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_time_budget_is_kept_and_ends_annealed(discs: Path, tmp_path: Path) -> None:
-    import time
-
     config = pixelwise.settings(None, [*QUICK[:-2], "training.time=12", "training.warmup_fraction=0.1"])
     began = time.monotonic()
     run = pixelwise.train(discs, tmp_path / "run", config=config)
@@ -125,6 +125,60 @@ def test_a_damaged_checkpoint_is_refused(discs: Path, tmp_path: Path) -> None:
     (tmp_path / "run" / "last.ckpt").write_bytes(b"not a checkpoint")
     with pytest.raises(BundleError, match=r"last\.ckpt.*cannot be resumed"):
         pixelwise.train(discs, tmp_path / "run", resume=True)
+
+
+@pytest.mark.slow
+def test_a_damaged_run_is_refused_by_the_name_of_its_file(discs: Path, tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    folder = pixelwise.train(discs, tmp_path / "run", config=quick("training.epochs=1")).folder
+    files = runs.Files(folder)
+    checkpoint, fingerprint = files.last.read_bytes(), files.fingerprint.read_bytes()
+    for progress in ("{}", "[]", "nothing"):
+        save_file(weights(folder), files.last, {"format": "pixelwise-checkpoint", "progress": progress})
+        with pytest.raises(BundleError, match=r"last\.ckpt.*cannot be resumed"):
+            pixelwise.train(discs, folder, resume=True)
+    files.last.write_bytes(checkpoint)
+    files.fingerprint.write_text('{"images": 3}')
+    with pytest.raises(DataError, match=r"fingerprint\.json.*of another version"):
+        pixelwise.train(discs, folder, resume=True)
+    files.fingerprint.write_bytes(fingerprint)
+    (validation,) = json.loads(files.split.read_text())["validation"]
+    Image.new("L", (48, 48), 7).save(discs / "images" / f"{validation}.png")
+    with pytest.raises(DataError, match="The validation images or masks are not those the run began with"):
+        pixelwise.train(discs, folder, resume=True)
+
+
+@pytest.mark.slow
+def test_a_run_that_went_on_for_longer_says_so_in_its_settings(discs: Path, tmp_path: Path) -> None:
+    folder = pixelwise.train(discs, tmp_path / "run", config=quick("training.epochs=1")).folder
+    pixelwise.train(discs, folder, config=pixelwise.settings(epochs=3), resume=True, watcher=Stopping(6))
+    assert pixelwise.settings(folder / "config.yaml").training.epochs == 3
+    pixelwise.train(discs, folder, resume=True)
+    assert json.loads((folder / "history.jsonl").read_text().splitlines()[-1])["step"] == 12
+
+
+def test_what_cannot_become_a_run_is_refused_before_any_image_is_read(tmp_path: Path) -> None:
+    nowhere = tmp_path / "no data"
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="There is a file of this name"):
+        pixelwise.train(nowhere, tmp_path / "file")
+    with pytest.raises(ConfigError, match="Leave --from or --resume out"):
+        pixelwise.train(nowhere, tmp_path / "run", resume=True, start_from=tmp_path)
+    if not torch.backends.mps.is_available():
+        with pytest.raises(ConfigError, match="no device 'mps' here"):
+            pixelwise.train(nowhere, tmp_path / "run", config=pixelwise.settings(None, ["device=mps"]))
+
+
+@pytest.mark.slow
+def test_a_budget_that_reading_used_up_is_told(discs: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    watcher = Watcher()
+    watcher.say = said.append  # type: ignore[method-assign]
+    settings = [*QUICK[:-2], "training.time=3"]
+    began = time.monotonic() - 60.0
+    pixelwise.train(discs, tmp_path / "run", config=pixelwise.settings(None, settings), watcher=watcher, began=began)
+    assert any("took 6" in sentence and "little or nothing is left" in sentence for sentence in said)
 
 
 @pytest.mark.slow
@@ -162,6 +216,7 @@ def test_every_loss_trains(discs: Path, tmp_path: Path, name: str) -> None:
         "data.normalisation=image",
         "model.norm=group",
         "prediction.flips=both",
+        "model.stride=2",
     ],
 )
 def test_every_setting_trains(discs: Path, tmp_path: Path, override: str) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pixelwise.api import Run, check, compare, evaluate, load, predict_files, preview, settings, train, unet
     from pixelwise.config import Config, ModelConfig
-    from pixelwise.errors import BundleError, ConfigError, DataError, PixelwiseError, TrainingError
+    from pixelwise.errors import BundleError, ConfigError, DataError, MachineError, PixelwiseError, TrainingError
     from pixelwise.inference.predictor import Model, Prediction
     from pixelwise.metrics import Scores
     from pixelwise.models.unet import UNet
@@ -33,7 +33,14 @@ _HOMES = {
         "unet",
     ),
     "pixelwise.config": ("Config", "ModelConfig"),
-    "pixelwise.errors": ("BundleError", "ConfigError", "DataError", "PixelwiseError", "TrainingError"),
+    "pixelwise.errors": (
+        "BundleError",
+        "ConfigError",
+        "DataError",
+        "MachineError",
+        "PixelwiseError",
+        "TrainingError",
+    ),
     "pixelwise.inference.predictor": ("Model", "Prediction"),
     "pixelwise.metrics": ("Scores",),
     "pixelwise.models.unet": ("UNet",),
@@ -41,7 +48,8 @@ _HOMES = {
 
 __all__ = [  # noqa: RUF022  in the order of _HOMES
     "Run", "check", "compare", "evaluate", "load", "predict_files", "preview", "settings", "train", "unet",
-    "Config", "ModelConfig", "BundleError", "ConfigError", "DataError", "PixelwiseError", "TrainingError",
+    "Config", "ModelConfig", "BundleError", "ConfigError", "DataError", "MachineError", "PixelwiseError",
+    "TrainingError",
     "Model", "Prediction", "Scores", "UNet",
 ]  # fmt: skip
 

@@ -18,27 +18,33 @@ from pixelwise.data import check as checks
 from pixelwise.data import folder as folders
 from pixelwise.data import formats
 from pixelwise.data.augment import augment
-from pixelwise.data.cache import Cache, Decoded, default_folder, with_channels
+from pixelwise.data.cache import Cache, Decoded, default_folder, unify_channels, with_channels
 from pixelwise.data.check import Finding
 from pixelwise.data.dataset import Case, Dataset
+from pixelwise.data.fingerprint import measure
 from pixelwise.data.preprocess import moments
+from pixelwise.data.split import Split
 from pixelwise.errors import ConfigError, DataError
 from pixelwise.evaluation import figures, results, saved, sides
 from pixelwise.evaluation.compare import Comparison
 from pixelwise.evaluation.compare import compare as lay_side_by_side
 from pixelwise.evaluation.evaluate import evaluate as evaluate_cases
-from pixelwise.evaluation.results import Background
+from pixelwise.evaluation.results import Background, Evaluation
 from pixelwise.evaluation.sides import SplitChoice
-from pixelwise.files import make_folder
+from pixelwise.files import cannot_write, make_folder, write_json
 from pixelwise.inference import files as predictions
 from pixelwise.inference import predictor
 from pixelwise.inference.files import Outputs, Predicted
 from pixelwise.inference.predictor import Model
 from pixelwise.metrics import Scores
 from pixelwise.models.unet import UNet, build
+from pixelwise.training import processes
 from pixelwise.training import run as runs
 from pixelwise.training.run import Files
 from pixelwise.training.watch import Watcher
+
+_ENDS = ("training", "training.time", "training.epochs")
+"""Settings that say when a run ends, or hold one that does."""
 
 
 @dataclass(frozen=True)
@@ -117,14 +123,17 @@ def train(  # noqa: PLR0913  all but two are given by name
     """
     watcher = watcher if watcher is not None and _is_first_process(os.environ) else Watcher()
     started = clocks.monotonic()
-    folder = Path(out) if out is not None else new_run_folder(Path(data))
     source = Path(start_from) if start_from is not None else None
-    wanted = runs.settle(folder, _with_budget(config or Config(), time, None), resume=resume, start_from=source)
+    place = Path(out) if out is not None else next_free(Path("runs"), _name_of(Path(data)))
+    wanted = runs.settle(place, _with_budget(config or Config(), time, None), resume=resume, start_from=source)
     dataset, findings = check(data, watcher)
     for line in describe(dataset):
         watcher.say(line)
     if checks.is_fatal(findings):
         raise DataError(f"This data cannot be trained on.\n\n{checks.to_text(findings)}", where=data)
+    folder = Path(out) if out is not None else _agree_on_folder(Path(data), wanted)
+    if _is_first_process(os.environ):
+        write_json(make_folder(folder) / saved.FINDINGS, checks.to_json(findings))
     request = runs.Request(
         data=Path(data),
         dataset=dataset,
@@ -136,7 +145,7 @@ def train(  # noqa: PLR0913  all but two are given by name
     )
     trained = runs.train(request, watcher)
     if trained.is_main:
-        _evaluate_run(trained, findings, watcher, command)
+        _evaluate_run(trained, watcher, command)
     return Run(trained.folder, trained.is_main, trained.interrupted)
 
 
@@ -164,7 +173,8 @@ def settings(
     """
     texts = list(overrides)
     config = configs.load(Path(file) if file is not None else None, texts)
-    asked = configs.load(None, texts).training
+    # the other texts may be possible only together with the file
+    asked = configs.load(None, [text for text in texts if text.partition("=")[0].strip() in _ENDS]).training
     time = time if time is not None else asked.time
     epochs = epochs if epochs is not None else asked.epochs
     if time is not None and epochs is not None:
@@ -190,18 +200,6 @@ def load(path: Path | str, device: str = "auto") -> Model:
     return predictor.load(path, device)
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """Scores, and which images they are of."""
-
-    scores: Scores
-    split: SplitChoice
-
-    def summary(self) -> dict[str, Any]:
-        """The content of scores.json."""
-        return results.summary(self.scores, self.split)
-
-
 def evaluate(
     run: Path | str | Model,
     data: Path | str | None = None,
@@ -211,8 +209,8 @@ def evaluate(
     out: Path | str | None = None,
     watcher: Watcher | None = None,
     command: str = "pixelwise.evaluate(...)",
-) -> Scores:
-    """Score a model on images whose masks are known.
+) -> Evaluation:
+    """Score a model on images whose masks are known; the scores also say which side was scored, in `split`.
 
     Args:
         run: folder of a run, a bundle, or a loaded model.
@@ -228,20 +226,6 @@ def evaluate(
         DataError: images or masks cannot be read, their classes are not the model's, or there is no such side.
         BundleError: there is no model.
     """
-    return evaluate_side(run, data, split=split, device=device, out=out, watcher=watcher, command=command).scores
-
-
-def evaluate_side(
-    run: Path | str | Model,
-    data: Path | str | None = None,
-    *,
-    split: SplitChoice | None = None,
-    device: str = "auto",
-    out: Path | str | None = None,
-    watcher: Watcher | None = None,
-    command: str = "pixelwise.evaluate(...)",
-) -> Evaluation:
-    """The same as `evaluate`, also telling which side was scored."""
     watcher = watcher or Watcher()
     files = Files(Path(run)) if not isinstance(run, Model) and Path(run).is_dir() else None
     model = run if isinstance(run, Model) else load(run, device)
@@ -250,13 +234,16 @@ def evaluate_side(
     dataset = _dataset_to_score(model, said, None if own else data)
     cases, side = sides.choose(dataset, split, saved.read_split(own.split, dataset) if own else None)
     cache = Cache((configs.load(files.config).data.cache if files else None) or default_folder(), dataset)
-    evaluated = evaluate_cases(
-        model, _open(cache, cases, model, watcher), partial(watcher.work, f"predicting {side} images")
-    )
+    decoded = _open(cache, cases, model, watcher)
+    seen = sides.count_seen(decoded, said)
+    if seen is None and own is None:
+        watcher.say("note: it is not known which images this model was trained on; on those, scores would be too good")
+    elif seen and side != "train":
+        watcher.say(f"warning: {seen} of these {len(decoded)} images were trained on, so that the scores are too good")
+    evaluated = evaluate_cases(model, decoded, partial(watcher.work, f"predicting {side} images"))
     if out is not None:
-        background = _background(own, dataset, command, [])
-        results.write(Path(out), evaluated, side, background)
-    return Evaluation(evaluated.scores, side)
+        results.write(Path(out), evaluated, side, _background(own, dataset, command, seen))
+    return Evaluation.of(evaluated.scores, side)
 
 
 def compare(runs: Sequence[Path | str]) -> Comparison:
@@ -310,7 +297,14 @@ def predict_files(  # noqa: PLR0913  all but three are given by name
     return predictions.run(model, jobs, outputs, partial((watcher or Watcher()).work, "predicting"))
 
 
-def preview(data: Path | str, out: Path | str, config: Config | None = None, patches: int = 24) -> Path:
+def preview(
+    data: Path | str,
+    out: Path | str,
+    config: Config | None = None,
+    patches: int = 24,
+    *,
+    watcher: Watcher | None = None,
+) -> Path:
     """Write a picture of what the network will see: augmented patches with their masks, from images spread evenly.
 
     Args:
@@ -318,13 +312,14 @@ def preview(data: Path | str, out: Path | str, config: Config | None = None, pat
         out: the picture to write (.png).
         config: settings of data and augmentation.
         patches: how many.
+        watcher: told how far it is.
 
     Raises:
         DataError: the data cannot be read, or the picture cannot be written.
     """
     dataset = folders.scan(Path(data))
-    material = runs.prepare(dataset, config or Config(), None, Watcher())
-    chosen = runs.make_plan(dataset, config or Config(), material).config
+    material = _all_of(dataset, config or Config(), watcher or Watcher())
+    chosen = runs.plan_of_looks(dataset, config or Config(), material).config
     seen = runs.resized(material, chosen)
     drawn = [_patch(seen, chosen, number, patches) for number in range(patches)]
     names = [f"patch {number + 1}" for number in range(patches)]
@@ -349,15 +344,25 @@ def unet(config: configs.ModelConfig | None = None, *, channels: int = 3, classe
 
 
 def new_run_folder(data: Path) -> Path:
-    """runs/NAME-1, or the next number that is free; NAME is that of the data."""
-    name = (data.parent if data.suffix in {".yaml", ".yml"} else data).resolve().name.replace(" ", "_") or "run"
-    return next_free(Path("runs"), name)
+    """Create runs/NAME-1, or the next number that is free; NAME is that of the data.
+
+    Raises:
+        DataError: it cannot be created.
+    """
+    folder = next_free(Path("runs"), _name_of(data))
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError:  # another run has created it this very moment
+        return new_run_folder(data)
+    except OSError as error:
+        raise cannot_write(folder, error) from None
+    return folder
 
 
 def next_free(parent: Path, name: str) -> Path:
     """NAME-1 below a folder, or the next number that no file or folder has."""
     number = 1
-    while (parent / f"{name}-{number}").exists():
+    while os.path.lexists(parent / f"{name}-{number}"):
         number += 1
     return parent / f"{name}-{number}"
 
@@ -382,6 +387,18 @@ def _with_budget(config: Config, time: str | float | None, epochs: int | None) -
     return config
 
 
+def _name_of(data: Path) -> str:
+    """What runs on this data are called."""
+    folder = data.parent if data.suffix in {".yaml", ".yml"} else data
+    return folder.resolve().name.replace(" ", "_") or "run"
+
+
+def _agree_on_folder(data: Path, config: Config) -> Path:
+    """A new folder, which the first process creates for all."""
+    fabric = processes.join(config)
+    return fabric.broadcast(new_run_folder(data) if fabric.is_global_zero else data)
+
+
 def _is_first_process(environment: Mapping[str, str]) -> bool:
     """Whether this process speaks for all: before they are joined, only torchrun and srun can tell."""
     if "LOCAL_WORLD_SIZE" in environment:
@@ -391,14 +408,14 @@ def _is_first_process(environment: Mapping[str, str]) -> bool:
     return True
 
 
-def _evaluate_run(trained: runs.Trained, findings: list[Finding], watcher: Watcher, command: str) -> None:
+def _evaluate_run(trained: runs.Trained, watcher: Watcher, command: str) -> None:
     files = Files(trained.folder)
     model = load(files.best, configs.load(files.config).device)
     cases, side = sides.choose(trained.cache.dataset, None, trained.split)
     decoded = _open(trained.cache, cases, model, Watcher())
     evaluated = evaluate_cases(model, decoded, partial(watcher.work, f"predicting {side} images"))
-    background = _background(files, trained.cache.dataset, command, findings)
-    results.write(trained.folder, evaluated, side, background)
+    seen = sides.count_seen(decoded, saved.read_facts(files.run))
+    results.write(trained.folder, evaluated, side, _background(files, trained.cache.dataset, command, seen))
 
 
 def _open(cache: Cache, cases: Sequence[Case], model: Model, watcher: Watcher) -> list[Decoded]:
@@ -407,15 +424,16 @@ def _open(cache: Cache, cases: Sequence[Case], model: Model, watcher: Watcher) -
     return [with_channels(case, model.description.preprocessing.channels) for case in decoded]
 
 
-def _background(files: Files | None, dataset: Dataset, command: str, findings: list[Finding]) -> Background:
+def _background(files: Files | None, dataset: Dataset, command: str, seen: int | None) -> Background:
+    """What to tell besides scores, of the run whose files are given or of other data."""
     if files is None:
-        return Background(command, results.facts(dataset, None), findings=checks.to_json(findings))
+        return Background(command, results.facts(dataset, None, seen))
     return Background(
         command,
-        results.facts(dataset, saved.read_facts(files.run)),
+        results.facts(dataset, saved.read_facts(files.run), seen),
         saved.read_history(files.history),
         saved.read_decisions(files.plan),
-        checks.to_json(findings),
+        saved.read_findings(files.folder / saved.FINDINGS),
     )
 
 
@@ -426,6 +444,13 @@ def _dataset_to_score(model: Model, said: saved.RunFacts | None, data: Path | st
     if said is None:
         raise ConfigError("A bundle does not know its data.", remedy="Name the folder of images and masks to score.")
     return sides.as_trained(folders.scan(Path(said.data)), said, model.classes)
+
+
+def _all_of(dataset: Dataset, config: Config, watcher: Watcher) -> runs.Material:
+    """Every image as if it were trained on: to look at them needs no split."""
+    cache = Cache(config.data.cache or default_folder(), dataset)
+    decoded = unify_channels(cache.open_all(dataset.cases, progress=partial(watcher.work, "reading images")))
+    return runs.Material(cache, Split(dataset.cases, (), ()), decoded, (), measure(decoded))
 
 
 def _patch(

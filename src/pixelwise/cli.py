@@ -5,9 +5,10 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from typer.core import TyperGroup
 
 from pixelwise.errors import ConfigError, DataError, PixelwiseError
 
@@ -19,7 +20,21 @@ INTERRUPTED = 130
 STARTED = monotonic()
 """A time budget counts from here, before torch is imported."""
 
+
+class _Verbs(TyperGroup):
+    """The verbs; Typer alone would end without a word at a Ctrl-C."""
+
+    def invoke(self, ctx: Any) -> Any:  # the home of its type depends on Typer's version
+        """Run the verb that was typed."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            typer.echo("interrupted; what was finished is saved", err=True)
+            raise typer.Exit(INTERRUPTED) from None
+
+
 app = typer.Typer(
+    cls=_Verbs,
     name="pixelwise",
     help="Semantic segmentation with U-Net: from a folder of images and masks to a model that can be trusted.",
     no_args_is_help=True,
@@ -70,14 +85,20 @@ def check(data: DataArgument, as_json: JsonOption = False) -> None:
     from pixelwise.data import check as checks
     from pixelwise.training.watch import on_this_terminal
 
-    with on_this_terminal() as watcher:
-        dataset, findings = api.check(data, watcher)
+    try:
+        with on_this_terminal() as watcher:
+            dataset, findings = api.check(data, watcher)
+    except DataError as error:
+        if not as_json:
+            raise
+        typer.echo(json.dumps(checks.to_json(checks.of_error(error)), indent=2))
+        raise typer.Exit(1) from None
     if as_json:
         typer.echo(json.dumps(checks.to_json(findings), indent=2))
     else:
         for line in api.describe(dataset):
             typer.echo(line)
-        typer.echo(checks.to_text(findings) if findings else "No problems were found.")
+        typer.echo(checks.to_text(findings))
     if checks.is_fatal(findings):
         raise typer.Exit(1)
 
@@ -91,8 +112,12 @@ def preview(
 ) -> None:
     """Draw what the network will see: augmented patches with their masks."""
     from pixelwise import api
+    from pixelwise.training.watch import on_this_terminal
 
-    typer.echo(api.preview(data, out, api.settings(config, overrides or [])))
+    settings = api.settings(config, overrides or [])
+    with on_this_terminal() as watcher:
+        path = api.preview(data, out, settings, watcher=watcher)
+    typer.echo(path)
 
 
 @app.command()
@@ -151,12 +176,12 @@ def evaluate(
     from pixelwise.training.watch import on_this_terminal
 
     with on_this_terminal() as watcher:
-        result = api.evaluate_side(run, data, split=split, device=device, out=out, watcher=watcher, command=_command())
+        scores = api.evaluate(run, data, split=split, device=device, out=out, watcher=watcher, command=_command())
     if as_json:
-        typer.echo(json.dumps(result.summary(), indent=2))
+        typer.echo(json.dumps(scores.summary(), indent=2))
         return
-    typer.echo(f"split: {result.split}")
-    for line in api.score_lines(result.scores):
+    typer.echo(f"split: {scores.split}")
+    for line in api.score_lines(scores):
         typer.echo(line)
     if out is not None:
         typer.echo(f"report: {out / 'report.html'}")
@@ -249,9 +274,6 @@ def main() -> None:
     except PixelwiseError as error:
         typer.echo(f"{type(error).__name__.removesuffix('Error').lower()} error: {error}", err=True)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        typer.echo("interrupted; what was finished is saved", err=True)
-        sys.exit(INTERRUPTED)
 
 
 if __name__ == "__main__":

@@ -161,7 +161,7 @@ class AugmentConfig(Section):
     """Random changes of training patches. Every range is multiplied by `strength`; 0 is the identity."""
 
     strength: NonNegative = 1.0
-    """Scales all of the below."""
+    """Scales the ranges below, but not the probabilities; 0 switches everything off."""
     flip_horizontal: Fraction = 0.5
     """Probability of a left-right flip."""
     flip_vertical: Fraction = 0.5
@@ -256,7 +256,7 @@ def _named_size(value: object) -> object:
 class Config(Section):
     """All settings of a run."""
 
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Split, initial weights, patches and augmentation follow from it."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to compute."""
@@ -271,10 +271,12 @@ class Config(Section):
     def _possible(self) -> "Config":
         if self.model.stride > 1 and not self.model.padded:
             raise ValueError("model.stride above 1 needs model.padded=true")
-        if self.model.norm == "instance" and min(self.data.patch_size) >> self.model.depth < 2:
+        is_alone = self.model.norm == "instance" or (self.model.norm == "batch" and self.training.batch_size == 1)
+        if is_alone and max(self.data.patch_size) <= self.model.stride << self.model.depth:
             raise ValueError(
-                f"model.norm=instance needs maps of two pixels or more, and patches of {min(self.data.patch_size)} "
-                f"pixels have fewer after being halved {self.model.depth} times; use model.norm=group"
+                f"model.norm={self.model.norm} needs maps of two places or more, and patches of "
+                f"{max(self.data.patch_size)} pixels have one after being halved {self.model.depth} times; "
+                "use model.norm=group"
             )
         if self.data.validation_fraction + self.data.test_fraction >= 1.0:
             raise ValueError("data.validation_fraction + data.test_fraction leave no image to train on")
@@ -305,11 +307,14 @@ class Config(Section):
             "loss.tversky_beta": ("tversky",),
         }
         given = self.given()
-        return [
+        unused = [
             f"{key} has no effect: loss.name is {self.loss.name}, and only {' and '.join(names)} use it"
             for key, names in users.items()
             if key in given and self.loss.name not in names
         ]
+        if "loss.border_sigma_px" in given and not self.loss.border_weight:
+            unused.append("loss.border_sigma_px has no effect: loss.border_weight is 0")
+        return unused
 
     def with_values(self, values: Mapping[str, Any]) -> "Config":
         """The same settings with some replaced, by dotted name.
@@ -334,7 +339,8 @@ def load(file: Path | None = None, overrides: Iterable[str] = ()) -> Config:
         ConfigError: the file cannot be read, or a key or value is not possible.
     """
     tree = _read(file) if file is not None else {}
-    for override in overrides:
+    # a whole section first, whatever the order: `model=paper` shall not undo `model.width=8`
+    for override in sorted(overrides, key=lambda text: "." in text.partition("=")[0]):
         key, equals, text = override.partition("=")
         if not equals or not key:
             raise ConfigError(f"'{override}' is not a setting.", remedy="Write --set training.batch_size=8.")
@@ -361,7 +367,11 @@ def describe(error: ValidationError, model: type[BaseModel]) -> str:
 
 def _sentence(kind: str, location: tuple[int | str, ...], problem: Any, model: type[BaseModel]) -> str:
     # pydantic puts the names of union members and validators into the location; only ours are shown
-    key = ".".join(str(part) for part in location if isinstance(part, int) or str(part).isidentifier())
+    *outer, last = location or ("",)
+    ours = [str(part) for part in outer if isinstance(part, int) or (part.isidentifier() and part not in _TYPES)]
+    if kind == "extra_forbidden" or isinstance(last, int) or (last.isidentifier() and last not in _TYPES):
+        ours.append(str(last))
+    key = ".".join(ours)
     if kind == "extra_forbidden":
         nearest = difflib.get_close_matches(key, sorted(keys_of(model)), n=1, cutoff=0.0)
         hint = f" Did you mean '{nearest[0]}'?" if nearest else ""
@@ -370,6 +380,10 @@ def _sentence(kind: str, location: tuple[int | str, ...], problem: Any, model: t
     if not key:
         return f"{message[0].upper()}{message[1:]}."
     return f"'{key}' is {problem['input']!r}: {message[0].lower()}{message[1:]}."
+
+
+_TYPES = {"bool", "dict", "float", "int", "list", "str", "tuple"}
+"""What pydantic calls the members of a union."""
 
 
 def keys_of(model: type[BaseModel]) -> set[str]:
@@ -387,7 +401,7 @@ def _read(file: Path) -> dict[str, Any]:
         tree = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"The settings cannot be read ({error}).", where=file) from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that does not exist
         raise ConfigError(f"This is not valid YAML: {error}.", where=file) from None
     if tree is None:
         return {}
@@ -399,7 +413,7 @@ def _read(file: Path) -> dict[str, Any]:
 def _parse_value(text: str) -> Any:
     try:
         return yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError):  # ValueError: a date that does not exist
         return text
 
 

@@ -4,6 +4,8 @@ Every error a user can cause is one of these. The command line prints it as one 
 ends with `exit_code`; a traceback means a bug in Pixelwise.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
 
@@ -45,4 +47,25 @@ class BundleError(PixelwiseError):
 
 
 class TrainingError(PixelwiseError):
-    """A training run that cannot go on: the loss is not finite, memory or disk is full."""
+    """A training run that cannot go on: the loss is not finite."""
+
+
+class MachineError(PixelwiseError):
+    """Memory does not suffice."""
+
+
+@contextmanager
+def memory_errors(remedy: str) -> Iterator[None]:
+    """Turn every kind of "out of memory" into an error that says what to do.
+
+    Raises:
+        MachineError: memory did not suffice for what was done in this context.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:  # torch's errors are RuntimeErrors, those of a GPU included
+        text = str(error)
+        if isinstance(error, RuntimeError) and "memory" not in text:
+            raise
+        said = f" ({text.splitlines()[0]})" if text else ""
+        raise MachineError(f"Memory does not suffice{said}.", remedy=remedy) from None

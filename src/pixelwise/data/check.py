@@ -15,8 +15,10 @@ from typing import Any, Literal
 import numpy as np
 
 from pixelwise.data.dataset import Dataset
-from pixelwise.data.masks import LOSSY_SUFFIXES, UnknownValuesError, WrongSizeError
+from pixelwise.data.folder import SeveralProblemsError
+from pixelwise.data.masks import LOSSY_SUFFIXES, UnknownValuesError, WrongSizeError, shortened
 from pixelwise.data.measure import Measurement, measure
+from pixelwise.errors import DataError
 
 Severity = Literal["fatal", "warning", "notice"]
 SEVERITIES: tuple[Severity, ...] = ("fatal", "warning", "notice")
@@ -25,6 +27,7 @@ _FEWEST_LABELLED = 3
 """Train, validation and test need one image each."""
 _RARE_SHARE = 0.01
 _SHOWN_FILES = 6
+_LEFT_OUT = "Those in no given split are left out of training."
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,15 @@ def examine(dataset: Dataset, progress: Callable[[int, int], None] | None = None
     return sorted(found, key=lambda finding: SEVERITIES.index(finding.severity))
 
 
+def of_error(error: DataError) -> list[Finding]:
+    """What keeps a folder from being understood, as fatal findings."""
+    problems = error.problems if isinstance(error, SeveralProblemsError) else (error,)
+    return [
+        Finding("fatal", one.what, (Path(one.where),) if one.where is not None else (), "", one.remedy)
+        for one in problems
+    ]
+
+
 def is_fatal(findings: Iterable[Finding]) -> bool:
     """Whether training on these data has to be refused."""
     return any(finding.severity == "fatal" for finding in findings)
@@ -60,9 +72,7 @@ def is_fatal(findings: Iterable[Finding]) -> bool:
 
 def to_text(findings: Sequence[Finding], width: int = 100) -> str:
     """The findings as paragraphs of plain text, `width` characters wide."""
-    if not findings:
-        return "No problems found."
-    return "\n\n".join(_paragraph(finding, width) for finding in findings)
+    return "\n\n".join(_paragraph(finding, width) for finding in findings) or "No problems were found."
 
 
 def to_json(findings: Sequence[Finding]) -> list[dict[str, Any]]:
@@ -333,7 +343,7 @@ def _duplicates(_: Dataset, cases: Sequence[Measurement]) -> list[Finding]:
     """Pixel-identical images, by what their copies mean: other masks, another split, or nothing but repetition."""
     groups = [group for group in _alike(cases, lambda one: one.image_hash) if not group[0].constant]
     contradicting = [group for group in groups if len({one.mask_hash for one in group}) > 1]
-    leaking = [group for group in groups if len({one.case.split for one in group} - {None}) > 1]
+    leaking = [group for group in groups if len({one.case.split or "train" for one in group}) > 1]
     plain = [group for group in groups if group not in contradicting and group not in leaking]
     return [
         *_group_findings(
@@ -345,7 +355,7 @@ def _duplicates(_: Dataset, cases: Sequence[Measurement]) -> list[Finding]:
         *_group_findings(
             leaking,
             "have the same pixels and stand in different splits: a leak",
-            "Scores on images that were trained on are too good.",
+            f"Scores on images that were trained on are too good. {_LEFT_OUT}",
             "Remove the copies from all but one split.",
         ),
         *_group_findings(
@@ -354,6 +364,24 @@ def _duplicates(_: Dataset, cases: Sequence[Measurement]) -> list[Finding]:
             "They count double; the split keeps them on one side.",
             "Remove the copies.",
         ),
+    ]
+
+
+def _groups(_: Dataset, cases: Sequence[Measurement]) -> list[Finding]:
+    """Groups that the given split tears apart."""
+    groups = _alike(cases, lambda one: one.case.group or None)
+    torn = [group for group in groups if len({one.case.split or "train" for one in group}) > 1]
+    if not torn:
+        return []
+    return [
+        Finding(
+            "warning",
+            f"{_counted(len(torn), 'group')} with cases in different splits: a leak "
+            f"({shortened([group[0].case.group for group in torn])}).",
+            _distinct(one.case.image for group in torn for one in group),
+            f"Scores on a group that was trained on are too good. {_LEFT_OUT}",
+            "Give all cases of a group to one split.",
+        )
     ]
 
 
@@ -389,16 +417,17 @@ def _lossy_masks(_: Dataset, cases: Sequence[Measurement]) -> list[Finding]:
 
 
 def _too_few(dataset: Dataset, cases: Sequence[Measurement]) -> list[Finding]:
-    labelled = [one for one in cases if one.case.masks]
-    if any(one.case.split for one in labelled) or len(labelled) >= _FEWEST_LABELLED:
+    if any(one.case.split for one in cases) or len(cases) >= _FEWEST_LABELLED:
         return []
+    possible = len(cases) == _FEWEST_LABELLED - 1
+    without_test = "; or do without a test set (--set data.test_fraction=0)" if possible else ""
     return [
         Finding(
-            "fatal",
-            f"{_counted(len(labelled), 'labelled image')} only; training, validation and test need one each.",
+            "warning" if possible else "fatal",
+            f"{_counted(len(cases), 'labelled image')} only; training, validation and test need one each.",
             (dataset.root,),
             "",
-            "Label more images; from about twenty on, scores begin to mean something.",
+            f"Label more images: from about twenty on, scores begin to mean something{without_test}.",
         )
     ]
 
@@ -434,6 +463,7 @@ CHECKS: dict[str, Check] = {
     "bit depths": _depths,
     "unpaired files": _unpaired,
     "duplicates": _duplicates,
+    "groups": _groups,
     "constant images": _constant,
     "ignored masks": _all_ignored,
     "empty masks": _empty,

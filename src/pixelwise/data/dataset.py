@@ -21,13 +21,13 @@ class Case:
     """Unique in the data set: path below the root without suffix, '/' between folders."""
     image: Path
     masks: tuple[Path, ...] = ()
-    """Files that hold the mask; several are united, none means unlabelled."""
+    """Files that hold the mask, at least one in a data set; several are united."""
     page: int | None = None
     """Page of a multi-page file that holds a stack of images; none for the only one."""
     split: SplitName | None = None
     """Given by the folder; none leaves it to `data.split`."""
     group: str = ""
-    """Cases of one group never stand on two sides of a split; empty means a group of its own."""
+    """A split that is drawn keeps a group on one side; empty means a group of its own."""
 
 
 class MaskEncoding(BaseModel):
@@ -75,3 +75,5 @@ class Dataset:
     """What the user should know of what was detected: one sentence each."""
     unpaired: tuple[Path, ...] = field(default=())
     """Image files without mask and mask files without image."""
+    named: bool = False
+    """The user or the annotations name the classes; else the names were made up from values or colours."""

@@ -8,12 +8,11 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from pixelwise.classes import Color
 from pixelwise.config import describe
 from pixelwise.data import formats, layouts
 from pixelwise.data.dataset import SplitName
@@ -25,6 +24,11 @@ from pixelwise.data.patterns import Lookup, filled, of_any_image, regex
 from pixelwise.errors import ConfigError, DataError
 
 OneOrMore = str | list[str]
+_Part = Annotated[int, Field(ge=0, le=255)]
+Paint = tuple[_Part, _Part, _Part]
+"""A colour as it is declared: red, green, blue."""
+TEXTS = ("path", "images", "masks", "masks_dir", "train", "val", "test", "names", "group")
+"""Keys of names and patterns, which are text whatever YAML takes them for: 007, 2021-02-30, no."""
 Wanted = dict[File, tuple[str, ...]]
 """Images, and what the stars of their pattern stand for."""
 
@@ -50,12 +54,12 @@ class DataFile(BaseModel):
     """The same for the final scores."""
     names: list[str] | dict[int, str] | None = None
     """Class names in the order of their index, or by raw value."""
-    colors: list[Color] | dict[str, Color] | None = None
+    colors: list[Paint] | dict[str, Paint] | None = None
     """Class colours in the order of `names`, or by name."""
     values: dict[int, int | str] | None = None
     """Raw value to class index, class name or 'ignore'."""
-    ignore: int | None = None
-    """Raw value of pixels that do not count."""
+    ignore: int | Paint | list[Paint] | None = None
+    """Raw value, colour or colours of pixels that do not count."""
     group: str | None = None
     """Regular expression over case names; its first group says which cases belong together."""
     nc: int | None = None
@@ -92,12 +96,12 @@ def pair(path: Path) -> Pairing:
 
 def _read(path: Path) -> DataFile:
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree = _tree(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DataError("There is no such file.", where=path, remedy="Check the path.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"The file cannot be read ({error}).", where=path) from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that does not exist
         raise ConfigError(f"This is not valid YAML: {error}.", where=path, remedy="Put patterns in quotes.") from None
     if not isinstance(tree, dict):
         raise ConfigError("The file must hold keys such as 'images:' and 'masks:'.", where=path)
@@ -105,6 +109,29 @@ def _read(path: Path) -> DataFile:
         return DataFile.model_validate(tree)
     except ValidationError as error:
         raise ConfigError(describe(error, DataFile), where=path, remedy="See docs/data-folder.md.") from None
+
+
+def _tree(text: str) -> Any:
+    """What a YAML file holds, with names and patterns as they are written."""
+    loader = yaml.SafeLoader(text)
+    top = loader.get_single_node()
+    if isinstance(top, yaml.MappingNode):
+        for key, value in top.value:
+            if key.value in TEXTS:
+                _make_text(value)
+    return loader.construct_document(top) if top is not None else None
+
+
+def _make_text(node: yaml.Node) -> None:
+    """Turns numbers, dates and truth values, also those in a list or table, into text; nothing stays nothing."""
+    if isinstance(node, yaml.ScalarNode) and not node.tag.endswith(":null"):
+        node.tag = "tag:yaml.org,2002:str"
+    elif isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            _make_text(item)
+    elif isinstance(node, yaml.MappingNode):
+        for _, value in node.value:
+            _make_text(value)
 
 
 def _root(path: Path, data: DataFile) -> Path:
@@ -126,15 +153,22 @@ def _wanted(listing: Listing, data: DataFile, sides: Mapping[SplitName, Collecti
     if data.images is None and "train" not in sides:
         return None
     listed = set(listing.files) if "train" not in sides else set[File]().union(*sides.values())
-    patterns = _listed(data.images) if data.images is not None else ["**/*"]
     found: Wanted = {}
     for file in (file for file in listing.rasters if file in listed):
-        fit = next((fit for pattern in patterns if (fit := regex(pattern).match(file.posix))), None)
-        if fit:
-            found[file] = tuple(fit.groups())
+        parts = _parts(file, data)
+        if parts is not None:
+            found[file] = parts
     if not found:
         raise DataError(f"No image fits 'images: {data.images}'." if data.images else "'train' holds no image.")
     return found
+
+
+def _parts(file: File, data: DataFile) -> tuple[str, ...] | None:
+    """What {1}, {2} ... stand for: the stars of 'images', or the stem without them; none for what is no image."""
+    if data.images is None:
+        return (file.stem,)
+    fits = (regex(pattern).match(file.posix) for pattern in _listed(data.images))
+    return next((tuple(fit.groups()) for fit in fits if fit), None)
 
 
 def _pairing(listing: Listing, data: DataFile, wanted: Wanted | None) -> Pairing:
@@ -240,15 +274,21 @@ def _declaration(path: Path, data: DataFile) -> Declaration:
             names = list(colors)
         unknown = set(colors) ^ set(names)
         if unknown:
-            raise ConfigError(f"'colors' and 'names' differ in {some(unknown)}.", where=path)
+            raise ConfigError(
+                f"'colors' and 'names' differ in {some(unknown)}.",
+                where=path,
+                remedy="Give each name a colour. Colours that do not count go into 'ignore: [[red, green, blue]]'.",
+            )
         colors = [colors[name] for name in names]
     if colors is not None and names is not None and len(colors) != len(names):
         raise ConfigError(f"There are {len(names)} names and {len(colors)} colors.", where=path)
+    void = [data.ignore] if isinstance(data.ignore, tuple) else data.ignore
     return Declaration(
         names=tuple(names) if names is not None else None,
         colors=tuple(colors) if colors is not None else None,
         values=values,
-        ignore=data.ignore,
+        ignore=void if isinstance(void, int) else None,
+        ignore_colors=tuple(void) if isinstance(void, list) else (),
     )
 
 

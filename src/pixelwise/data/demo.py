@@ -17,6 +17,7 @@ from scipy import ndimage
 from pixelwise.classes import ClassTable
 from pixelwise.data.formats import write_mask, write_picture
 from pixelwise.errors import DataError
+from pixelwise.files import make_folder, write_atomically
 
 NAMES = ("background", "cell", "nucleus")
 BACKGROUND, CELL, NUCLEUS = range(3)
@@ -91,12 +92,9 @@ def draw(folder: Path, images: int = 48, size_px: int = 160, seed: int = 0) -> N
             remedy=f"Ask for at least one picture of at least {SMALLEST_PX} pixels.",
         )
     classes = ClassTable.from_names(NAMES)
-    try:
-        for part in ("images", "masks"):
-            (folder / part).mkdir(parents=True, exist_ok=True)
-        (folder / "data.yaml").write_text(_description(classes), encoding="utf-8")
-    except OSError as error:
-        raise DataError(f"The folder cannot be written ({error}).", where=folder) from None
+    for part in ("images", "masks"):
+        make_folder(folder / part)
+    write_atomically(folder / "data.yaml", _description(classes).encode())
     for number in range(images):
         picture, mask = field_of_view(size_px, np.random.default_rng([seed, number]))
         write_picture(folder / "images" / f"{number:03d}.png", picture)

@@ -5,7 +5,8 @@ rest is read from the counts, by `data.rules` where a mask has one channel. What
 said in a notice.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,7 +16,7 @@ from pixelwise.data import formats, polygons
 from pixelwise.data.dataset import Case, MaskEncoding
 from pixelwise.data.masks import UnknownValuesError, pack_colors, shortened, unpack_color
 from pixelwise.data.rules import VOID_VALUES, Proposal, by_index, one_class, propose
-from pixelwise.data.survey import Survey, centres_of, share_near, take_survey
+from pixelwise.data.survey import Survey, centres_of, near, share_near, take_survey
 from pixelwise.errors import DataError
 
 
@@ -31,6 +32,8 @@ class Declaration:
     """Raw value to class index, class name or 'ignore'; complete, unless it only says what to ignore."""
     ignore: int | None = None
     """Raw value of pixels that do not count."""
+    ignore_colors: tuple[Color, ...] = ()
+    """Colours of pixels that do not count."""
 
 
 @dataclass(frozen=True)
@@ -74,14 +77,39 @@ def _detect_pictures(cases: Sequence[Case], declaration: Declaration) -> Detecti
     if not survey.file_count:
         raise survey.unreadable[0]
     if survey.kind == "layers":
+        _refuse(declaration, "values", "ignore", "ignore_colors", what="The masks hold one channel per class")
         proposal = _layers(survey, declaration)
     elif survey.kind == "color":
+        _refuse(declaration, "values", "ignore", what="The masks hold a colour per class")
         proposal = _colors(survey, declaration)
     else:
+        _refuse(declaration, "ignore_colors", what="The masks hold one value per pixel and no colours")
         several = any(len(case.masks) > 1 for case in cases)
         proposal = _with_palette(_values(survey, declaration, several=several), survey, declaration)
     notices = (*proposal.notices, *_unreadable_notice(survey.unreadable))
     return Detection(proposal.encoding, _table(proposal, declaration), notices)
+
+
+def _refuse(declaration: Declaration, *fields: str, what: str) -> None:
+    """What cannot hold for masks of this kind is an error: passed over, it would be taken for done."""
+    for field in fields:
+        if getattr(declaration, field) not in (None, ()):
+            key, remedy = _WITHOUT_EFFECT[field]
+            raise DataError(f"{what}, for which {key} means nothing.", remedy=remedy)
+
+
+_WITHOUT_EFFECT = {
+    "values": (
+        "`values` (or `names` by raw value)",
+        "Delete it; write `names` as a list, and `colors` for masks in colour.",
+    ),
+    "ignore": ("`ignore` of one value", "Delete it, or write `ignore: [red, green, blue]` for masks in colour."),
+    "ignore_colors": (
+        "`ignore` of a colour",
+        "Delete it, or give the raw value, such as `ignore: 255`; that of a palette mask is its index.",
+    ),
+}
+"""Keys of a data.yaml by what they become in a `Declaration`, and what to write where they cannot hold."""
 
 
 # one channel of values ---------------------------------------------------------------------------------------------
@@ -232,47 +260,102 @@ def _with_palette(proposal: Proposal, survey: Survey, declaration: Declaration) 
 def _colors(survey: Survey, declaration: Declaration) -> Proposal:
     """RGB masks: a colour per class, black the background."""
     declared = declaration.colors is not None
-    main = pack_colors(np.array(declaration.colors).reshape(-1, 3)).tolist() if declared else _main_colors(survey)
-    if len(survey.values) < 2:
-        raise one_class(survey, [unpack_color(value) for value in survey.values])
+    void = _void_of(survey, declaration)
+    clean = survey.without(void)
+    if len(clean.values) < 2:
+        raise one_class(clean, [unpack_color(value) for value in clean.values])
+    # colours that do not count are left out last: blurred edges lead to them, too
+    main = _packed(declaration.colors or ()) or [value for value in _main_colors(survey) if value not in void]
     if len(main) > MAX_CLASSES or len(main) < 2:
         raise DataError(
-            f"The masks hold {len(survey.values)} colours, which do not gather around a few.",
+            f"The masks hold {len(clean.values)} colours, which do not gather around a few.",
             where=survey.richest[0].path,
             remedy="Check that these are masks and no photographs; declare `colors`, one for each class.",
         )
-    stray = [value for value in survey.values if value not in main]
+    if not declared and declaration.names is not None:
+        _refuse_order(main, declaration.names, clean)
+    stray = [value for value in clean.values if value not in main]
     lossy = bool(survey.lossy_files)
-    share = sum(survey.share(value) for value in stray)
-    if declared and share > 0.05 and not lossy:
-        raise _undeclared_colors(stray, share, survey)
+    if declared and not lossy:
+        _refuse_undeclared(stray, survey)
     colors = tuple(unpack_color(value) for value in main)
     encoding = MaskEncoding(
         kind="colors",
-        colors={color: index for index, color in enumerate(colors)},
-        nearest=bool(stray) and lossy,
+        colors={
+            **{color: index for index, color in enumerate(colors)},
+            **dict.fromkeys(declaration.ignore_colors, IGNORE),
+        },
+        nearest=lossy and bool(stray or void),
         other=IGNORE if stray and not lossy else None,
-        description=f"{len(colors)} colours, each a class",
+        description=f"{len(colors)} colours, each a class" + (", others ignored" if void else ""),
     )
-    notices = []
-    if not declared:
-        listed = ", ".join(map(str, colors[:12])) + (" ..." if len(colors) > 12 else "")
-        notices.append(f"The masks hold colours, in the order of the classes: {listed}. Declare `colors` for another.")
-    if stray:
-        what = "count as the nearest of them" if lossy else "are ignored"
-        notices.append(
-            f"{share:.2%} of the mask pixels have one of {len(stray)} other colours (edges, noise) and {what}."
-        )
+    notices = _color_notices(survey, declaration, colors, stray)
+    if void:
+        share = sum(survey.share(value) for value in void)
+        notices.append(f"Pixels of colour {shortened(declaration.ignore_colors)} are ignored ({share:.2%}).")
     return Proposal(encoding, _color_names(colors), tuple(notices), colors)
 
 
-def _undeclared_colors(stray: Sequence[int], share: float, survey: Survey) -> DataError:
+def _color_notices(
+    survey: Survey, declaration: Declaration, colors: Sequence[Color], stray: Collection[int]
+) -> list[str]:
+    notices = []
+    if declaration.colors is None:
+        named = [f"{color} is '{name}'" for color, name in zip(colors, declaration.names or (), strict=False)]
+        listed = ", ".join((named or list(map(str, colors)))[:12]) + (" ..." if len(colors) > 12 else "")
+        notices.append(f"The masks hold colours, in the order of the classes: {listed}. Declare `colors` for another.")
+    if stray:
+        what = "count as the nearest of them" if survey.lossy_files else "are ignored"
+        share = sum(survey.share(value) for value in stray)
+        notices.append(
+            f"{share:.2%} of the mask pixels have one of {len(stray)} other colours (edges, noise) and {what}."
+        )
+    return notices
+
+
+def _packed(colors: Sequence[Color]) -> list[int]:
+    return [int(value) for value in pack_colors(np.array(colors, dtype=np.int64).reshape(-1, 3))]
+
+
+def _void_of(survey: Survey, declaration: Declaration) -> set[int]:
+    """The colours of the masks that do not count; with JPEG also those that lie around them."""
+    twice = [c for c, n in Counter([*(declaration.colors or ()), *declaration.ignore_colors]).items() if n > 1]
+    if twice:
+        raise DataError(f"The colour {twice[0]} is twice in `colors` and `ignore`.", remedy="Leave one of them.")
+    void = _packed(declaration.ignore_colors)
+    return set(near(survey, void)) if survey.lossy_files else set(void)
+
+
+def _refuse_order(main: Sequence[int], names: Sequence[str], survey: Survey) -> None:
+    """Names without colours: nothing but black, the background, and one other colour have an order of their own."""
+    if main[0] == 0 and len(main) == len(names) == 2:
+        return
+    lines = [
+        f"  - {list(unpack_color(value))}  # {survey.share(value):.1%} of the pixels, as in "
+        f"{survey.examples[value][0].name}"
+        for value in main[:40]
+    ]
+    more = [f"  # and {len(main) - 40} more"] if len(main) > 40 else []
+    raise DataError(
+        f"{len(names)} names are declared ({shortened(names)}), but not which of the {len(main)} colours of the masks "
+        "stands for which.",
+        where=survey.richest[0].path,
+        remedy="Say it in data.yaml, with these lines in the order of `names`; what does not count goes into "
+        "`ignore: [[red, green, blue]]`:\ncolors:\n" + "\n".join([*lines, *more]),
+    )
+
+
+def _refuse_undeclared(stray: Sequence[int], survey: Survey) -> None:
+    """Blurred edges have a few pixels of other colours; more are a class that was forgotten."""
+    share = sum(survey.share(value) for value in stray)
+    if share <= 0.05:
+        return
     frequent = sorted(stray, key=lambda value: -survey.pixels[value])[:5]
-    return UnknownValuesError(
+    raise UnknownValuesError(
         f"{share:.1%} of the mask pixels have colours that are not declared, such as "
         f"{', '.join(str(unpack_color(value)) for value in frequent)}.",
         where=survey.examples[frequent[0]][0],
-        remedy="Add them to `colors`.",
+        remedy="Add them to `colors`, or to `ignore: [[red, green, blue]]` if they do not count.",
     )
 
 
@@ -346,6 +429,7 @@ def _layers(survey: Survey, declaration: Declaration) -> Proposal:
 def _detect_polygons(cases: Sequence[Case], declaration: Declaration) -> Detection:
     paths = sorted({path for case in cases for path in case.masks})
     kind = polygons.format_of_all(paths)
+    _refuse(declaration, "values", "ignore", "ignore_colors", what=f"The masks are {kind} polygons")
     labels = polygons.survey(paths, kind)
     names, table = polygons.classes_of(kind, labels, declaration.names)
     by_id = {labels.ids[label]: index for label, index in table.items() if label in labels.ids}
@@ -389,4 +473,5 @@ def _table(proposal: Proposal, declaration: Declaration) -> ClassTable:
 def _unreadable_notice(errors: Sequence[DataError]) -> list[str]:
     if not errors:
         return []
-    return [f"{len(errors)} mask files cannot be read and were left out, the first: {errors[0]}"]
+    count = len({str(error.where) for error in errors})  # the pages of a stack are one file
+    return [f"{count} mask files cannot be read and were left out, the first: {errors[0]}"]

@@ -8,20 +8,32 @@ a data.yaml that settle it (`ambiguous`). `docs/data-folder.md` describes layout
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from pixelwise.data import declared, formats, layouts
-from pixelwise.data.dataset import Case, Dataset, SplitName
-from pixelwise.data.detect import detect
+from pixelwise.data import declared, formats, layouts, measure
+from pixelwise.data.dataset import Case, Dataset, MaskEncoding, SplitName
+from pixelwise.data.detect import Detection, detect
 from pixelwise.data.layouts import Pairing
-from pixelwise.data.listing import File, walk
+from pixelwise.data.listing import File, some, walk
 from pixelwise.data.naming import is_called_image, place_of
 from pixelwise.errors import ConfigError, DataError
 
 DATA_FILES = ("data.yaml", "data.yml")
 """A file of one of these names in a folder describes it."""
+
+
+class SeveralProblemsError(DataError):
+    """All that keeps the masks of a folder from being understood, in one error; `problems` has each."""
+
+    def __init__(self, problems: Sequence[DataError], root: Path) -> None:
+        self.problems = tuple(problems)
+        alike: dict[tuple[str, str], list[str]] = {}
+        for one in problems:
+            alike.setdefault((one.what, one.remedy), []).append(str(one.where or root))
+        lines = [f"\n- {some(files, 6)}: {what} {remedy}".rstrip() for (what, remedy), files in alike.items()]
+        super().__init__(f"There are {len(problems)} problems:{''.join(lines)}", where=root)
 
 
 def scan(root: Path) -> Dataset:
@@ -36,12 +48,13 @@ def scan(root: Path) -> Dataset:
 
     Raises:
         DataError: there is nothing to pair, or more than one way to pair it; the remedy says how to settle it.
+        SeveralProblemsError: it cannot be said what the masks mean, and there is more that is wrong with the files.
         ConfigError: a key or value of the data.yaml is not possible.
     """
     description = _description(root)
     pairing = declared.pair(description) if description is not None else layouts.pair(walk(root))
-    cases = _cases(pairing)
-    detection = detect(cases, pairing.declaration)
+    cases, unlike = _cases(pairing)
+    detection = _detection(cases, pairing, unlike)
     return Dataset(
         root=pairing.listing.root,
         cases=cases,
@@ -50,7 +63,15 @@ def scan(root: Path) -> Dataset:
         layout=pairing.layout,
         notices=(*pairing.notices, *detection.notices),
         unpaired=pairing.unpaired,
+        named=_has_names(pairing, detection.encoding),
     )
+
+
+def _has_names(pairing: Pairing, encoding: MaskEncoding) -> bool:
+    """Whether the user or the annotations name the classes."""
+    meanings = (pairing.declaration.values or {}).values()
+    by_value = any(isinstance(meaning, str) and meaning != "ignore" for meaning in meanings)
+    return pairing.declaration.names is not None or by_value or encoding.kind in ("coco", "labelme")
 
 
 def _description(root: Path) -> Path | None:
@@ -60,18 +81,56 @@ def _description(root: Path) -> Path | None:
     return next((root / name for name in DATA_FILES if (root / name).is_file()), None)
 
 
-def _cases(pairing: Pairing) -> tuple[Case, ...]:
-    """A case for every image, or for every page of a stack, sorted by name."""
+def _detection(cases: Sequence[Case], pairing: Pairing, unlike: Sequence[DataError]) -> Detection:
+    """What the masks mean; if that cannot be said, all that is wrong with the files is looked for at once."""
+    problems = list(unlike)
+    try:
+        if cases or not unlike:
+            detection = detect(cases, pairing.declaration)
+    except DataError as error:
+        problems.insert(0, error)
+    if not problems:
+        return detection
+    told = {(str(one.where), one.what) for one in problems}
+    problems += [one for one in measure.faults(cases) if (str(one.where), one.what) not in told]
+    if pairing.unpaired:
+        lonely = some([path.relative_to(pairing.listing.root).as_posix() for path in pairing.unpaired], 6)
+        what = f"These files have no partner, which is an image without mask or a mask without image: {lonely}."
+        problems.append(DataError(what, remedy="Give image and mask the same name, or have them left out."))
+    if len(problems) == 1:
+        raise problems[0]
+    raise SeveralProblemsError(problems, pairing.listing.root)
+
+
+def _cases(pairing: Pairing) -> tuple[tuple[Case, ...], list[DataError]]:
+    """A case for every image, or for every page of a stack, sorted by name; and stacks whose mask is no such stack."""
     names = _names(pairing.pairs)
     splits = _splits(pairing)
     path = pairing.listing.path
     cases: list[Case] = []
+    unlike: list[DataError] = []
     for image, masks in pairing.pairs.items():
         case = Case(names[image], path(image), tuple(path(mask) for mask in masks), split=splits[image])
-        cases.extend(_pages(case))
+        try:
+            cases.extend(_pages(case))
+        except DataError as error:
+            unlike.append(error)
+    cases = _distinct(cases, pairing.listing.root)
     if pairing.group is not None:
         cases = [replace(case, group=_group_of(case.name, pairing.group)) for case in cases]
-    return tuple(sorted(cases, key=lambda case: _natural(case.name)))
+    return tuple(sorted(cases, key=lambda case: _natural(case.name))), unlike
+
+
+def _distinct(cases: list[Case], root: Path) -> list[Case]:
+    """Whole paths for names that occur twice: a page of `a.tif` may be called as an image in a folder `a`."""
+    counts = Counter(case.name for case in cases)
+    if len(counts) == len(cases):
+        return cases
+    page = {case: f"/{case.name.rpartition('/')[2]}" if case.page is not None else "" for case in cases}
+    return [
+        replace(case, name=case.image.relative_to(root).as_posix() + page[case]) if counts[case.name] > 1 else case
+        for case in cases
+    ]
 
 
 def _natural(name: str) -> list[tuple[int, int, str]]:
@@ -110,26 +169,21 @@ def _splits(pairing: Pairing) -> dict[File, SplitName | None]:
 
 def _pages(case: Case) -> list[Case]:
     """One case for each page of a stack, which keeps the pages on one side of the split."""
-    pages = _page_count(case.image)
-    counts = {_page_count(path) for path in case.masks if path.suffix.lower() in formats.READERS} or {1}
-    if counts != {pages}:
+    own = formats.page_count(case.image)
+    counts = {path: formats.page_count(path) if path.suffix.lower() in formats.READERS else 1 for path in case.masks}
+    known = [count for count in (own, *counts.values()) if count is not None]
+    unlike = next((path for path, count in counts.items() if count not in (own, None)), None)
+    if own is not None and unlike is not None:
         raise DataError(
-            f"The image has {pages} pages, its mask {case.masks[0].name} has {max(counts)}.",
+            f"The image has {own} pages, its mask {unlike.name} has {counts[unlike]}.",
             where=case.image,
             remedy="Save the same pages in both.",
         )
+    pages = max(known, default=1)  # of files that cannot be read the check of the data says so
     if pages == 1:
         return [case]
     width = len(str(pages - 1))
     return [replace(case, name=f"{case.name}/{page:0{width}d}", page=page, group=case.name) for page in range(pages)]
-
-
-def _page_count(path: Path) -> int:
-    """Pages, 1 for files that cannot be read: the check of the data lists those."""
-    try:
-        return formats.page_count(path)
-    except DataError:
-        return 1
 
 
 def _group_of(name: str, pattern: str) -> str:

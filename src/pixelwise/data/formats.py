@@ -134,38 +134,40 @@ def read_mask(path: Path, page: int | None = None) -> Integer[np.ndarray, "H W"]
     """The raw values of a mask, upright: H W of whole numbers, or H W C where the channels differ.
 
     A palette mask gives its indices, one bit per pixel gives 0 and 1, real numbers that are all whole
-    become int64; signed masks may be negative. An alpha channel that is the same everywhere is dropped;
-    an RGB mask whose three channels are equal becomes H W. Grey values are those of the file, also in PNG
-    of 2 or 4 bits and in TIFF that calls zero white (which is turned round for one bit per pixel only).
+    become int64; signed masks may be negative. **Where alpha is 0 the mask is 0, the background**, and the
+    alpha channel is dropped; so it is where it is the same everywhere. An RGB mask whose three channels are
+    equal becomes H W. Grey values are those of the file, also in PNG of 2 or 4 bits and in TIFF that calls
+    zero white (which is turned round for one bit per pixel only).
 
     Raises:
-        DataError: as `read_image`; or the values are not whole numbers.
+        DataError: as `read_image`; or the values are not whole numbers, or only transparency tells anything.
     """
     with _reading(path):
         raster = _reader_of(path).read(path, page)
     pixels = _whole(raster.pixels, path)
     if raster.alpha:
-        pixels = _without_constant_alpha(pixels)
+        pixels = _on_background(pixels, path)
     grey = pixels.shape[2] == 3 and bool((pixels == pixels[:, :, :1]).all())
     if grey or pixels.shape[2] == 1:
         pixels = pixels[:, :, 0]
     return np.ascontiguousarray(pixels)
 
 
-def page_count(path: Path) -> int:
+def page_count(path: Path) -> int | None:
     """How many pages a file holds, looking no further than needed: for finding stacks among many files.
 
-    Raises:
-        DataError: the file is not an image that can be read.
+    None for a file that cannot be read: whoever reads its pixels will say why.
     """
     suffix = path.suffix.lower()
     if suffix not in (".tif", ".tiff", ".gif", ".webp", ".npy"):
         return 1
-    if suffix in (".tif", ".tiff"):
-        with _reading(path), path.open("rb") as file:
-            if _is_plainly_one_page(file):
-                return 1
-    return read_info(path).pages
+    with contextlib.suppress(DataError), _reading(path):
+        if suffix in (".tif", ".tiff"):
+            with path.open("rb") as file:
+                if _is_plainly_one_page(file):
+                    return 1
+        return read_info(path).pages
+    return None
 
 
 def write_mask(path: Path, mask: UInt8[np.ndarray, "*pages H W"], classes: ClassTable) -> None:
@@ -227,6 +229,21 @@ def write_picture(path: Path, rgb: UInt8[np.ndarray, "H W 3"]) -> None:
 def _without_constant_alpha(pixels: np.ndarray) -> np.ndarray:
     alpha = pixels[:, :, -1]
     return pixels[:, :, :-1] if (alpha == alpha[0, 0]).all() else pixels
+
+
+def _on_background(pixels: np.ndarray, path: Path) -> np.ndarray:
+    """The channels before alpha, 0 where it is 0: drawing programs leave transparent what nobody drew on."""
+    values, alpha = pixels[:, :, :-1], pixels[:, :, -1:]
+    if (alpha == alpha[0, 0]).all():
+        return values
+    drawn = np.where(alpha == 0, np.zeros_like(values), values)
+    if not drawn.any():
+        raise DataError(
+            "The mask is black wherever it is not transparent, so that its pixels do not tell object from background.",
+            where=path,
+            remedy="Export it without transparency, on a background of another colour than the objects.",
+        )
+    return drawn
 
 
 def _inverted(pixels: np.ndarray, path: Path) -> np.ndarray:
@@ -328,7 +345,7 @@ def _reading(path: Path) -> Iterator[None]:
 def _unreadable(path: Path, error: Exception) -> DataError:
     from PIL import Image, UnidentifiedImageError
 
-    if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
+    if isinstance(error, Image.DecompressionBombError):  # WebP, which cannot be opened without that limit
         return _too_large(path)
     if isinstance(error, UnidentifiedImageError):
         formats = ", ".join(sorted(suffix.removeprefix(".") for suffix in READERS))
@@ -360,19 +377,41 @@ DTYPES = {"I;16": "uint16", "I;16B": "uint16", "I": "int32", "F": "float32"}
 """Types of Pillow's modes; all others are uint8."""
 
 
-def _pillow_info(path: Path) -> ImageInfo:
-    from PIL import Image
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """`Image.open` without its limit of 179 million pixels, which can be lifted for the whole program only."""
+    from PIL import Image, UnidentifiedImageError
 
-    with Image.open(path, formats=PILLOW_FORMATS) as image:
+    Image.init()
+    with path.open("rb") as file:
+        head = file.read(16)
+        for kind in PILLOW_FORMATS:
+            factory, accepts = Image.OPEN[kind]
+            if accepts is not None and accepts(head) is True:
+                file.seek(0)
+                with factory(file, str(path)) as image:
+                    yield image
+                return
+        raise UnidentifiedImageError
+
+
+def _refuse_promises(image: Any, path: Path) -> None:
+    """Fail before memory is filled with what a file of its size cannot hold."""
+    decoded = image.width * image.height * len(image.getbands())
+    if decoded > max(MAX_UNASKED_BYTES, MAX_RATIO * path.stat().st_size):
+        raise _too_large(path)
+
+
+def _pillow_info(path: Path) -> ImageInfo:
+    with _opened(path) as image:
         height, width = _upright_size(image.height, image.width, _orientation(image))
         dtype = "uint16" if _is_deep_color(path) else DTYPES.get(image.mode, "uint8")
         return ImageInfo(height, width, CHANNELS.get(image.mode, 3), dtype, _frames(image))
 
 
 def _pillow_read(path: Path, page: int | None) -> Raster:
-    from PIL import Image
-
-    with Image.open(path, formats=PILLOW_FORMATS) as image:
+    with _opened(path) as image:
+        _refuse_promises(image, path)
         chosen = _chosen(page, _frames(image), path)
         if chosen:
             image.seek(chosen)
@@ -699,6 +738,8 @@ READERS: dict[str, Reader] = {
     ".png": PILLOW,
     ".jpg": PILLOW,
     ".jpeg": PILLOW,
+    ".jfif": PILLOW,
+    ".jpe": PILLOW,
     ".bmp": PILLOW,
     ".webp": PILLOW,
     ".gif": PILLOW,

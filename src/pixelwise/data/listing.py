@@ -85,7 +85,7 @@ def walk(root: Path) -> Listing:
             folders.clear()
             continue
         seen.add(place)
-        folders[:] = sorted(name for name in folders if not name.startswith((".", "__")))
+        folders[:] = sorted(name for name in folders if not is_hidden(name))
         below = Path(top).relative_to(root).parts
         for name in names:
             stem, suffix = os.path.splitext(name)  # noqa: PTH122 - a Path for each of many files is slow
@@ -99,6 +99,11 @@ def walk(root: Path) -> Listing:
     if not any(file.is_raster for file in found):
         raise _no_images(root, others)
     return Listing(root, tuple(sorted(found)))
+
+
+def is_hidden(folder: str) -> bool:
+    """Whether a folder is no business of the user's: .git, __MACOSX."""
+    return folder.startswith((".", "__"))
 
 
 def some(names: Collection[str], limit: int = 3) -> str:

@@ -4,6 +4,7 @@ Training sees an endless stream of samples. Sample n is a function of the seed a
 the order does not depend on how many processes read, and a resumed run goes on where it stopped.
 """
 
+import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -158,8 +159,14 @@ def stream(
         num_workers=workers,
         collate_fn=_collate,
         pin_memory=pinned,
+        worker_init_fn=_ignore_interrupts,
     )
     return iter(loader)
+
+
+def _ignore_interrupts(_worker: int) -> None:
+    """A Ctrl-C reaches all processes of a terminal; the training process decides what it means."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _collate(samples: list[tuple[np.ndarray, np.ndarray, int]]) -> Batch:

@@ -52,14 +52,15 @@ def decode(case: Case, encoding: MaskEncoding, size: tuple[int, int] | None) -> 
         expected = size if result is None else result.shape
         if expected is not None and raw.shape[:2] != tuple(expected):
             whose = "its image" if result is None else "the other masks of its image"
-            raise _wrong_size(path, raw.shape, expected, whose)
+            raise wrong_size(path, raw.shape, expected, whose)
         part = _DECODERS[encoding.kind](raw, encoding, path)
         result = part if result is None else np.where(result == 0, part, result)
     assert result is not None
     return result
 
 
-def _wrong_size(path: Path, found: Sequence[int], expected: Sequence[int], whose: str) -> DataError:
+def wrong_size(path: Path, found: Sequence[int], expected: Sequence[int], whose: str = "its image") -> DataError:
+    """The error that says: a mask does not lie on its image, or on other masks of it."""
     return WrongSizeError(
         f"The mask has {found[1]} x {found[0]} pixels (width x height), {whose} {expected[1]} x {expected[0]}.",
         where=path,
@@ -110,7 +111,7 @@ def _decode_colors(raw: Shaped[np.ndarray, "..."], encoding: MaskEncoding, path:
         return result
     if encoding.other is None:
         found = [unpack_color(int(value)) for value in np.unique(packed[unknown])[:8]]
-        raise _unknown(found, path, sorted(encoding.colors))
+        raise _unknown(found, path, sorted(encoding.colors), "colors: {NAME: [red, green, blue]}")
     result[unknown] = encoding.other
     return result
 
@@ -144,11 +145,13 @@ def _unlike(path: Path, what: str) -> DataError:
     return DataError(what, where=path, remedy="Store it like the others.")
 
 
-def _unknown(values: Sequence[Any], path: Path, known: Sequence[Any]) -> UnknownValuesError:
+def _unknown(
+    values: Sequence[Any], path: Path, known: Sequence[Any], example: str = "values: {VALUE: ignore}"
+) -> UnknownValuesError:
     return UnknownValuesError(
         f"The mask holds {shortened(values)}, which no class claims (known: {shortened(known, 12)}).",
         where=path,
-        remedy="Correct the mask, or declare what the value means in data.yaml: `values: {VALUE: ignore}`.",
+        remedy=f"Correct the mask, or declare what the value means in data.yaml: `{example}`.",
     )
 
 

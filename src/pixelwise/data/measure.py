@@ -1,15 +1,19 @@
-"""One pass over the files of a data set: a few numbers for each case, for `data.check` to judge."""
+"""One pass over the files of a data set: a few numbers for each case, for `data.check` to judge.
+
+Where nobody can say what the masks mean, `faults` still finds what is wrong with the files.
+"""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Shaped, UInt8
 
 from pixelwise.classes import IGNORE
-from pixelwise.data import formats, masks
+from pixelwise.data import formats, masks, polygons
 from pixelwise.data.dataset import Case, Dataset
 from pixelwise.errors import DataError
 
@@ -44,6 +48,40 @@ def measure(dataset: Dataset, progress: Callable[[int, int], None] | None = None
             if progress is not None:
                 progress(len(results), len(dataset.cases))
     return results
+
+
+def faults(cases: Sequence[Case]) -> list[DataError]:
+    """What is wrong whatever the masks mean: files that cannot be read, masks that are not as large as their image."""
+    annotations = {path for case in cases for path in case.masks if path.suffix.lower() in polygons.SUFFIXES}
+    with ThreadPoolExecutor() as pool:
+        found = [error for errors in pool.map(_faults, cases) for error in errors]
+    found += [error for path in sorted(annotations) for error in _annotation_faults(path)]
+    return list({(str(error.where), error.what): error for error in found}.values())  # pages share a file
+
+
+def _faults(case: Case) -> list[DataError]:
+    found: list[DataError] = []
+    size: tuple[int, ...] | None = None
+    try:
+        size = formats.read_image(case.image, case.page).shape[:2]
+    except DataError as error:
+        found.append(error)
+    for path in (path for path in case.masks if path.suffix.lower() not in polygons.SUFFIXES):
+        try:
+            own = formats.read_mask(path, case.page).shape[:2]
+        except DataError as error:
+            found.append(error)
+            continue
+        if size is not None and own != size:
+            found.append(masks.wrong_size(path, own, size))
+    return found
+
+
+def _annotation_faults(path: Path) -> Sequence[DataError]:
+    try:
+        return polygons.survey([path], polygons.format_of(path)).unreadable
+    except DataError as error:
+        return [error]
 
 
 def _measure(case: Case, dataset: Dataset) -> Measurement:

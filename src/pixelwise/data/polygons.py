@@ -262,7 +262,7 @@ def _shapes(tree: Mapping[str, Any], path: Path) -> list[Any]:
 
 
 def _labelme_shape(shape: Any, path: Path) -> tuple[str, str, list[tuple[float, float]]]:
-    """Label, kind and points of a shape; a polygon of one or two points is called `point` or `line`."""
+    """Label, kind and points of a shape; what has too few points for an area is called `point` or `line`."""
     try:
         kind, label = str(shape.get("shape_type") or "polygon"), str(shape["label"])
         points = [(float(x), float(y)) for x, y in shape["points"]]
@@ -270,8 +270,12 @@ def _labelme_shape(shape: Any, path: Path) -> tuple[str, str, list[tuple[float, 
         raise DataError(
             f"A shape has no label or no points ({error!r}).", where=path, remedy="Draw it again."
         ) from None
-    if kind == "polygon" and len(points) < 3:
-        kind = "line" if len(points) == 2 else "point"
+    if kind == "mask" and not points:
+        raise DataError(f"The shape '{label}' of kind 'mask' has no points.", where=path, remedy="Draw it again.")
+    if kind == "polygon" and len(points) == 2:
+        kind = "line"
+    if len(points) < {"polygon": 3, "rectangle": 2, "circle": 2}.get(kind, 0):
+        kind = "point"
     return label, kind, points
 
 
@@ -372,10 +376,23 @@ def _read_coco(path: Path, _stamp_ns: int) -> _Coco:
         names = {entry["id"]: str(entry["file_name"]).replace("\\", "/") for entry in tree["images"]}
         sizes = {names[entry["id"]]: _size_in(entry, "height", "width") for entry in tree["images"]}
         grouped: dict[str, list[Mapping[str, Any]]] = {name: [] for name in names.values()}
-        for annotation in tree["annotations"]:
-            grouped[names[annotation["image_id"]]].append(annotation)
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"The COCO file has no {error}.", where=path, remedy="Export it again.") from None
+        owners = [(annotation["image_id"], annotation) for annotation in tree["annotations"]]
+        absent = [owner for owner, _ in owners if owner not in names]
+    except KeyError as error:
+        raise DataError(f"An entry of the COCO file has no {error}.", where=path, remedy="Export it again.") from None
+    except (AttributeError, TypeError, ValueError) as error:
+        raise DataError(
+            f"An entry of the COCO file cannot be understood ({error}).", where=path, remedy="Export it again."
+        ) from None
+    if absent:
+        raise DataError(
+            f"{len(absent)} annotations belong to images that are not in the list of images, such as the one with the "
+            f"id {absent[0]!r}.",
+            where=path,
+            remedy="Add these images to 'images', or delete their annotations.",
+        )
+    for owner, annotation in owners:
+        grouped[names[owner]].append(annotation)
     by_name: dict[str, list[str]] = {}
     for name in names.values():
         by_name.setdefault(PurePosixPath(name).name, []).append(name)
@@ -420,7 +437,7 @@ def _draw_coco(
     _same_size(own, size, path, name)
     mask = under if under is not None else np.zeros(own, dtype=np.uint8)
     # regions of many objects are coarse; single objects are painted over them
-    for annotation in sorted(file.annotations[name], key=lambda entry: -int(entry.get("iscrowd", 0))):
+    for annotation in sorted(file.annotations[name], key=lambda entry: not entry.get("iscrowd")):
         value = encoding.values.get(annotation.get("category_id", -1), encoding.other)
         if value is None:
             raise DataError(

@@ -10,6 +10,12 @@ from jaxtyping import Float, Float32, Shaped, UInt8
 from pixelwise.config import Preprocessing
 from pixelwise.errors import DataError
 
+STATISTICS_PIXELS = 1_000_000
+"""So many pixels are summed at a time."""
+
+ROUNDING = 1e-10
+"""A deviation that is a smaller share of the mean is that of rounded sums, not of the pixels."""
+
 
 def match_channels(image: Shaped[np.ndarray, "H W _"], channels: int) -> Shaped[np.ndarray, "H W C"]:
     """The same image with the wanted number of channels: grey is repeated, equal channels become one.
@@ -87,11 +93,17 @@ def _mirrored(index: Shaped[np.ndarray, " n"], length: int) -> Shaped[np.ndarray
 
 
 def statistics(image: Shaped[np.ndarray, "H W C"]) -> tuple[Float[np.ndarray, " C"], Float[np.ndarray, " C"]]:
-    """Mean and deviation per channel; a constant channel has deviation 1, so that it becomes zero, not infinite."""
-    flat = image.reshape(-1, image.shape[-1])
-    mean = flat.mean(axis=0, dtype=np.float64)
-    deviation = flat.std(axis=0, dtype=np.float64)
-    return mean, np.where(deviation > 0, deviation, 1.0)
+    """Mean and deviation per channel; a constant channel has deviation 1, so that it becomes zero, not infinite.
+
+    A band of rows is read at a time, because float64 takes eight times the memory of an image of bytes.
+    """
+    rows = max(1, STATISTICS_PIXELS // image.shape[1])
+    parts = [slice(top, top + rows) for top in range(0, image.shape[0], rows)]
+    pixels = image.shape[0] * image.shape[1]
+    mean = np.sum([image[part].sum(axis=(0, 1), dtype=np.float64) for part in parts], axis=0) / pixels
+    squares = np.sum([np.square(image[part] - mean).sum(axis=(0, 1)) for part in parts], axis=0)
+    deviation = np.sqrt(squares / pixels)
+    return mean, np.where(deviation > ROUNDING * np.abs(mean), deviation, 1.0)
 
 
 def moments(

@@ -108,7 +108,10 @@ def _binary(objects: Sequence[int], survey: Survey) -> Proposal:
     notices = []
     if len(objects) > 1:
         files = ", ".join(f"{value} in {survey.files[value]}" for value in objects)
-        notices.append(f"The object has different values in different mask files ({files}); they count as one class.")
+        void = f" If {objects[-1]} is what does not count, declare `ignore: {objects[-1]}`." if 255 in objects else ""
+        notices.append(
+            f"The object has different values in different mask files ({files}); they count as one class.{void}"
+        )
     elif objects[0] != 1:
         notices.append(f"The masks hold 0 and {which}: 0 is the background, {which} the object.")
     encoding = MaskEncoding(kind="values", values=table, description=f"binary: 0 background, {which} object")

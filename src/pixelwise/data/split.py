@@ -1,9 +1,11 @@
 """Which cases train the network, which choose the best state of it, and which are kept for the final scores.
 
 **A split that the folder gives is kept.** If it gives test but no validation, or only train, what is missing is cut
-from the training cases; cases that stand in no folder of a split count as training cases. If it gives validation but
-no test, the given validation cases choose the model and test is cut from train, unless train would become too small
-for that: then there is no test set and the reasons say so. Given sides are never mixed, even if they share a group.
+from the training cases; cases that stand in no folder of a split count as training cases. Those of them that are
+identical with a given validation or test case, or of one group with it, are left out, and the reasons say so. If it
+gives validation but no test, the given validation cases choose the model and test is cut from train, unless train would
+become too small for that: then there is no test set and the reasons say so. Cases that are given to a side stay there,
+even if they share a group or their pixels with another side: `data.check` finds that.
 
 **Else the split is drawn**, by seed: groups stay together (cases of one group, and identical images), and the classes
 are spread by iterative stratification over groups (Sechidis, Tsoumakas & Vlahavas, *On the stratification of
@@ -21,6 +23,7 @@ from jaxtyping import Bool, Float, Int
 
 from pixelwise.config import DataConfig
 from pixelwise.data.dataset import SPLIT_NAMES, Case, Dataset, SplitName
+from pixelwise.data.masks import shortened
 from pixelwise.errors import DataError
 
 _FEWEST_TO_CUT_TEST = 5
@@ -29,7 +32,7 @@ _FEWEST_TO_CUT_TEST = 5
 
 @dataclass(frozen=True)
 class Split:
-    """The labelled cases of a data set on three sides, each in the order of their names."""
+    """The cases of a data set on three sides, each in the order of their names."""
 
     train: tuple[Case, ...]
     validation: tuple[Case, ...]
@@ -97,10 +100,10 @@ def assign(
     config: DataConfig,
     seed: int,
 ) -> Split:
-    """Puts each labelled case on one side, as the top of this module says.
+    """Puts each case on one side, as the top of this module says.
 
     Args:
-        dataset: its N cases; those without mask are left out.
+        dataset: its N cases.
         presence: which of the K classes occur in which case, in the order of `dataset.cases`.
         duplicates: indices of cases with identical content, which are tied together.
         config: the fractions of validation and test; 0 for test leaves it empty.
@@ -110,8 +113,9 @@ def assign(
         DataError: a side would be empty.
     """
     cases = dataset.cases
-    labelled = [index for index, case in enumerate(cases) if case.masks]
-    order = sorted(labelled, key=lambda index: cases[index].name)
+    everything = sorted(range(len(cases)), key=lambda index: cases[index].name)
+    left_out = _left_out(cases, everything, duplicates)
+    order = [index for index in everything if index not in left_out]
     given: dict[SplitName, list[int]] = {name: [i for i in order if cases[i].split == name] for name in SPLIT_NAMES}
     if any(given.values()):
         given["train"] = [i for i in order if cases[i].split in ("train", None)]
@@ -120,7 +124,8 @@ def assign(
         given["train"] = order
         shares = {"validation": config.validation_fraction, "test": config.test_fraction}
         reasons = ["The folder gives no split."]
-    _refuse_too_few(given, shares, dataset.root)
+    reasons += _tell_left_out([cases[index].name for index in everything if index in left_out])
+    _refuse_too_few(given, shares, dataset.root, reasons)
     groups = _tie(cases, given["train"], duplicates)
     sides = _draw(groups, presence, [shares["validation"], shares["test"]], seed)
     reasons += _tell(cases, groups, given, shares, seed)
@@ -161,13 +166,17 @@ def _missing_sides(given: dict[SplitName, list[int]], config: DataConfig) -> tup
     return shares, reasons
 
 
-def _refuse_too_few(given: dict[SplitName, list[int]], shares: dict[str, float], root: Path) -> None:
+def _refuse_too_few(
+    given: dict[SplitName, list[int]], shares: dict[str, float], root: Path, reasons: Sequence[str]
+) -> None:
     needed = 1 + sum(share > 0 for share in shares.values())
     if len(given["train"]) < needed:
+        alternative = ", or set data.test_fraction to 0 to do without a test set" if shares["test"] > 0 else ""
         raise DataError(
-            f"There are {len(given['train'])} labelled images to train on or to split; at least {needed} are needed.",
+            f"There are {len(given['train'])} labelled images to train on or to split; at least {needed} are needed. "
+            f"{' '.join(reasons)}",
             where=root,
-            remedy="Label more images, or set data.test_fraction to 0 to do without a test set.",
+            remedy=f"Label more images{alternative}.",
         )
     if not given["validation"] and shares["validation"] == 0:
         raise DataError(
@@ -185,6 +194,24 @@ def _refuse_empty(split: Split, shares: dict[str, float], groups: int, root: Pat
             where=root,
             remedy="Add images from other sources, or set data.test_fraction to 0 to do without a test set.",
         )
+
+
+def _left_out(cases: Sequence[Case], order: Sequence[int], duplicates: Sequence[Sequence[int]]) -> set[int]:
+    """Cases that no side claims, and that go together with one that must not be trained on."""
+    return {
+        index
+        for group in _tie(cases, order, duplicates)
+        if any(cases[index].split in ("validation", "test") for index in group)
+        for index in group
+        if cases[index].split is None
+    }
+
+
+def _tell_left_out(names: Sequence[str]) -> list[str]:
+    if not names:
+        return []
+    why = "identical with given validation or test cases, or of one group with them"
+    return [f"{len(names)} cases that stand in no given split are left out: they are {why} ({shortened(names)})."]
 
 
 def _tie(cases: Sequence[Case], chosen: Sequence[int], duplicates: Sequence[Sequence[int]]) -> list[list[int]]:
@@ -222,7 +249,7 @@ def _tell(
     if not cut:
         return []
     parts = " and ".join(f"{shares[name]:.0%} for {name}" for name in cut)
-    reasons = [f"Of {len(given['train'])} labelled cases, {parts} were drawn with seed {seed}, classes spread evenly."]
+    reasons = [f"Of {len(given['train'])} cases, {parts} were drawn with seed {seed}, classes spread evenly."]
     tied = [group for group in groups if len(group) > 1]
     if tied:
         named = sum(len({cases[index].group for index in group} - {""}) > 0 for group in tied)

@@ -222,12 +222,17 @@ def centres_of(survey: Survey) -> list[int]:
 
 def share_near(survey: Survey, centres: Sequence[int]) -> float:
     """Share of the pixels that lie near a centre: nearly all in a mask, not in a photograph."""
+    return sum(survey.share(value) for value in near(survey, centres))
+
+
+def near(survey: Survey, centres: Sequence[int]) -> list[int]:
+    """The values that lie as near to one of the centres as the noise of JPEG moves them."""
     values = np.array(survey.values)
     points = _points(survey, survey.values)
-    near = np.zeros(values.size, dtype=bool)
+    found = np.zeros(values.size, dtype=bool)
     for middle in _points(survey, centres):
-        near |= np.linalg.norm(points - middle, axis=1) <= _NEAR[survey.kind]
-    return sum(survey.share(value) for value in values[near].tolist())
+        found |= np.linalg.norm(points - middle, axis=1) <= _NEAR[survey.kind]
+    return [int(value) for value in values[found]]
 
 
 def _points(survey: Survey, values: Sequence[int]) -> Int[np.ndarray, "N D"]:

@@ -9,42 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, FiniteFloat, ValidationError
 
 from pixelwise.errors import ConfigError, DataError
+from pixelwise.evaluation.saved import Headline, read_headline
 
 DASH = "-"
 
 _REMEDY = "Give the folder of a run that was trained and evaluated, or evaluate it again with `pixelwise evaluate`."
-
-
-class _ClassScore(BaseModel):
-    name: str
-    iou: FiniteFloat | None
-
-
-class _Pooled(BaseModel):
-    miou: FiniteFloat | None
-    dice: FiniteFloat | None
-    pixel_accuracy: FiniteFloat | None
-    per_class: list[_ClassScore]
-
-
-class _ImageMean(BaseModel):
-    miou: FiniteFloat | None
-    dice: FiniteFloat | None
-
-
-class _Image(BaseModel):
-    name: str
-
-
-class _Scores(BaseModel):
-    """The part of scores.json that a comparison needs; the rest is not looked at."""
-
-    pooled: _Pooled
-    image_mean: _ImageMean
-    per_image: list[_Image]
 
 
 @dataclass(frozen=True)
@@ -107,8 +78,8 @@ def compare(runs: Sequence[Path]) -> Comparison:
         raise ConfigError(
             f"A comparison needs two runs or more; {len(runs)} given.", remedy="Write: compare runs/A runs/B"
         )
-    scores = [_read_scores(run) for run in runs]
-    settings = [dict(_flat(_read_settings(run))) for run in runs]
+    scores = [read_headline(_file(run, "scores.json")) for run in runs]
+    settings = [dict(_flat(_read_settings(_file(run, "config.yaml")))) for run in runs]
     names = _short_names(runs)
     by_class = [{row.name: row.iou for row in each.pooled.per_class} for each in scores]
     return Comparison(
@@ -129,37 +100,23 @@ def compare(runs: Sequence[Path]) -> Comparison:
 # --- reading ---------------------------------------------------------------------------------------------------------
 
 
-def _read_scores(run: Path) -> _Scores:
-    file = run / "scores.json"
-    try:
-        return _Scores.model_validate_json(_read(run, file))
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        what = f"These are not the scores of a run ({place + ': ' if place else ''}{first['msg']})."
-        raise DataError(what, where=file, remedy=_REMEDY) from None
-
-
-def _read_settings(run: Path) -> dict[str, Any]:
+def _read_settings(file: Path) -> dict[str, Any]:
     # read as plain YAML: runs of an older version may have settings that no longer exist
-    file = run / "config.yaml"
     try:
-        tree = yaml.safe_load(_read(run, file))
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that does not exist
+        tree = yaml.safe_load(file.read_bytes())
+    except (OSError, yaml.YAMLError, ValueError) as error:  # ValueError: a date that does not exist
         raise DataError(f"The settings are not valid YAML ({error}).", where=file, remedy=_REMEDY) from None
     if not isinstance(tree, dict):
         raise DataError("The settings must hold sections such as 'training:'.", where=file, remedy=_REMEDY)
     return tree
 
 
-def _read(run: Path, file: Path) -> bytes:
+def _file(run: Path, name: str) -> Path:
     if not run.is_dir():
         raise DataError("There is no such run folder.", where=run, remedy=_REMEDY)
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        what = f"This folder is not a finished run: {file.name} cannot be read ({error.strerror})."
-        raise DataError(what, where=run, remedy=_REMEDY) from None
+    if not (run / name).exists():
+        raise DataError(f"This folder is not a finished run: {name} is missing.", where=run, remedy=_REMEDY)
+    return run / name
 
 
 def _flat(tree: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -195,7 +152,7 @@ def _differences(settings: Sequence[Mapping[str, Any]]) -> dict[str, tuple[Any, 
     return {key: values for key, values in rows.items() if any(value != values[0] for value in values)}
 
 
-def _image_warnings(names: Sequence[str], scores: Sequence[_Scores]) -> list[str]:
+def _image_warnings(names: Sequence[str], scores: Sequence[Headline]) -> list[str]:
     first, *others = [{image.name for image in each.per_image} for each in scores]
     return [
         f"{name} was scored on other images than {names[0]}: {len(other - first)} of its {len(other)} are not among "

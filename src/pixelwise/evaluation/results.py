@@ -9,8 +9,25 @@ from pixelwise.data.dataset import Dataset
 from pixelwise.evaluation import figures, report
 from pixelwise.evaluation.evaluate import Evaluated, examples
 from pixelwise.evaluation.saved import RunFacts
+from pixelwise.evaluation.sides import SplitChoice
 from pixelwise.files import make_folder, write_json
 from pixelwise.metrics import Scores
+
+
+@dataclass(frozen=True)
+class Evaluation(Scores):
+    """Scores that say which side they are of."""
+
+    split: SplitChoice = "all"
+
+    @classmethod
+    def of(cls, scores: Scores, side: SplitChoice) -> "Evaluation":
+        """These scores, of that side."""
+        return cls(scores.classes, scores.names, scores.counts, side)
+
+    def summary(self) -> dict[str, Any]:
+        """The content of scores.json: the side that was scored, and all scores of it."""
+        return {"split": self.split, **super().summary()}
 
 
 @dataclass(frozen=True)
@@ -28,20 +45,26 @@ class Background:
     """Of the check of the data."""
 
 
-def facts(dataset: Dataset, said: RunFacts | None) -> dict[str, str]:
-    """What one has to know of the data, and of the run, to believe or repeat the scores."""
-    found = {"data": str(dataset.root), "layout": dataset.layout, "masks": dataset.encoding.description}
+def facts(dataset: Dataset, said: RunFacts | None, seen: int | None) -> dict[str, str]:
+    """What one has to know of the data, and of the run, to believe or repeat the scores.
+
+    Args:
+        dataset: whose images were scored.
+        said: what is known of the run; none for other data than its own.
+        seen: how many of the scored images were trained on; none if that is not known.
+    """
+    found = {
+        "data": str(dataset.root),
+        "layout": dataset.layout,
+        "masks": dataset.encoding.description,
+        "scored images that were trained on": "not known" if seen is None else str(seen or "none"),
+    }
     if said is None:
         return found
     return found | said.texts() | {f"{name} version": text for name, text in said.versions.items()}
 
 
-def summary(scores: Scores, side: str) -> dict[str, Any]:
-    """The content of scores.json: the side that was scored, and all scores of it."""
-    return {"split": side, **scores.summary()}
-
-
-def write(folder: Path, evaluated: Evaluated, side: str, background: Background) -> None:
+def write(folder: Path, evaluated: Evaluated, side: SplitChoice, background: Background) -> None:
     """Write the scores, the report, and the learning curves if there is a history.
 
     Raises:
@@ -50,7 +73,7 @@ def write(folder: Path, evaluated: Evaluated, side: str, background: Background)
     make_folder(folder)
     if background.history:
         figures.save_learning_curves(folder / "curves.png", background.history)
-    scores = summary(evaluated.scores, side)
+    scores = Evaluation.of(evaluated.scores, side).summary()
     write_json(folder / "scores.json", scores)
     content = report.Content(
         title=folder.resolve().name,

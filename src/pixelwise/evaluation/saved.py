@@ -5,8 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, FiniteFloat, TypeAdapter, ValidationError
 
+from pixelwise.data.check import Severity
 from pixelwise.data.dataset import Dataset, MaskEncoding
 from pixelwise.data.split import Split, restore
 from pixelwise.errors import DataError
@@ -15,6 +16,9 @@ from pixelwise.metrics import Scores
 
 RESTORE = "Take the original file from a backup, or name the bundle (best.safetensors) and its data instead of the run."
 EVALUATE_AGAIN = "Write it again: `pixelwise evaluate RUN --out RUN`."
+
+FINDINGS = "findings.json"
+"""What the check of the data found, in the run's folder."""
 
 Content = TypeVar("Content")
 
@@ -28,11 +32,14 @@ class RunFacts(BaseModel):
     """The folder or data.yaml it was trained on, as an absolute path."""
     mask_encoding: MaskEncoding
     """What the values of its masks mean."""
+    training_images: tuple[str, ...] | None = None
+    """Digests of the images it was trained on; none where they were not written down."""
     versions: dict[str, str] = {}
 
     def texts(self) -> dict[str, str]:
-        """All that is text, for people."""
-        return {name: value for name, value in self.model_dump().items() if isinstance(value, str)}
+        """All that is text and for people, which hashes are not."""
+        texts = {name: value for name, value in self.model_dump().items() if isinstance(value, str)}
+        return {name: text for name, text in texts.items() if not name.endswith("_hash")}
 
 
 class Decision(BaseModel):
@@ -41,6 +48,43 @@ class Decision(BaseModel):
     setting: str
     value: Any
     because: str
+
+
+class _ClassScore(BaseModel):
+    name: str
+    iou: FiniteFloat | None
+
+
+class _Pooled(BaseModel):
+    miou: FiniteFloat | None
+    dice: FiniteFloat | None
+    pixel_accuracy: FiniteFloat | None
+    per_class: list[_ClassScore]
+
+
+class _ImageMean(BaseModel):
+    miou: FiniteFloat | None
+    dice: FiniteFloat | None
+
+
+class _Image(BaseModel):
+    name: str
+
+
+class Headline(BaseModel):
+    """What scores.json says in a few numbers; counts are not looked at."""
+
+    pooled: _Pooled
+    image_mean: _ImageMean
+    per_image: list[_Image]
+
+
+class _Finding(BaseModel):
+    severity: Severity
+    what: str
+    files: list[str]
+    cause: str
+    remedy: str
 
 
 class _Plan(BaseModel):
@@ -77,6 +121,19 @@ def read_decisions(path: Path) -> list[dict[str, Any]]:
     return [decision.model_dump() for decision in plan.decisions]
 
 
+def read_findings(path: Path) -> list[dict[str, Any]]:
+    """What the check of the data found before training; nothing where there is no such file.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    if not path.exists():
+        return []
+    read = TypeAdapter(list[_Finding])
+    findings = _checked(lambda: read.validate_python(read_json(path)), path, "Delete it: it only fills the report.")
+    return [finding.model_dump() for finding in findings]
+
+
 def read_history(path: Path) -> list[dict[str, Any]]:
     """The rows of history.jsonl; none where there is no such file.
 
@@ -94,12 +151,21 @@ def read_history(path: Path) -> list[dict[str, Any]]:
 
 
 def read_scores(path: Path) -> Scores:
-    """The scores in scores.json.
+    """The scores in scores.json, computed again from its counts.
 
     Raises:
         DataError: the file is missing or damaged.
     """
     return _checked(lambda: Scores.from_summary(read_json(path)), path, EVALUATE_AGAIN)
+
+
+def read_headline(path: Path) -> Headline:
+    """The numbers that stand in scores.json, as they are.
+
+    Raises:
+        DataError: the file is missing or damaged.
+    """
+    return _checked(lambda: Headline.model_validate(read_json(path)), path, EVALUATE_AGAIN)
 
 
 def read_split(path: Path, dataset: Dataset) -> Split:

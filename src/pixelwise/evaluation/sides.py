@@ -1,16 +1,20 @@
 """Which images an evaluation is of, and what the values of their masks mean."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pixelwise.classes import ClassTable
+from pixelwise.classes import IGNORE, ClassTable
+from pixelwise.data.cache import Decoded
 from pixelwise.data.dataset import Case, Dataset, MaskEncoding
 from pixelwise.data.folder import DATA_FILES
 from pixelwise.data.split import Split
 from pixelwise.errors import DataError
 from pixelwise.evaluation.saved import RunFacts
+
+_UNLISTED = {"values": 0, "colors": 0, "instances": 2, "union": 2}
+"""So many of the first classes a kind of mask has without an entry in a table; 1, the background, if not said here."""
 
 SplitChoice = Literal["train", "validation", "test", "all"]
 
@@ -32,8 +36,9 @@ def as_trained(dataset: Dataset, said: RunFacts, classes: ClassTable) -> Dataset
 def for_model(dataset: Dataset, said: RunFacts | None, classes: ClassTable) -> Dataset:
     """Other data than the model was trained on, with masks in the model's classes.
 
-    Masks that the run's table covers are read as in the run: one folder may lack a class that another has. Others
-    are read by what was found in them, and their classes must be the model's.
+    Classes that have names go by these. Without names, masks that the run's table covers are read as in the run: one
+    folder may lack a class that another has. Others are read by what was found in them, if that gives the model's
+    classes.
 
     Args:
         dataset: as found.
@@ -41,26 +46,75 @@ def for_model(dataset: Dataset, said: RunFacts | None, classes: ClassTable) -> D
         classes: the model's.
 
     Raises:
-        DataError: the classes are others, or stand in another order.
+        DataError: the classes are others, or it is not clear which of the model's they are.
     """
-    found = dataset.classes.names
-    reordered = found != classes.names and sorted(found) == sorted(classes.names)
-    if said is not None and _covers(said.mask_encoding, dataset.encoding) and not reordered:
-        return as_trained(dataset, said, classes)
-    if found == classes.names:
+    found = dataset.encoding
+    if dataset.named:
+        return replace(dataset, classes=classes, encoding=_by_name(dataset, classes))
+    if said is not None and said.mask_encoding.kind == found.kind:
+        _refuse_contradiction(said.mask_encoding, dataset)
+        if all(new.keys() <= old.keys() for old, new in _tables(said.mask_encoding, found)):
+            return as_trained(dataset, said, classes)
+    # several colours get numbers by how frequent they are: equal names of such classes mean nothing
+    if dataset.classes.names == classes.names and (found.kind != "colors" or len(classes) == 2):
         return replace(dataset, classes=classes)
-    raise DataError(
-        f"These masks ({dataset.encoding.description}) have the classes {', '.join(found)}; "
-        f"the model knows {', '.join(classes.names)}.",
-        where=dataset.root,
-        remedy="Give the classes the names and the order of the model in a data.yaml.",
+    raise _other_classes(dataset, classes)
+
+
+def _by_name(dataset: Dataset, classes: ClassTable) -> MaskEncoding:
+    """How to read masks into the model's classes of the same names."""
+    encoding, names = dataset.encoding, dataset.classes.names
+    table = {index: classes.names.index(name) for index, name in enumerate(names) if name in classes.names}
+    table[IGNORE] = IGNORE
+    listed = {*encoding.values.values(), *encoding.colors.values(), *encoding.labels.values()}
+    listed |= {encoding.other} if encoding.other is not None else set()
+    unlisted = range(_UNLISTED.get(encoding.kind, 1))
+    if not listed <= table.keys() or any(table.get(index) != index for index in unlisted):
+        raise _other_classes(dataset, classes)
+    return encoding.model_copy(
+        update={
+            "values": {value: table[index] for value, index in encoding.values.items()},
+            "colors": {color: table[index] for color, index in encoding.colors.items()},
+            "labels": {label: table[index] for label, index in encoding.labels.items()},
+            "other": None if encoding.other is None else table[encoding.other],
+        }
     )
 
 
-def _covers(known: MaskEncoding, found: MaskEncoding) -> bool:
-    """Whether the masks are of the same kind, and hold nothing that the known table does not."""
-    tables = ((known.values, found.values), (known.colors, found.colors), (known.labels, found.labels))
-    return known.kind == found.kind and all(new.keys() <= old.keys() for old, new in tables)
+def _other_classes(dataset: Dataset, classes: ClassTable) -> DataError:
+    return DataError(
+        f"These masks ({dataset.encoding.description}) have the classes {', '.join(dataset.classes.names)}; "
+        f"the model knows {', '.join(classes.names)}.",
+        where=dataset.root,
+        remedy="Say in a data.yaml which classes these are, by the names that the model has for them.",
+    )
+
+
+def _refuse_contradiction(known: MaskEncoding, dataset: Dataset) -> None:
+    """What is ignored on one side and a class on the other could be either."""
+    for old, new in _tables(known, dataset.encoding):
+        either = [key for key in new if key in old and (new[key] == IGNORE) != (old[key] == IGNORE)]
+        if either:
+            here, there = ("ignored", "a class") if new[either[0]] == IGNORE else ("a class", "ignored")
+            raise DataError(
+                f"{either[0]} is {here} in these masks ({dataset.encoding.description}) and {there} in those of the "
+                f"run ({known.description}).",
+                where=dataset.root,
+                remedy="Say in a data.yaml what each value is, by the names that the model has for its classes: "
+                "`values: {0: NAME, 255: ignore}`.",
+            )
+
+
+def _tables(known: MaskEncoding, found: MaskEncoding) -> tuple[tuple[Mapping[Any, int], Mapping[Any, int]], ...]:
+    return (known.values, found.values), (known.colors, found.colors), (known.labels, found.labels)
+
+
+def count_seen(cases: Sequence[Decoded], said: RunFacts | None) -> int | None:
+    """How many images have the pixels of one that the run was trained on; none if it does not say which those were."""
+    if said is None or said.training_images is None:
+        return None
+    trained = set(said.training_images)
+    return sum(case.digest in trained for case in cases)
 
 
 def choose(dataset: Dataset, split: SplitChoice | None, sides: Split | None) -> tuple[Sequence[Case], SplitChoice]:
@@ -75,19 +129,18 @@ def choose(dataset: Dataset, split: SplitChoice | None, sides: Split | None) -> 
     Raises:
         DataError: there is no such side.
     """
-    labelled = [case for case in dataset.cases if case.masks]
     if split == "all":
-        return labelled, "all"
+        return dataset.cases, "all"
     if sides is not None:
         name = split or ("test" if sides.test else "validation")
         chosen: Sequence[Case] = sides.side(name)
         remedy = "Use --split validation."
     else:
         name = split or "test"
-        chosen = [case for case in labelled if case.split == name]
+        chosen = [case for case in dataset.cases if case.split == name]
         remedy = "Use --split all."
         if split is None and not chosen:
-            return labelled, "all"
+            return dataset.cases, "all"
     if not chosen:
         raise DataError(f"There are no {name} images in this data.", where=dataset.root, remedy=remedy)
     return chosen, name

@@ -17,6 +17,7 @@ from jaxtyping import Float32, Shaped, UInt8
 from pixelwise.classes import ClassTable
 from pixelwise.data import formats
 from pixelwise.data.cache import to_npy
+from pixelwise.data.listing import is_hidden
 from pixelwise.errors import DataError, PixelwiseError
 from pixelwise.files import make_folder, write_atomically
 from pixelwise.inference.predictor import Model
@@ -161,7 +162,11 @@ def _expand(text: str) -> tuple[Path, list[Path]]:
 
 
 def _images_below(folder: Path) -> Iterator[Path]:
-    return (file for file in sorted(folder.rglob("*")) if file.suffix.lower() in formats.READERS and file.is_file())
+    """The images in a folder and in those inside it; what is hidden is passed over, as it is in data."""
+    for file in sorted(folder.rglob("*")):
+        hidden = file.name.startswith(".") or any(map(is_hidden, file.relative_to(folder).parts[:-1]))
+        if file.suffix.lower() in formats.READERS and not hidden and file.is_file():
+            yield file
 
 
 def _absolute(path: Path) -> Path:
@@ -170,7 +175,7 @@ def _absolute(path: Path) -> Path:
 
 
 def _job(source: Path, folder: Path, name: str, outputs: Outputs) -> Job:
-    pages = _page_count(source)
+    pages = formats.page_count(source) or 1  # predicting a file that cannot be read will say why
     if pages > 1:
         return Job(source, folder / f"{name}.tif", pages=pages)
     return Job(
@@ -179,14 +184,6 @@ def _job(source: Path, folder: Path, name: str, outputs: Outputs) -> Job:
         overlay=folder / f"{name}_overlay.png" if outputs.draw is not None else None,
         probabilities=folder / f"{name}_probabilities.npy" if outputs.probabilities else None,
     )
-
-
-def _page_count(source: Path) -> int:
-    """Pages, 1 for files that cannot be read: predicting them will say why."""
-    try:
-        return formats.page_count(source)
-    except DataError:
-        return 1
 
 
 def _refuse_collisions(jobs: Sequence[Job]) -> None:

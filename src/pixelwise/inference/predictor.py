@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from pixelwise.classes import ClassTable
 from pixelwise.config import PredictionConfig
 from pixelwise.data.preprocess import match_channels, moments, normalise, resize_image, storable
-from pixelwise.errors import ConfigError, DataError
-from pixelwise.inference.tiles import Band, Tiling, Windows, bands
+from pixelwise.errors import ConfigError, DataError, memory_errors
+from pixelwise.inference.tiles import Band, Tiling, Windows, bands, enlarged
 from pixelwise.models import bundle as bundles
 from pixelwise.models.unet import border_px, coarsest_px, valid_size_px
 
@@ -115,9 +115,9 @@ class Model:
         if seen.shape == ready.shape:
             yield from results
         else:
-            # resized images are small, so that holding the whole result is no burden
-            whole = torch.cat([band.probabilities for band in results], dim=1)
-            yield Band(0, F.interpolate(whole[None], ready.shape[:2], mode="bilinear", align_corners=False)[0])
+            # the small result is held; the large one leaves in bands
+            small = torch.cat([band.probabilities for band in results], dim=1)
+            yield from enlarged(small, (ready.shape[0], ready.shape[1]))
 
     @torch.inference_mode()
     def _probabilities(self, tiles: Float[Tensor, "B C h w"]) -> Float[Tensor, "B K H W"]:
@@ -129,7 +129,8 @@ class Model:
 
     def _softmax(self, tiles: Float[Tensor, "B C h w"]) -> Float[Tensor, "B K H W"]:
         ready = tiles.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.description.bfloat16):
+        too_large = memory_errors("Use smaller tiles: --set prediction.tile_size=256 in training, or --device cpu.")
+        with too_large, torch.autocast(self.device.type, torch.bfloat16, enabled=self.description.bfloat16):
             logits = self.network(ready)
         return F.softmax(logits.float(), dim=1)
 
@@ -138,8 +139,10 @@ class Model:
         config, model = self.description.prediction, self.description.model
         wanted = config.tile_size or tuple(2 * edge for edge in self.description.patch_size)
         border = border_px(model)
+        # two places of the coarsest map at least: a normalisation of a single one has nothing to divide by
+        least = 2 * coarsest_px(model) if model.padded else 1
         edges = [
-            valid_size_px(model, min(tile, image) + 2 * border) - 2 * border
+            valid_size_px(model, max(min(tile, image), least) + 2 * border) - 2 * border
             for tile, image in zip(wanted, image_size, strict=True)
         ]
         tiled = any(image > edge for image, edge in zip(image_size, edges, strict=True))

@@ -58,17 +58,20 @@ def restore(path: Path, update: Update) -> Progress:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a dictionary
         if metadata.get("format") != FORMAT:
             raise BundleError("This is not a checkpoint of a run.", where=path)
+        progress = _progress(json.loads(metadata["progress"]))
         _put_back(tensors, update)
-    except (SafetensorError, OSError, RuntimeError, KeyError) as error:
+    except (SafetensorError, OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
         raise BundleError(
-            f"The run cannot be resumed from this file ({str(error).splitlines()[0]}).",
+            f"The run cannot be resumed from this file ({' '.join(str(error).split())}).",
             where=path,
             remedy="Start a new run in another folder.",
         ) from None
-    progress: dict[str, Any] = json.loads(metadata["progress"])
-    seconds = progress.pop("seconds")
-    epochs = [Epoch(**row) for row in progress.pop("epochs")]
-    return Progress(History(epochs=epochs, **progress), seconds)
+    return progress
+
+
+def _progress(tree: dict[str, Any]) -> Progress:
+    epochs = [Epoch(**row) for row in tree["epochs"]]
+    return Progress(History(tree["step"], epochs, tree["best_score"], tree["best_epoch"]), tree["seconds"])
 
 
 def _tensors(update: Update) -> dict[str, Tensor]:

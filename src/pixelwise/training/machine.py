@@ -12,7 +12,7 @@ from torch.nn import functional as F  # noqa: N812  the name everybody knows it 
 
 from pixelwise.config import ModelConfig, Section, SizePx
 from pixelwise.data.cache import hash_of
-from pixelwise.errors import DataError
+from pixelwise.errors import DataError, memory_errors
 from pixelwise.files import make_folder, read_json, write_json
 from pixelwise.models.unet import border_px, build
 
@@ -32,11 +32,6 @@ class Machine(Section):
     memory_gb: float
     """Of the device that computes, in 10^9 bytes."""
     torch_version: str
-
-    @property
-    def is_gpu(self) -> bool:
-        """Whether a GPU computes."""
-        return self.device != "cpu"
 
 
 class Work(Section):
@@ -116,14 +111,19 @@ class Stopwatch:
         self._folder = folder
 
     def speed(self, work: Work) -> Speed:
-        """How fast this work goes; measured for about a second if it is not known."""
+        """How fast this work goes; measured for about a second if it is not known.
+
+        Raises:
+            MachineError: the work does not fit into memory.
+        """
         file = self._folder / "speed" / f"{self._key(work)}.json"
         try:
             speed = Speed.model_validate(read_json(file))
         except (DataError, ValueError):
             others = load_of_processor()
             self.disturbed = max(self.disturbed, others if others > BUSY else 0.0)
-            speed = self._measure(work)
+            with memory_errors("Use a smaller --set training.batch_size, data.patch_size or model.width."):
+                speed = self._measure(work)
             if not self.disturbed:
                 self._remember(file, speed)
         if speed not in self.measured:

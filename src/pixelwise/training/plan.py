@@ -4,13 +4,14 @@ Measure the data, decide by written rules, let a person read and change the resu
 2021). Settings that the caller gave are never touched.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pixelwise.config import Config, ModelConfig
+from pixelwise.config import Config, ModelConfig, SizePx
 from pixelwise.data.fingerprint import REDUCTIONS, Fingerprint
-from pixelwise.models.unet import border_px, valid_size_px
+from pixelwise.errors import ConfigError, MachineError
+from pixelwise.models.unet import border_px, coarsest_px, valid_size_px
 from pixelwise.training.machine import Machine, Speed, Stopwatch, Work
 
 WIDTHS = (8, 12, 16, 24, 32, 48, 64)
@@ -23,7 +24,7 @@ LARGEST_PATCH_PX = {"cpu": 256, "mps": 384, "cuda": 512}
 """Edge of the largest patch by kind of device."""
 
 BATCH_MEGAPIXELS = {"cpu": 0.27, "mps": 1.0, "cuda": 4.2}
-"""Pixels of a batch by kind of device: four patches of the largest size on a CPU, sixteen on a GPU."""
+"""Pixels of a batch for each process, by kind of device: four patches of the largest size on a CPU, 16 on a GPU."""
 
 SMALLEST_DEEPEST_PX = 8
 """Edge of the coarsest map."""
@@ -111,6 +112,7 @@ class Situation:
 
 
 Rule = Iterator[Decision]
+RuleMaker = Callable[[Situation], Rule]
 
 
 def plan(
@@ -120,6 +122,7 @@ def plan(
     stopwatch: Stopwatch,
     config: Config,
     processes: int = 1,
+    rules: Sequence[RuleMaker] | None = None,
 ) -> Plan:
     """Choose a value for every setting that the caller left free.
 
@@ -130,10 +133,11 @@ def plan(
         stopwatch: measures candidates on this machine.
         config: settings of the caller.
         processes: how many share the work.
+        rules: in the order in which they decide; none is all of `RULES`.
     """
     given = config.given()
     decisions: list[Decision] = []
-    for rule in RULES:
+    for rule in rules or RULES:
         situation = Situation(fingerprint, classes, validation_megapixels, processes, stopwatch, config)
         made = [decision for decision in rule(situation) if decision.setting not in given]
         config = config.with_values({decision.setting: decision.value for decision in made})
@@ -143,12 +147,14 @@ def plan(
 
 def resize_rule(situation: Situation) -> Rule:
     """Images of large, smooth objects are seen whole, at a smaller size."""
-    fingerprint, cap = situation.fingerprint, LARGEST_PATCH_PX[situation.machine.device]
+    fingerprint, config = situation.fingerprint, situation.config
+    is_given = situation.is_given("data.patch_size")
+    cap = max(config.data.patch_size) if is_given else LARGEST_PATCH_PX[situation.machine.device]
     reduction = max(fingerprint.median_size_px) / cap
     kept = dict(zip(REDUCTIONS, fingerprint.reduced_miou, strict=True))
     measured = next((by for by in REDUCTIONS if by >= reduction), None)
     is_worth_it = reduction > PATCH_SEES_LITTLE and fingerprint.aspect_spread < SAME_ASPECT
-    if measured is None or not is_worth_it or kept[measured] < MASKS_ARE_COARSE or not situation.config.model.padded:
+    if measured is None or not is_worth_it or kept[measured] < MASKS_ARE_COARSE or not config.model.padded:
         return
     yield Decision(
         "data.resize",
@@ -163,33 +169,44 @@ def patch_rule(situation: Situation) -> Rule:
     config, fingerprint = situation.config, situation.fingerprint
     size = config.data.resize or fingerprint.median_size_px
     cap = LARGEST_PATCH_PX[situation.machine.device]
+    seen = config.data.patch_size if situation.is_given("data.patch_size") else [min(edge, cap) for edge in size]
     depth = config.model.depth
     if not situation.is_given("model.depth"):
-        depth = max(2, min(5, (min(*size, cap) // SMALLEST_DEEPEST_PX).bit_length() - 1))
-        yield Decision(
-            "model.depth", depth, f"the coarsest map of a {min(*size, cap)} px patch keeps an edge of about 8"
-        )
-    if not config.model.padded:
-        network = config.model.model_copy(update={"depth": depth})
+        places = min(seen) // config.model.stride
+        depth = max(2, min(5, (places // SMALLEST_DEEPEST_PX).bit_length() - 1))
+        yield Decision("model.depth", depth, f"the coarsest map of a {min(seen)} px patch keeps an edge of about 8")
+    network = config.model.model_copy(update={"depth": depth})
+    if situation.is_given("data.patch_size"):
+        _refuse_impossible_patch(network, config.data.patch_size)
+    elif network.padded:
+        step = coarsest_px(network)
+        patch = [min(-(-edge // step) * step, cap) for edge in size]
+        typical = f"images are {size[0]} x {size[1]} px in the median"
+        yield Decision("data.patch_size", patch, f"{typical}; a multiple of {step}, at most {cap} px on this device")
+    else:
         border = border_px(network)
         edges = [valid_size_px(network, min(edge + 2 * border, cap)) for edge in size]
         yield Decision("data.patch_size", edges, f"its map is {2 * border} px smaller, and no pooling rounds")
-        return
-    step = config.model.stride << depth
-    patch = [min(-(-edge // step) * step, cap) for edge in size]
-    yield Decision(
-        "data.patch_size",
-        patch,
-        f"images are {size[0]} x {size[1]} px in the median; a multiple of {step}, at most {cap} px on this device",
-    )
+
+
+def _refuse_impossible_patch(network: ModelConfig, patch: SizePx) -> None:
+    """A network without padding takes some sizes only."""
+    possible = [valid_size_px(network, edge) for edge in patch]
+    if not network.padded and possible != list(patch):
+        raise ConfigError(
+            f"'data.patch_size' is {patch[0]} x {patch[1]}, and a network without padding that halves its image "
+            f"{network.depth} times cannot take it.",
+            remedy=f"The next possible size is --set data.patch_size=[{possible[0]},{possible[1]}].",
+        )
 
 
 def batch_rule(situation: Situation) -> Rule:
     """Batch size from the size of the data set."""
     patch = situation.config.data.patch_size
     patches = situation.training_megapixels * 1e6 / (patch[0] * patch[1])
-    fits = BATCH_MEGAPIXELS[situation.machine.device] * 1e6 / (patch[0] * patch[1])
-    batch = max(2, situation.processes, min(16, round(fits), round(patches / 2)))
+    processes = situation.processes
+    fits = BATCH_MEGAPIXELS[situation.machine.device] * processes * 1e6 / (patch[0] * patch[1])
+    batch = max(2, processes, min(16 * processes, round(fits), round(patches / 2)))
     yield Decision(
         "training.batch_size",
         batch,
@@ -224,11 +241,21 @@ def width_rule(situation: Situation) -> Rule:
     chosen, seen = WIDTHS[0], 0.0
     for width in WIDTHS:
         model = situation.config.model.model_copy(update={"width": width})
-        possible = seconds * _speed(situation, model, situation.config.training.precision).training_patches_per_second
+        try:
+            speed = _speed(situation, model, situation.config.training.precision)
+        except MachineError:  # it does not fit into memory
+            if width == WIDTHS[0]:
+                raise
+            break
+        possible = seconds * speed.training_patches_per_second * situation.processes
         if width > WIDTHS[0] and possible < PATCHES_TO_SEE:
             break
         chosen, seen = width, possible
-    wider = f"a wider network would see fewer than {PATCHES_TO_SEE}" if chosen < WIDTHS[-1] else "no wider one is tried"
+    wider = (
+        f"a wider network would see fewer than {PATCHES_TO_SEE} or not fit into memory"
+        if chosen < WIDTHS[-1]
+        else "no wider one is tried"
+    )
     yield Decision("model.width", chosen, f"in {budget:.0f} s it sees about {seen:.0f} patches, measured here; {wider}")
 
 
@@ -239,9 +266,10 @@ def schedule_rule(situation: Situation) -> Rule:
     area = patch[0] * patch[1] / 1e6
     steps_per_pass = max(1, round(situation.training_megapixels / area / batch))
     speed = _speed(situation, config.model, training.precision)
-    steps_per_second = speed.training_patches_per_second / batch
+    steps_per_second = speed.training_patches_per_second * situation.processes / batch
     shrunk = situation.training_megapixels / situation.fingerprint.megapixels
-    validation_seconds = situation.validation_megapixels * shrunk / area / speed.prediction_patches_per_second
+    rate = speed.prediction_patches_per_second * situation.processes
+    validation_seconds = situation.validation_megapixels * shrunk / area / rate
     if training.time is None:
         steps = training.steps_per_epoch or max(10, min(steps_per_pass, 250))
         epochs = max(10, round(PATCHES_WITHOUT_BUDGET / batch / steps))
@@ -301,6 +329,9 @@ RULES = (
 )
 """In the order in which they decide; later rules see what earlier ones chose."""
 
+LOOKS = (resize_rule, patch_rule, normalisation_rule, orientation_rule)
+"""Those that decide what the network sees; they measure nothing."""
+
 
 def _speed(situation: Situation, model: ModelConfig, precision: str) -> Speed:
     config = situation.config
@@ -310,7 +341,7 @@ def _speed(situation: Situation, model: ModelConfig, precision: str) -> Speed:
             channels=situation.fingerprint.channels,
             classes=situation.classes,
             patch_size=config.data.patch_size,
-            batch_size=min(config.training.batch_size, 4),
+            batch_size=min(-(-config.training.batch_size // situation.processes), 4),
             precision=precision,
         )
     )

@@ -4,6 +4,7 @@ A run started by `torchrun` or SLURM has several processes. Each computes its sh
 loss or a normalisation divides by go over all of them, so that the result is that of one process with the whole batch.
 """
 
+import atexit
 import logging
 import os
 from collections.abc import Mapping
@@ -54,7 +55,15 @@ def join(config: Config, environment: Mapping[str, str] = os.environ) -> Fabric:
             f"The processes that were started do not fit together ({' '.join(str(error).split())}).",
             remedy="Start one process per GPU, with torchrun or srun, and the same number on every machine.",
         ) from None
+    atexit.unregister(_leave)
+    atexit.register(_leave)
     return fabric
+
+
+def _leave() -> None:
+    """End the threads of the process group: a process that exits while they run is aborted now and then."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def _process_counts(environment: Mapping[str, str]) -> tuple[int, int]:

@@ -18,17 +18,18 @@ from typing import Any
 import numpy as np
 import torch
 from lightning_fabric import Fabric
+from pydantic import ValidationError
 
 from pixelwise import config as configs
 from pixelwise import losses
 from pixelwise.config import Config, Preprocessing
 from pixelwise.data import split as splits
 from pixelwise.data.augment import window_size
-from pixelwise.data.cache import Cache, Decoded, default_folder, unify_channels, with_channels
+from pixelwise.data.cache import Cache, Decoded, default_folder, hash_of, unify_channels, with_channels
 from pixelwise.data.dataset import Dataset
 from pixelwise.data.fingerprint import Fingerprint, measure
 from pixelwise.data.loader import Sampling, Share, Windows, stream
-from pixelwise.errors import ConfigError, DataError, TrainingError
+from pixelwise.errors import ConfigError, DataError, memory_errors
 from pixelwise.files import make_folder, read_json, write_atomically, write_json
 from pixelwise.inference.predictor import Model, choose_device
 from pixelwise.inference.scoring import count
@@ -38,7 +39,7 @@ from pixelwise.training import checkpoint, finetune, processes
 from pixelwise.training.clock import Clock
 from pixelwise.training.loop import Fit, History, fit
 from pixelwise.training.machine import Stopwatch
-from pixelwise.training.plan import Plan, plan
+from pixelwise.training.plan import LOOKS, RULES, Plan, RuleMaker, plan
 from pixelwise.training.stop import StopRequest
 from pixelwise.training.update import Update
 from pixelwise.training.watch import Several, TensorBoard, Watcher, tensorboard_is_installed
@@ -147,22 +148,30 @@ def train(request: Request, watcher: Watcher) -> Trained:
         DataError: the images cannot be trained on, or a file cannot be written.
         ConfigError: a setting is not possible with this data or this machine.
         TrainingError: the loss is not finite.
+        MachineError: memory does not suffice.
     """
     files = Files(make_folder(request.folder))
-    config = request.config
-    fabric = processes.join(config)
+    fabric = processes.join(request.config)
     watcher = watcher if fabric.is_global_zero else Watcher()
+    with memory_errors("Use a smaller --set training.batch_size, data.patch_size or model.width."):
+        return _train(request, files, fabric, watcher)
+
+
+def _train(request: Request, files: Files, fabric: Fabric, watcher: Watcher) -> Trained:
+    config = request.config
     with fabric.rank_zero_first():  # the others find the images decoded
         material = prepare(request.dataset, config, files.split if request.resume else None, watcher)
     watcher.say(material.split.describe())
     if request.resume:
-        _refuse_other_data(files, material)
+        _refuse_other_data(files, request.dataset, material)
+        if fabric.is_global_zero:
+            write_atomically(files.config, config.to_yaml().encode())  # it may go on for longer than it was to
     else:
         config = _planned(request, config, material, files, fabric, watcher)
         fabric = processes.join(config)  # now with the precision of the plan
     with fabric.rank_zero_first():
         material = resized(material, config)
-    with _determinism(config.training.deterministic), _memory_errors():
+    with _determinism(config.training.deterministic):
         interrupted = _fit(request, config, material, files, fabric, watcher)
     return Trained(request.folder, material.cache, material.split, fabric.is_global_zero, interrupted)
 
@@ -178,21 +187,6 @@ def _determinism(wanted: bool) -> Iterator[None]:
         yield
     finally:
         torch.use_deterministic_algorithms(before, warn_only=warned)
-
-
-@contextmanager
-def _memory_errors() -> Iterator[None]:
-    """Say what to do when memory does not suffice."""
-    try:
-        yield
-    except (MemoryError, torch.OutOfMemoryError, RuntimeError) as error:
-        text = str(error)
-        if isinstance(error, RuntimeError) and "memory" not in text:
-            raise
-        raise TrainingError(
-            f"Memory does not suffice for this network and batch ({(text or 'out of memory').splitlines()[0]}).",
-            remedy="Use a smaller --set training.batch_size, data.patch_size or model.width.",
-        ) from None
 
 
 def prepare(dataset: Dataset, config: Config, split_file: Path | None, watcher: Watcher) -> Material:
@@ -217,9 +211,15 @@ def _split(dataset: Dataset, decoded: Sequence[Decoded], config: Config) -> spli
     presence = np.stack([case.class_pixels > 0 for case in decoded])
     same: dict[str, list[int]] = {}
     for index, case in enumerate(decoded):
-        same.setdefault(case.digest, []).append(index)
+        if not _is_constant(case):  # blank images are alike without being copies
+            same.setdefault(case.digest, []).append(index)
     duplicates = [indices for indices in same.values() if len(indices) > 1]
     return splits.assign(dataset, presence, duplicates, config.data, config.seed)
+
+
+def _is_constant(case: Decoded) -> bool:
+    first = case.image[:1, :1]
+    return bool((case.image[0] == first[0]).all()) and bool((case.image[:] == first).all())
 
 
 def resized(material: Material, config: Config) -> Material:
@@ -235,10 +235,20 @@ def settle(folder: Path, config: Config, *, resume: bool = False, start_from: Pa
     """The settings of a run that begins in a folder or goes on there; looks before any image is read.
 
     Raises:
-        ConfigError: there is a run already, or none to go on with, or it cannot go on with these settings.
+        ConfigError: there is a run already, or none to go on with, or it cannot go on with these settings; or there
+            is no such device.
+        DataError: the folder is a file.
         BundleError: there is no model to start from.
     """
     files = Files(folder)
+    if folder.exists() and not folder.is_dir():
+        raise DataError("There is a file of this name.", where=folder, remedy="Choose another folder with --out.")
+    if resume and start_from is not None:
+        raise ConfigError(
+            "A run that is resumed goes on from its own weights; --from has no place there.",
+            remedy="Leave --from or --resume out.",
+        )
+    choose_device(config.device)
     if start_from is not None:
         bundles.load(start_from)
     return _resumed_config(files, config) if resume else _fresh(files, config)
@@ -273,13 +283,31 @@ def _resumed_config(files: Files, asked: Config) -> Config:
     return config.with_values(wishes)
 
 
-def _refuse_other_data(files: Files, material: Material) -> None:
-    if Fingerprint.model_validate(read_json(files.fingerprint)).data_hash != material.fingerprint.data_hash:
+def _refuse_other_data(files: Files, dataset: Dataset, material: Material) -> None:
+    try:
+        trained_on = Fingerprint.model_validate(read_json(files.fingerprint)).data_hash
+    except ValidationError:
         raise DataError(
-            "The training images or masks are not those the run began with.",
+            "The measurements of the run are damaged, or of another version of Pixelwise.",
+            where=files.fingerprint,
+            remedy="Start a new run, with --from this one if you like.",
+        ) from None
+    facts = read_json(files.run)
+    known = facts if isinstance(facts, dict) else {}
+    begun = (trained_on, known.get("validation_hash"), known.get("mask_encoding"))
+    now = (material.fingerprint.data_hash, _hash(material.validation), dataset.encoding.model_dump(mode="json"))
+    names = ("training images or masks", "validation images or masks", "values of the masks")
+    other = [name for name, before, after in zip(names, begun, now, strict=True) if before != after]
+    if other:
+        raise DataError(
+            f"The {' and the '.join(other)} are not those the run began with.",
             where=files.folder,
             remedy="Put them back, or start a new run, with --from this one if you like.",
         )
+
+
+def _hash(cases: Sequence[Decoded]) -> str:
+    return hash_of(f"{case.digest}{case.mask_digest}".encode() for case in cases)
 
 
 def _planned(
@@ -305,11 +333,18 @@ def _planned(
     return fabric.broadcast(planned.config if planned else config)
 
 
-def make_plan(dataset: Dataset, config: Config, material: Material, process_count: int = 1) -> Plan:
+def plan_of_looks(dataset: Dataset, config: Config, material: Material) -> Plan:
+    """Choose what the network will see, and nothing that has to be measured."""
+    return make_plan(dataset, config, material, rules=LOOKS)
+
+
+def make_plan(
+    dataset: Dataset, config: Config, material: Material, process_count: int = 1, rules: Sequence[RuleMaker] = RULES
+) -> Plan:
     """Choose what the settings leave free."""
     stopwatch = Stopwatch(choose_device(config.device), config.data.cache or default_folder())
     megapixels = sum(case.pixels for case in material.validation) / 1e6
-    return plan(material.fingerprint, len(dataset.classes), megapixels, stopwatch, config, process_count)
+    return plan(material.fingerprint, len(dataset.classes), megapixels, stopwatch, config, process_count, rules)
 
 
 def _write_preparation(files: Files, request: Request, planned: Plan, material: Material) -> None:
@@ -322,6 +357,8 @@ def _write_preparation(files: Files, request: Request, planned: Plan, material: 
         "data": str(request.data.resolve()),
         "layout": dataset.layout,
         "encoding": dataset.encoding.description,
+        "training_images": [case.digest for case in material.train],
+        "validation_hash": _hash(material.validation),
         "mask_encoding": dataset.encoding.model_dump(mode="json"),
         "notices": list(dataset.notices),
         "started_from": str(request.start_from) if request.start_from else None,
@@ -342,13 +379,15 @@ def _fit(request: Request, config: Config, material: Material, files: Files, fab
         watcher.say(f"resuming at step {history.step}, after {len(history.epochs)} epochs")
     samples = windows(config, material)
     steps_per_epoch = config.training.steps_per_epoch or max(1, round(len(samples) / config.training.batch_size))
+    prepared_seconds = time.monotonic() - request.began if request.began else 0.0
+    _warn_of_short_budget(config, prepared_seconds, watcher)
     stop = StopRequest(lambda: watcher.say("stopping: the model so far is kept and evaluated"))
     epochs = config.training.epochs
     clock = Clock(
         partial(processes.largest, fabric),
         total_steps=epochs * steps_per_epoch if epochs is not None else None,
         budget_seconds=config.training.time,
-        prepared_seconds=time.monotonic() - request.began if request.began else 0.0,
+        prepared_seconds=prepared_seconds,
         trained_seconds=trained_seconds,
         pixels_after=_pixels_after(material, fabric),
         stopped=stop,
@@ -378,6 +417,15 @@ def _fit(request: Request, config: Config, material: Material, files: Files, fab
     with stop, board:
         fit(job, batches, history, steps_per_epoch)
     return stop()
+
+
+def _warn_of_short_budget(config: Config, prepared_seconds: float, watcher: Watcher) -> None:
+    budget = config.training.time
+    if budget is not None and prepared_seconds > 0.5 * budget:
+        watcher.say(
+            f"note: reading and planning took {prepared_seconds:.0f} s of the {budget:.0f} s; little or nothing is "
+            "left to train in. A second run finds the images decoded"
+        )
 
 
 def windows(config: Config, material: Material) -> Windows:
