@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from conftest import QUICK, draw_discs
 
+import pixelwise
+
 ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(r"```python\n(.*?)```", re.DOTALL)
 
@@ -28,3 +30,11 @@ def test_links_between_pages_lead_somewhere() -> None:
         for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
             if not target.startswith("http"):
                 assert (page.parent / target).exists(), f"{page}: {target}"
+
+
+def test_every_public_name_is_there_and_listed_once() -> None:
+    homes = [name for names in pixelwise._HOMES.values() for name in names]
+    assert sorted(homes) == sorted(pixelwise.__all__)
+    assert len(set(homes)) == len(homes)
+    for name in homes:
+        assert getattr(pixelwise, name).__name__ == name

@@ -75,6 +75,13 @@ def test_sizes_are_those_of_the_images() -> None:
     assert fingerprint.megapixels == pytest.approx((300 + 200 + 3200) / 1e6)
 
 
+def test_types_and_the_largest_value_are_those_of_all_images() -> None:
+    images = [np.full((4, 4, 1), 7, np.uint8), np.full((4, 4, 1), 900, np.uint16), np.full((2, 2, 1), 9, np.uint8)]
+    fingerprint = measure([decoded(image) for image in images])
+    assert fingerprint.types == ("uint16", "uint8")
+    assert fingerprint.largest == 900.0
+
+
 def test_class_fractions_are_of_the_pixels_that_count() -> None:
     # by hand: 12 pixels, 2 ignored; of 10 counted, 7 are class 0, 3 are class 1, none is class 2
     first = np.array([[0, 0, 0], [1, 1, IGNORE]], np.uint8)

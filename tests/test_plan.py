@@ -41,6 +41,7 @@ def fingerprint(
     between: float = 0.0,
     reduced_miou: tuple[float, ...] = (0.9, 0.8, 0.7),
     aspect_spread: float = 1.0,
+    shares: tuple[float, ...] = (0.5, 0.5),
 ) -> Fingerprint:
     return Fingerprint(
         images=images,
@@ -51,9 +52,11 @@ def fingerprint(
         channels=3,
         mean=(0.0,) * 3,
         deviation=(1.0,) * 3,
+        types=("uint8",),
+        largest=255.0,
         between_images=between,
-        class_fractions=(0.5, 0.5),
-        class_images=(images, images),
+        class_fractions=shares,
+        class_images=(images,) * len(shares),
         ignored_fraction=0.0,
         aspect_spread=aspect_spread,
         reduced_miou=reduced_miou,
@@ -331,6 +334,17 @@ def test_the_widest_network_that_sees_enough_is_chosen(width: int) -> None:
     assert ("fewer than" in reason(made, "model.width")) == (width != WIDTHS[-1])
 
 
+def test_many_images_want_a_network_that_sees_each_of_them_often() -> None:
+    # 20 passes over 500 patches are 10 000: four times as many as few images need, and as a network half as wide sees
+    few, many = (
+        planned(["training.time=10m"], fingerprint(images=images), Told(quadratic)).config.model.width
+        for images in (100, 500)
+    )
+    assert (few, many) == (32, 16)
+    # and 20 000 are enough, however many images there are
+    assert planned(["training.time=40m"], fingerprint(images=10**6), Told(quadratic)).config.model.width == 24
+
+
 def test_a_budget_that_is_too_short_gets_the_narrowest() -> None:
     assert planned(["training.time=2"], stopwatch=Told(quadratic)).config.model.width == WIDTHS[0]
 
@@ -445,6 +459,28 @@ def test_several_processes_make_more_steps_and_shorter_validations() -> None:
 def test_the_shortest_budget_still_makes_a_step() -> None:
     training = planned(["training.time=1s"], stopwatch=Told(lambda _work: 0.01)).config.training
     assert training.steps_per_epoch == 1
+
+
+# --- rare classes ---
+
+
+def test_rare_classes_among_several_are_drawn_and_weighed_more_often() -> None:
+    made = planned((), fingerprint(shares=(0.6, 0.39, 0.01)))
+    assert made.config.loss.class_weights == "balanced"
+    assert made.config.data.foreground_fraction == 0.5
+    assert "the rarest of 3 classes has 1.00% of the pixels" in reason(made, "loss.class_weights")
+
+
+@pytest.mark.parametrize("shares", [(0.99, 0.01), (0.99, 0.01, 0.0), (0.5, 0.4, 0.1)])
+def test_two_classes_or_frequent_ones_are_not(shares: tuple[float, ...]) -> None:
+    config = planned((), fingerprint(shares=shares)).config
+    assert config.loss.class_weights == "none"
+    assert config.data.foreground_fraction == Config().data.foreground_fraction
+
+
+def test_losses_without_weights_get_none() -> None:
+    made = planned(["loss.name=lovasz"], fingerprint(shares=(0.6, 0.39, 0.01)))
+    assert set(values(made)) & {"loss.class_weights", "data.foreground_fraction"} == {"data.foreground_fraction"}
 
 
 # --- kinds of images, orientation and reading ---

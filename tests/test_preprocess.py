@@ -11,6 +11,7 @@ from pixelwise.data.preprocess import (
     mirrored_window,
     moments,
     normalise,
+    refuse_other_range,
     resize_image,
     resize_mask,
     statistics,
@@ -106,3 +107,30 @@ def test_statistics_in_bands_are_those_of_the_whole(dtype: str, monkeypatch: pyt
 
 def test_a_constant_float_image_has_deviation_one() -> None:
     assert statistics(np.full((301, 97, 1), 0.1, dtype=np.float64))[1].tolist() == [1.0]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "largest", "is_refused"),
+    [
+        ("uint8", 255, False),
+        ("uint8", 3, False),  # a dark image is an image
+        ("uint16", 60_000, True),
+        ("uint16", 255, False),  # eight bits in a larger box
+        ("float32", 1.0, True),
+        ("float32", 200.0, False),
+        ("float32", 0.0, False),
+    ],
+)
+def test_other_ranges_than_in_training_are_refused(dtype: str, largest: float, is_refused: bool) -> None:
+    trained = Preprocessing(
+        channels=1, normalisation="standard", mean=(90.0,), deviation=(40.0,), types=("uint8",), largest=255.0
+    )
+    image = np.zeros((4, 5, 1), dtype)
+    image[1, 2] = largest
+    if is_refused:
+        with pytest.raises(DataError, match=f"{dtype} values up to .* trained on uint8 values up to 255"):
+            refuse_other_range(image, trained)
+    else:
+        refuse_other_range(image, trained)
+    refuse_other_range(image, trained.model_copy(update={"normalisation": "image"}))
+    refuse_other_range(image, trained.model_copy(update={"types": ()}))

@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import shutil
 import time
 from pathlib import Path
 
@@ -15,8 +16,8 @@ from PIL import Image
 import pixelwise
 from pixelwise.config import TrainingConfig
 from pixelwise.errors import BundleError, ConfigError, DataError, TrainingError
-from pixelwise.training import run as runs
 from pixelwise.training.clock import Clock
+from pixelwise.training.folder import Files
 from pixelwise.training.loop import Epoch
 from pixelwise.training.update import LOWEST_RATE_FRACTION, Update, make_optimizer, rate_factor
 from pixelwise.training.watch import Watcher
@@ -132,7 +133,7 @@ def test_a_damaged_run_is_refused_by_the_name_of_its_file(discs: Path, tmp_path:
     from safetensors.torch import save_file
 
     folder = pixelwise.train(discs, tmp_path / "run", config=quick("training.epochs=1")).folder
-    files = runs.Files(folder)
+    files = Files(folder)
     checkpoint, fingerprint = files.last.read_bytes(), files.fingerprint.read_bytes()
     for progress in ("{}", "[]", "nothing"):
         save_file(weights(folder), files.last, {"format": "pixelwise-checkpoint", "progress": progress})
@@ -222,6 +223,18 @@ def test_every_loss_trains(discs: Path, tmp_path: Path, name: str) -> None:
 def test_every_setting_trains(discs: Path, tmp_path: Path, override: str) -> None:
     config = quick(override, "training.epochs=1", "training.steps_per_epoch=2")
     assert pixelwise.train(discs, tmp_path / "run", config=config).scores.counts.sum() > 0
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler here")
+def test_a_compiled_network_has_the_weights_of_a_plain_one(discs: Path, tmp_path: Path) -> None:
+    settings = ("training.epochs=1", "training.steps_per_epoch=2")
+    pixelwise.train(discs, tmp_path / "plain", config=quick(*settings))
+    pixelwise.train(discs, tmp_path / "compiled", config=quick(*settings, "training.compile=true"))
+    plain, compiled = (weights(tmp_path / name, "best.safetensors") for name in ("plain", "compiled"))
+    assert plain.keys() == compiled.keys()
+    for name, tensor in plain.items():
+        torch.testing.assert_close(compiled[name], tensor, atol=2e-3, rtol=1e-2)
 
 
 @pytest.mark.slow
@@ -348,7 +361,7 @@ def test_undefined_scores_are_null_in_the_history() -> None:
 @pytest.mark.slow
 def test_what_a_run_says_can_be_read_back(discs: Path, tmp_path: Path) -> None:
     pixelwise.train(discs, tmp_path / "run", config=quick("training.epochs=1"))
-    files = runs.Files(tmp_path / "run")
+    files = Files(tmp_path / "run")
     plan = json.loads(files.plan.read_text())
     assert {"setting", "value", "because"} <= plan["decisions"][0].keys()
     split = json.loads(files.split.read_text())

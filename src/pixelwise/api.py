@@ -2,7 +2,7 @@
 
 import os
 import time as clocks
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -38,9 +38,10 @@ from pixelwise.inference.files import Outputs, Predicted
 from pixelwise.inference.predictor import Model
 from pixelwise.metrics import Scores
 from pixelwise.models.unet import UNet, build
+from pixelwise.training import material as materials
 from pixelwise.training import processes
 from pixelwise.training import run as runs
-from pixelwise.training.run import Files
+from pixelwise.training.folder import Files, settle
 from pixelwise.training.watch import Watcher
 
 _ENDS = ("training", "training.time", "training.epochs")
@@ -121,19 +122,19 @@ def train(  # noqa: PLR0913  all but two are given by name
         ConfigError: a setting is not possible.
         TrainingError: the loss is not finite.
     """
-    watcher = watcher if watcher is not None and _is_first_process(os.environ) else Watcher()
+    watcher = watcher if watcher is not None and processes.is_first() else Watcher()
     started = clocks.monotonic()
     source = Path(start_from) if start_from is not None else None
     place = Path(out) if out is not None else next_free(Path("runs"), _name_of(Path(data)))
-    wanted = runs.settle(place, _with_budget(config or Config(), time, None), resume=resume, start_from=source)
+    wanted = settle(place, _with_budget(config or Config(), time, None), resume=resume, start_from=source)
     dataset, findings = check(data, watcher)
     for line in describe(dataset):
         watcher.say(line)
     if checks.is_fatal(findings):
         raise DataError(f"This data cannot be trained on.\n\n{checks.to_text(findings)}", where=data)
     folder = Path(out) if out is not None else _agree_on_folder(Path(data), wanted)
-    if _is_first_process(os.environ):
-        write_json(make_folder(folder) / saved.FINDINGS, checks.to_json(findings))
+    if processes.is_first():
+        write_json(Files(make_folder(folder)).findings, checks.to_json(findings))
     request = runs.Request(
         data=Path(data),
         dataset=dataset,
@@ -320,7 +321,7 @@ def preview(
     dataset = folders.scan(Path(data))
     material = _all_of(dataset, config or Config(), watcher or Watcher())
     chosen = runs.plan_of_looks(dataset, config or Config(), material).config
-    seen = runs.resized(material, chosen)
+    seen = materials.resized(material, chosen)
     drawn = [_patch(seen, chosen, number, patches) for number in range(patches)]
     names = [f"patch {number + 1}" for number in range(patches)]
     sheet = figures.contact_sheet(
@@ -399,15 +400,6 @@ def _agree_on_folder(data: Path, config: Config) -> Path:
     return fabric.broadcast(new_run_folder(data) if fabric.is_global_zero else data)
 
 
-def _is_first_process(environment: Mapping[str, str]) -> bool:
-    """Whether this process speaks for all: before they are joined, only torchrun and srun can tell."""
-    if "LOCAL_WORLD_SIZE" in environment:
-        return environment.get("RANK", "0") == "0"
-    if "SLURM_NTASKS" in environment:
-        return environment.get("SLURM_PROCID", "0") == "0"
-    return True
-
-
 def _evaluate_run(trained: runs.Trained, watcher: Watcher, command: str) -> None:
     files = Files(trained.folder)
     model = load(files.best, configs.load(files.config).device)
@@ -433,7 +425,7 @@ def _background(files: Files | None, dataset: Dataset, command: str, seen: int |
         results.facts(dataset, saved.read_facts(files.run), seen),
         saved.read_history(files.history),
         saved.read_decisions(files.plan),
-        saved.read_findings(files.folder / saved.FINDINGS),
+        saved.read_findings(files.findings),
     )
 
 
@@ -446,22 +438,22 @@ def _dataset_to_score(model: Model, said: saved.RunFacts | None, data: Path | st
     return sides.as_trained(folders.scan(Path(said.data)), said, model.classes)
 
 
-def _all_of(dataset: Dataset, config: Config, watcher: Watcher) -> runs.Material:
+def _all_of(dataset: Dataset, config: Config, watcher: Watcher) -> materials.Material:
     """Every image as if it were trained on: to look at them needs no split."""
     cache = Cache(config.data.cache or default_folder(), dataset)
     decoded = unify_channels(cache.open_all(dataset.cases, progress=partial(watcher.work, "reading images")))
-    return runs.Material(cache, Split(dataset.cases, (), ()), decoded, (), measure(decoded))
+    return materials.Material(cache, Split(dataset.cases, (), ()), decoded, (), measure(decoded))
 
 
 def _patch(
-    material: runs.Material, config: Config, number: int, count: int
+    material: materials.Material, config: Config, number: int, count: int
 ) -> tuple[UInt8[np.ndarray, "H W 3"], UInt8[np.ndarray, "H W"]]:
     """A training patch as the network sees it, at the brightness of its image, and its mask."""
     case = material.train[number * len(material.train) // count]
-    window, truth, seed = runs.windows(config, replace(material, train=[case]))[number]
+    window, truth, seed = materials.windows(config, replace(material, train=[case]))[number]
     images, masks = torch.from_numpy(window)[None], torch.from_numpy(truth)[None]
     image, mask = augment(images, masks, torch.tensor([seed]), config.data.patch_size, config.augment)
-    mean, deviation = moments(case.image, runs.preprocessing(config, material.fingerprint))
+    mean, deviation = moments(case.image, materials.preprocessing(config, material.fingerprint))
     raw = image[0] * torch.tensor(deviation)[:, None, None] + torch.tensor(mean)[:, None, None]
     return figures.to_display(_as_type(raw.permute(1, 2, 0).numpy(), case.image.dtype)), mask[0].numpy()
 

@@ -89,6 +89,10 @@ class Preprocessing(Section):
     """Per channel, in raw pixel values (`standard`)."""
     deviation: tuple[Positive, ...]
     """Per channel, in raw pixel values (`standard`)."""
+    types: tuple[str, ...] = ()
+    """Number types of the training images, such as uint8; nothing if it is not known."""
+    largest: float = 0.0
+    """Largest pixel value of the training images."""
     resize: Size | None = None
     """Height and width images are resized to."""
 
@@ -132,6 +136,10 @@ SIZES: dict[str, dict[str, Any]] = {
     },
 }
 """Named networks: `--set model=paper`. `paper` is the one of Ronneberger et al. (2015)."""
+
+
+WEIGHTED = ("cross_entropy", "dice_cross_entropy", "focal")
+"""Losses that class weights have an effect on."""
 
 
 class LossConfig(Section):
@@ -299,7 +307,7 @@ class Config(Section):
     def ignored(self) -> list[str]:
         """A sentence for every setting that the caller gave and that has no effect."""
         users = {
-            "loss.class_weights": ("cross_entropy", "dice_cross_entropy", "focal"),
+            "loss.class_weights": WEIGHTED,
             "loss.label_smoothing": ("cross_entropy", "dice_cross_entropy"),
             "loss.dice_weight": ("dice_cross_entropy",),
             "loss.focal_gamma": ("focal",),

@@ -46,6 +46,10 @@ class Fingerprint(Section):
     """Per channel, raw pixel values, over all training pixels."""
     deviation: tuple[float, ...]
     """Per channel, raw pixel values, over all training pixels."""
+    types: tuple[str, ...]
+    """Number types of the images, such as uint8."""
+    largest: float
+    """Largest pixel value."""
     between_images: float
     """Share of the variance of pixel values that lies between images, 0 to 1, in the mean over channels: 0 if all are
     equally bright, 1 if each is of one brightness."""
@@ -83,6 +87,8 @@ def measure(decoded: Sequence[Decoded]) -> Fingerprint:
         channels=decoded[0].shape[-1],
         mean=tuple(mean.tolist()),
         deviation=tuple(deviation.tolist()),
+        types=tuple(sorted({case.image.dtype.name for case in decoded})),
+        largest=float(max(case.image.max() for case in decoded)),
         between_images=between,
         class_fractions=tuple((pixels / max(counted, 1)).tolist()),
         class_images=tuple(int(n) for n in np.sum([case.class_pixels > 0 for case in decoded], axis=0)),

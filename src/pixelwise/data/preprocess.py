@@ -43,6 +43,27 @@ def storable(image: Shaped[np.ndarray, "H W C"]) -> Shaped[np.ndarray, "H W C"]:
     return np.ascontiguousarray(image, dtype=np.float32)
 
 
+def refuse_other_range(image: Shaped[np.ndarray, "H W C"], preprocessing: Preprocessing) -> None:
+    """Refuse values that a common mean and deviation turn into something the network has never seen.
+
+    Images of a number type that the training images had are accepted as they are: they may be dark or bright.
+
+    Raises:
+        DataError: the type is another, and so is the range: 16 bits for a model of 8, or 0..1 for one of 0..255.
+    """
+    if preprocessing.normalisation != "standard" or image.dtype.name in preprocessing.types or not preprocessing.types:
+        return
+    found, known = float(image.max()), preprocessing.largest
+    is_above = found > 2.0 * known
+    is_share = image.dtype.kind == "f" and 0.0 < found <= 1.0 and known > 2.0
+    if is_above or is_share:
+        raise DataError(
+            f"The image holds {image.dtype.name} values up to {found:.6g}; the model was trained on "
+            f"{' and '.join(preprocessing.types)} values up to {known:.6g}.",
+            remedy="Convert the image to the range of the training images, or train with data.normalisation=image.",
+        )
+
+
 def resize_image(image: Shaped[np.ndarray, "H W C"], size: tuple[int, int]) -> Shaped[np.ndarray, "h w C"]:
     """Bilinear resizing with anti-aliasing; integers are rounded and stay what they are."""
     if image.shape[:2] == size:

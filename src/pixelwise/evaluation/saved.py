@@ -17,9 +17,6 @@ from pixelwise.metrics import Scores
 RESTORE = "Take the original file from a backup, or name the bundle (best.safetensors) and its data instead of the run."
 EVALUATE_AGAIN = "Write it again: `pixelwise evaluate RUN --out RUN`."
 
-FINDINGS = "findings.json"
-"""What the check of the data found, in the run's folder."""
-
 Content = TypeVar("Content")
 
 

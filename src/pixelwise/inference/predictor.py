@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from pixelwise.classes import ClassTable
 from pixelwise.config import PredictionConfig
-from pixelwise.data.preprocess import match_channels, moments, normalise, resize_image, storable
+from pixelwise.data.preprocess import match_channels, moments, normalise, refuse_other_range, resize_image, storable
 from pixelwise.errors import ConfigError, DataError, memory_errors
 from pixelwise.inference.tiles import Band, Tiling, Windows, bands, enlarged
 from pixelwise.models import bundle as bundles
@@ -100,6 +100,7 @@ class Model:
         with np.errstate(over="ignore", invalid="ignore"):  # what does not fit into float32 is refused below
             ready = storable(channels_last)
         _refuse_infinite(ready)
+        refuse_other_range(ready, self.description.preprocessing)
         return match_channels(ready, self.description.preprocessing.channels)
 
     def _bands(self, ready: Shaped[np.ndarray, "H W C"]) -> Iterator[Band]:

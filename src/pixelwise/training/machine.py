@@ -4,6 +4,7 @@ import contextlib
 import platform
 import time
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import psutil
@@ -15,6 +16,9 @@ from pixelwise.data.cache import hash_of
 from pixelwise.errors import DataError, memory_errors
 from pixelwise.files import make_folder, read_json, write_json
 from pixelwise.models.unet import border_px, build
+
+VERSIONS = {name: version(name) for name in ("pixelwise", "torch", "numpy")}
+"""What computed."""
 
 BUSY = 0.2
 """Share of the processor, used by others, above which a measurement says too little of the machine."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pixelwise.config import Config, ModelConfig, SizePx
+from pixelwise.config import WEIGHTED, Config, ModelConfig, SizePx
 from pixelwise.data.fingerprint import REDUCTIONS, Fingerprint
 from pixelwise.errors import ConfigError, MachineError
 from pixelwise.models.unet import border_px, coarsest_px, valid_size_px
@@ -19,6 +19,12 @@ WIDTHS = (8, 12, 16, 24, 32, 48, 64)
 
 PATCHES_TO_SEE = 2500
 """A network that cannot see so many patches in the time given is too large for it."""
+
+PASSES_TO_SEE = 20
+"""Nor may it see the training images fewer times, unless that would be more than `PATCHES_WITHOUT_BUDGET`."""
+
+RARE = 0.02
+"""A class with a smaller share of the pixels is rare."""
 
 LARGEST_PATCH_PX = {"cpu": 256, "mps": 384, "cuda": 512}
 """Edge of the largest patch by kind of device."""
@@ -237,7 +243,7 @@ def width_rule(situation: Situation) -> Rule:
     if budget is None:
         yield Decision("model.width", 32, "no time budget was given; 32 features serve most data")
         return
-    seconds = budget * PLANNED_SHARE
+    seconds, needed = budget * PLANNED_SHARE, _patches_to_see(situation)
     chosen, seen = WIDTHS[0], 0.0
     for width in WIDTHS:
         model = situation.config.model.model_copy(update={"width": width})
@@ -248,15 +254,22 @@ def width_rule(situation: Situation) -> Rule:
                 raise
             break
         possible = seconds * speed.training_patches_per_second * situation.processes
-        if width > WIDTHS[0] and possible < PATCHES_TO_SEE:
+        if width > WIDTHS[0] and possible < needed:
             break
         chosen, seen = width, possible
     wider = (
-        f"a wider network would see fewer than {PATCHES_TO_SEE} or not fit into memory"
+        f"a wider network would see fewer than {needed} or not fit into memory"
         if chosen < WIDTHS[-1]
         else "no wider one is tried"
     )
     yield Decision("model.width", chosen, f"in {budget:.0f} s it sees about {seen:.0f} patches, measured here; {wider}")
+
+
+def _patches_to_see(situation: Situation) -> int:
+    """How many patches a network has to see to be worth its size."""
+    patch = situation.config.data.patch_size
+    patches = situation.training_megapixels * 1e6 / (patch[0] * patch[1])
+    return max(PATCHES_TO_SEE, min(round(PASSES_TO_SEE * patches), PATCHES_WITHOUT_BUDGET))
 
 
 def schedule_rule(situation: Situation) -> Rule:
@@ -288,6 +301,17 @@ def schedule_rule(situation: Situation) -> Rule:
     )
     decay = round(min(0.999, max(0.9, 1.0 - 1.0 / (0.02 * total + 1.0))), 4)
     yield Decision("training.ema_decay", decay, f"averages the last 2 % of about {total} steps")
+
+
+def balance_rule(situation: Situation) -> Rule:
+    """Rare classes among several are drawn and weighed more often: else they are given up before they are learned."""
+    shares = [share for share in situation.fingerprint.class_fractions if share > 0.0]
+    if len(shares) < 3 or min(shares) >= RARE:
+        return
+    because = f"the rarest of {len(shares)} classes has {min(shares):.2%} of the pixels"
+    if situation.config.loss.name in WEIGHTED:
+        yield Decision("loss.class_weights", "balanced", because)
+    yield Decision("data.foreground_fraction", 0.5, because)
 
 
 def normalisation_rule(situation: Situation) -> Rule:
@@ -323,13 +347,14 @@ RULES = (
     precision_rule,
     width_rule,
     schedule_rule,
+    balance_rule,
     normalisation_rule,
     orientation_rule,
     loader_rule,
 )
 """In the order in which they decide; later rules see what earlier ones chose."""
 
-LOOKS = (resize_rule, patch_rule, normalisation_rule, orientation_rule)
+LOOKS = (resize_rule, patch_rule, balance_rule, normalisation_rule, orientation_rule)
 """Those that decide what the network sees; they measure nothing."""
 
 

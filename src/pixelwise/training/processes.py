@@ -66,6 +66,15 @@ def _leave() -> None:
         torch.distributed.destroy_process_group()
 
 
+def is_first(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether this process speaks for all: before they are joined, only torchrun and srun can tell."""
+    if "LOCAL_WORLD_SIZE" in environment:
+        return environment.get("RANK", "0") == "0"
+    if "SLURM_NTASKS" in environment:
+        return environment.get("SLURM_PROCID", "0") == "0"
+    return True
+
+
 def _process_counts(environment: Mapping[str, str]) -> tuple[int, int]:
     """Processes on this machine, and machines."""
     if "LOCAL_WORLD_SIZE" in environment:  # torchrun

@@ -1,0 +1,155 @@
+"""The folder of a run: what lies in it, and whether a run may begin or go on there.
+
+It holds config.yaml, split.json, findings.json, fingerprint.json, plan.json, run.json, history.jsonl, last.ckpt and
+best.safetensors. Every one of them can be opened, and `--resume` goes on from what is there.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from pixelwise import config as configs
+from pixelwise.config import Config
+from pixelwise.data.dataset import Dataset
+from pixelwise.data.fingerprint import Fingerprint
+from pixelwise.errors import ConfigError, DataError
+from pixelwise.files import read_json
+from pixelwise.inference.predictor import choose_device
+from pixelwise.models import bundle as bundles
+from pixelwise.training.material import Material, hash_of_cases
+
+MAY_CHANGE = ("training.epochs", "training.time", "training.patience")
+"""Settings that may differ when a run is resumed: how long it goes on."""
+
+
+@dataclass(frozen=True)
+class Files:
+    """Where a run keeps what."""
+
+    folder: Path
+
+    @property
+    def config(self) -> Path:
+        """All settings; feeding it back repeats the run."""
+        return self.folder / "config.yaml"
+
+    @property
+    def split(self) -> Path:
+        """Which image is on which side, and why."""
+        return self.folder / "split.json"
+
+    @property
+    def findings(self) -> Path:
+        """What the check of the data found."""
+        return self.folder / "findings.json"
+
+    @property
+    def fingerprint(self) -> Path:
+        """Measurements of the training split."""
+        return self.folder / "fingerprint.json"
+
+    @property
+    def plan(self) -> Path:
+        """What was chosen, and why."""
+        return self.folder / "plan.json"
+
+    @property
+    def run(self) -> Path:
+        """Data, versions, machine."""
+        return self.folder / "run.json"
+
+    @property
+    def history(self) -> Path:
+        """One row per epoch."""
+        return self.folder / "history.jsonl"
+
+    @property
+    def last(self) -> Path:
+        """State to resume from."""
+        return self.folder / "last.ckpt"
+
+    @property
+    def best(self) -> Path:
+        """The model that was best on the validation split."""
+        return self.folder / bundles.BEST
+
+
+def settle(folder: Path, config: Config, *, resume: bool = False, start_from: Path | None = None) -> Config:
+    """The settings of a run that begins in a folder or goes on there; looks before any image is read.
+
+    Raises:
+        ConfigError: there is a run already, or none to go on with, or it cannot go on with these settings; or there
+            is no such device.
+        DataError: the folder is a file.
+        BundleError: there is no model to start from.
+    """
+    files = Files(folder)
+    if folder.exists() and not folder.is_dir():
+        raise DataError("There is a file of this name.", where=folder, remedy="Choose another folder with --out.")
+    if resume and start_from is not None:
+        raise ConfigError(
+            "A run that is resumed goes on from its own weights; --from has no place there.",
+            remedy="Leave --from or --resume out.",
+        )
+    choose_device(config.device)
+    if start_from is not None:
+        bundles.load(start_from)
+    return _resumed_config(files, config) if resume else _fresh(files, config)
+
+
+def _fresh(files: Files, config: Config) -> Config:
+    if files.last.exists() or files.best.exists():
+        raise ConfigError(
+            "There is a run in this folder already.",
+            where=files.folder,
+            remedy="Go on with it by --resume, or choose another folder with --out.",
+        )
+    return config
+
+
+def _resumed_config(files: Files, asked: Config) -> Config:
+    if not files.last.exists():
+        raise ConfigError(
+            "There is no run to resume: no checkpoint was written here.",
+            where=files.folder,
+            remedy="Name the run's folder with --out, or leave --resume out.",
+        )
+    config = configs.load(files.config)
+    wishes = {key: asked.value(key) for key in asked.given() if asked.value(key) != config.value(key)}
+    for key, wish in wishes.items():
+        if key not in MAY_CHANGE:
+            raise ConfigError(
+                f"'{key}' is {config.value(key)} in the run and cannot become {wish} when it is resumed.",
+                where=files.config,
+                remedy=f"Only {', '.join(MAY_CHANGE)} can; for others start a new run, with --from if you like.",
+            )
+    return config.with_values(wishes)
+
+
+def refuse_other_data(files: Files, dataset: Dataset, material: Material) -> None:
+    """A run goes on only with the data it began with.
+
+    Raises:
+        DataError: images, masks or their meaning differ, or the run's files are damaged.
+    """
+    try:
+        trained_on = Fingerprint.model_validate(read_json(files.fingerprint)).data_hash
+    except ValidationError:
+        raise DataError(
+            "The measurements of the run are damaged, or of another version of Pixelwise.",
+            where=files.fingerprint,
+            remedy="Start a new run, with --from this one if you like.",
+        ) from None
+    facts = read_json(files.run)
+    known = facts if isinstance(facts, dict) else {}
+    begun = (trained_on, known.get("validation_hash"), known.get("mask_encoding"))
+    now = (material.fingerprint.data_hash, hash_of_cases(material.validation), dataset.encoding.model_dump(mode="json"))
+    names = ("training images or masks", "validation images or masks", "values of the masks")
+    other = [name for name, before, after in zip(names, begun, now, strict=True) if before != after]
+    if other:
+        raise DataError(
+            f"The {' and the '.join(other)} are not those the run began with.",
+            where=files.folder,
+            remedy="Put them back, or start a new run, with --from this one if you like.",
+        )

@@ -1,0 +1,118 @@
+"""The data of a run, ready for training: decoded, split, measured, and as a stream of windows."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pixelwise.config import Config, Preprocessing
+from pixelwise.data import split as splits
+from pixelwise.data.augment import window_size
+from pixelwise.data.cache import Cache, Decoded, default_folder, hash_of, unify_channels, with_channels
+from pixelwise.data.dataset import Dataset
+from pixelwise.data.fingerprint import Fingerprint, measure
+from pixelwise.data.loader import Sampling, Windows
+from pixelwise.errors import ConfigError
+from pixelwise.training.watch import Watcher
+
+
+@dataclass(frozen=True)
+class Material:
+    """Data ready for training."""
+
+    cache: Cache
+    split: splits.Split
+    train: Sequence[Decoded]
+    validation: Sequence[Decoded]
+    """At their original size."""
+    fingerprint: Fingerprint
+
+
+def prepare(dataset: Dataset, config: Config, split_file: Path | None, watcher: Watcher) -> Material:
+    """Decode all images, split them, and measure the training side.
+
+    Args:
+        dataset: all cases.
+        config: settings of data and seed.
+        split_file: the split of a run that is resumed.
+        watcher: told how many images are read.
+    """
+    cache = Cache(config.data.cache or default_folder(), dataset)
+    decoded = cache.open_all(dataset.cases, progress=partial(watcher.work, "reading images"))
+    decoded = unify_channels(decoded)
+    by_name = {case.case.name: case for case in decoded}
+    split = splits.restore(dataset, split_file) if split_file else _split(dataset, decoded, config)
+    train, validation = ([by_name[case.name] for case in side] for side in (split.train, split.validation))
+    return Material(cache, split, train, validation, measure(train))
+
+
+def _split(dataset: Dataset, decoded: Sequence[Decoded], config: Config) -> splits.Split:
+    presence = np.stack([case.class_pixels > 0 for case in decoded])
+    same: dict[str, list[int]] = {}
+    for index, case in enumerate(decoded):
+        if not _is_constant(case):  # blank images are alike without being copies
+            same.setdefault(case.digest, []).append(index)
+    duplicates = [indices for indices in same.values() if len(indices) > 1]
+    return splits.assign(dataset, presence, duplicates, config.data, config.seed)
+
+
+def _is_constant(case: Decoded) -> bool:
+    first = case.image[:1, :1]
+    return bool((case.image[0] == first[0]).all()) and bool((case.image[:] == first).all())
+
+
+def resized(material: Material, config: Config) -> Material:
+    """Training images at the size the network shall see, and the measurements of those."""
+    if config.data.resize is None:
+        return material
+    cases, channels = [case.case for case in material.train], material.fingerprint.channels
+    train = [with_channels(case, channels) for case in material.cache.open_all(cases, config.data.resize)]
+    return Material(material.cache, material.split, train, material.validation, measure(train))
+
+
+def hash_of_cases(cases: Sequence[Decoded]) -> str:
+    """A hash of images and masks, in their order."""
+    return hash_of(f"{case.digest}{case.mask_digest}".encode() for case in cases)
+
+
+def windows(config: Config, material: Material) -> Windows:
+    """The samples that training draws from."""
+    patch = config.data.patch_size
+    sampling = Sampling(patch, window_size(patch, config.augment), config.data.foreground_fraction, config.seed)
+    return Windows(material.train, preprocessing(config, material.fingerprint), sampling)
+
+
+def preprocessing(config: Config, fingerprint: Fingerprint) -> Preprocessing:
+    """What is done to images before this network sees them."""
+    return Preprocessing(
+        channels=fingerprint.channels,
+        normalisation=config.data.normalisation,
+        mean=fingerprint.mean,
+        deviation=fingerprint.deviation,
+        types=fingerprint.types,
+        largest=fingerprint.largest,
+        resize=config.data.resize,
+    )
+
+
+def class_weights(config: Config, fingerprint: Fingerprint, device: torch.device) -> torch.Tensor | None:
+    """Weight of each class in the loss, with mean 1 over the classes that occur.
+
+    Raises:
+        ConfigError: the number of weights given is not the number of classes.
+    """
+    wish = config.loss.class_weights
+    if wish == "none":
+        return None
+    if isinstance(wish, tuple):
+        if len(wish) != len(fingerprint.class_fractions):
+            raise ConfigError(
+                f"'loss.class_weights' has {len(wish)} values for {len(fingerprint.class_fractions)} classes."
+            )
+        return torch.tensor(wish, device=device)
+    fractions = torch.tensor(fingerprint.class_fractions, device=device)
+    weights = torch.where(fractions > 0, fractions.clamp_min(1e-6).rsqrt(), 0.0)
+    return weights / weights[fractions > 0].mean()
