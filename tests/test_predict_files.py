@@ -50,8 +50,36 @@ def test_hidden_files_and_folders_are_passed_over(tmp_path: Path, monkeypatch: p
     write(Path("in/a.png"))
     for name in ("in/._a.png", "in/.cache/b.png", "in/__MACOSX/in/c.png"):
         write(Path(name))
-    assert [job.source for job in plan([inputs], Outputs(Path("out")))] == [Path("in/a.png")]
-    assert [job.source.name for job in plan(["in/._a.png"], Outputs(Path("out")))] == ["._a.png"]
+    assert [job.source for job in plan([inputs], Outputs(Path("out"))).jobs] == [Path("in/a.png")]
+    assert [job.source.name for job in plan(["in/._a.png"], Outputs(Path("out"))).jobs] == ["._a.png"]
+
+
+@pytest.mark.parametrize(
+    ("images", "masks"),
+    [
+        (["images/a.png", "images/b.png"], ["masks/a.png", "masks/b.png"]),
+        (["train/images/a.png"], ["train/masks/a.png"]),
+        (["a.png", "b.png"], ["a_mask.png"]),
+        (["one/image.png", "two/image.png"], ["one/mask.png", "two/mask.png"]),
+    ],
+)
+def test_masks_beside_images_are_passed_over_and_named(
+    model: Model, tmp_path: Path, images: list[str], masks: list[str]
+) -> None:
+    for name in (*images, *masks):
+        write(tmp_path / "data" / name)
+    done = api.predict_files(model, [tmp_path / "data"], tmp_path / "out")
+    assert below(tmp_path / "out") == sorted(images)
+    assert sorted(path.relative_to(tmp_path / "data").as_posix() for path in done.passed_over) == sorted(masks)
+
+
+def test_a_folder_of_masks_that_is_asked_for_is_taken(tmp_path: Path) -> None:
+    for name in ("masks/a.png", "labels/seg/b.png"):
+        write(tmp_path / name)
+    for folder, image in (("masks", "masks/a.png"), ("labels", "labels/seg/b.png")):
+        found = plan([tmp_path / folder], Outputs(tmp_path / "out"))
+        assert [job.source for job in found.jobs] == [tmp_path / image]
+        assert found.passed_over == []
 
 
 # --- nothing is replaced ---
@@ -144,7 +172,7 @@ def test_thousands_of_files_are_planned_at_once(tmp_path: Path) -> None:
         (tmp_path / f"{number}.png").touch()
         (tmp_path / f"{number}.bmp").touch()
     began = time.perf_counter()
-    jobs = plan([tmp_path], Outputs(tmp_path / "masks"))
+    jobs = plan([tmp_path], Outputs(tmp_path / "masks")).jobs
     assert time.perf_counter() - began < 4.0
     assert len({job.mask for job in jobs}) == 3000
 

@@ -294,8 +294,8 @@ def predict_files(  # noqa: PLR0913  all but three are given by name
     """
     model = run if isinstance(run, Model) else load(run, device)
     outputs = Outputs(Path(out), suffix, figures.picture_of if overlay else None, probabilities)
-    jobs = predictions.plan(inputs, outputs)
-    return predictions.run(model, jobs, outputs, partial((watcher or Watcher()).work, "predicting"))
+    planned = predictions.plan(inputs, outputs)
+    return predictions.run(model, planned, outputs, partial((watcher or Watcher()).work, "predicting"))
 
 
 def preview(

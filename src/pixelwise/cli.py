@@ -214,6 +214,9 @@ def predict(
             device=device,
             watcher=watcher,
         )
+    if result.passed_over:
+        masks = f"{len(result.passed_over)} files, such as {result.passed_over[0]}"
+        typer.echo(f"passed over as masks of other images: {masks}; name them to predict them", err=True)
     typer.echo(f"{len(result.written)} files written to {out}")
     for error in result.failed:
         typer.echo(f"failed: {error}", err=True)

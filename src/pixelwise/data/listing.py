@@ -76,6 +76,23 @@ def walk(root: Path) -> Listing:
     if not root.is_dir():
         what = "This is a file, not a folder." if root.exists() else "There is no such folder."
         raise DataError(what, where=root, remedy="Give the folder that holds images and masks, or a data.yaml.")
+    found, others = _find(root)
+    if not any(file.is_raster for file in found):
+        raise _no_images(root, others)
+    return Listing(root, tuple(sorted(found)))
+
+
+def rasters_below(root: Path) -> list[File]:
+    """Images below a folder, sorted; hidden files and folders are passed over.
+
+    Raises:
+        DataError: a folder cannot be listed.
+    """
+    return sorted(file for file in _find(root)[0] if file.is_raster)
+
+
+def _find(root: Path) -> tuple[list[File], Counter[str]]:
+    """Images and annotation files below a folder, and how many files of which other kinds there are."""
     found: list[File] = []
     others: Counter[str] = Counter()
     seen: set[str] = set()
@@ -96,9 +113,7 @@ def walk(root: Path) -> Listing:
                 found.append(file)
             else:
                 others["".join(Path(name).suffixes[-2:]).lower() or name] += 1
-    if not any(file.is_raster for file in found):
-        raise _no_images(root, others)
-    return Listing(root, tuple(sorted(found)))
+    return found, others
 
 
 def is_hidden(folder: str) -> bool:

@@ -202,6 +202,16 @@ def marked_as_masks(group: Sequence[File]) -> set[File]:
     return {file for file in marked if looks[file] in stems}
 
 
+def masks_beside_images(files: Sequence[File]) -> set[File]:
+    """Files that are masks of others by their name: in a mask folder where there is an image folder, or X_mask.png."""
+    roles = {file: place_of(file.folder).role for file in files}
+    in_folders = {file for file, role in roles.items() if role == "mask"} if "image" in roles.values() else set()
+    groups: dict[tuple[str, ...], list[File]] = defaultdict(list)
+    for file in files:
+        groups[file.folder].append(file)
+    return in_folders.union(*(marked_as_masks(group) for group in groups.values()))
+
+
 def _stem(file: File) -> str:
     return file.stem.lower().strip()
 

@@ -7,7 +7,7 @@ import glob
 import itertools
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,7 +17,8 @@ from jaxtyping import Float32, Shaped, UInt8
 from pixelwise.classes import ClassTable
 from pixelwise.data import formats
 from pixelwise.data.cache import to_npy
-from pixelwise.data.listing import is_hidden
+from pixelwise.data.listing import rasters_below
+from pixelwise.data.naming import masks_beside_images
 from pixelwise.errors import DataError, PixelwiseError
 from pixelwise.files import make_folder, write_atomically
 from pixelwise.inference.predictor import Model
@@ -60,9 +61,20 @@ class Job:
 
 
 @dataclass(frozen=True)
+class Plan:
+    """What will be done."""
+
+    jobs: list[Job]
+    passed_over: list[Path]
+    """Files of the folders that are masks of other images by their name."""
+
+
+@dataclass(frozen=True)
 class Predicted:
     """What was done."""
 
+    passed_over: list[Path] = field(default_factory=list)
+    """As `Plan.passed_over`."""
     written: list[Path] = field(default_factory=list)
     failed: list[PixelwiseError] = field(default_factory=list)
     """Images that could not be read or do not fit the model; each names its file."""
@@ -77,8 +89,10 @@ class _Result:
     probabilities: Float32[np.ndarray, "K H W"] | None = None
 
 
-def plan(inputs: Sequence[Path | str], outputs: Outputs) -> list[Job]:
+def plan(inputs: Sequence[Path | str], outputs: Outputs) -> Plan:
     """Every image with the files that will come of it; nothing is written yet.
+
+    Of a folder that holds images with their masks, the images are taken.
 
     Folders below the common folder of all inputs are kept below `outputs.folder`. The common folder of one folder is
     itself, that of a file its own, that of a pattern the part before the first wildcard. Images that differ in their
@@ -92,7 +106,7 @@ def plan(inputs: Sequence[Path | str], outputs: Outputs) -> list[Job]:
     Raises:
         DataError: an input does not exist, nothing was found, or a file to be written is an input or another result.
     """
-    places = _places(inputs, outputs.folder) if inputs else {}
+    places, passed_over = _places(inputs, outputs.folder) if inputs else ({}, [])
     if not places:
         raise DataError("No images were found.", where=", ".join(map(str, inputs)))
     stems = Counter(place.with_suffix("") for place in places.values())
@@ -101,20 +115,18 @@ def plan(inputs: Sequence[Path | str], outputs: Outputs) -> list[Job]:
         name = place.name if stems[place.with_suffix("")] > 1 else place.stem
         jobs.append(_job(source, outputs.folder / place.parent, name, outputs))
     _refuse_collisions(jobs)
-    return jobs
+    return Plan(jobs, passed_over)
 
 
-def run(
-    model: Model, jobs: Sequence[Job], outputs: Outputs, progress: Callable[[int, int], None] | None = None
-) -> Predicted:
+def run(model: Model, plan: Plan, outputs: Outputs, progress: Callable[[int, int], None] | None = None) -> Predicted:
     """Predict and write; an image that cannot be read does not keep the others from being done.
 
     Raises:
         DataError: a file cannot be written, which ends the work.
     """
     make_folder(outputs.folder)
-    done = Predicted()
-    for index, job in enumerate(jobs):
+    done = Predicted(plan.passed_over)
+    for index, job in enumerate(plan.jobs):
         try:
             result = _predict(model, job, outputs)
         except PixelwiseError as error:
@@ -122,16 +134,17 @@ def run(
         else:
             done.written.extend(_write(job, result, model.classes))
         if progress is not None:
-            progress(index + 1, len(jobs))
+            progress(index + 1, len(plan.jobs))
     return done
 
 
 # --- names -----------------------------------------------------------------------------------------------------------
 
 
-def _places(inputs: Sequence[Path | str], out: Path) -> dict[Path, Path]:
-    """Each image once, with its path below the common folder of all inputs."""
-    groups = [_expand(str(text)) for text in inputs]
+def _places(inputs: Sequence[Path | str], out: Path) -> tuple[dict[Path, Path], list[Path]]:
+    """Each image once, with its path below the common folder of all inputs; and the masks that were passed over."""
+    passed_over: list[Path] = []
+    groups = [_expand(str(text), passed_over) for text in inputs]
     folders = {_absolute(place) for root, files in groups for place in (root, *(file.parent for file in files))}
     try:
         base = Path(os.path.commonpath(folders))
@@ -144,29 +157,31 @@ def _places(inputs: Sequence[Path | str], out: Path) -> dict[Path, Path]:
         for file in files:
             if not (is_inside and file.resolve().is_relative_to(results)):
                 sources.setdefault(_absolute(file), file)
-    return {file: absolute.relative_to(base) for absolute, file in sources.items()}
+    return {file: absolute.relative_to(base) for absolute, file in sources.items()}, passed_over
 
 
-def _expand(text: str) -> tuple[Path, list[Path]]:
+def _expand(text: str, passed_over: list[Path]) -> tuple[Path, list[Path]]:
     """The folder that an input is looked for in, and the images that it stands for."""
     path = Path(text)
     if path.is_file():
         return path.parent, [path]
     if path.is_dir():
-        return path, list(_images_below(path))
+        return path, _images_below(path, passed_over)
     if not glob.has_magic(text):
         raise DataError("There is no such file or folder.", where=path)
     root = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), path.parts))
     matches = [Path(name) for name in sorted(glob.glob(text, recursive=True))]  # noqa: PTH207  may be absolute
-    return root, [file for match in matches for file in (_images_below(match) if match.is_dir() else [match])]
+    return root, [
+        file for match in matches for file in (_images_below(match, passed_over) if match.is_dir() else [match])
+    ]
 
 
-def _images_below(folder: Path) -> Iterator[Path]:
+def _images_below(folder: Path, passed_over: list[Path]) -> list[Path]:
     """The images in a folder and in those inside it; what is hidden is passed over, as it is in data."""
-    for file in sorted(folder.rglob("*")):
-        hidden = file.name.startswith(".") or any(map(is_hidden, file.relative_to(folder).parts[:-1]))
-        if file.suffix.lower() in formats.READERS and not hidden and file.is_file():
-            yield file
+    files = rasters_below(folder)
+    masks = masks_beside_images(files)
+    passed_over += [folder / file.posix for file in files if file in masks]
+    return [folder / file.posix for file in files if file not in masks]
 
 
 def _absolute(path: Path) -> Path:
