@@ -18,7 +18,7 @@ from pixelwise.data import check as checks
 from pixelwise.data import folder as folders
 from pixelwise.data import formats
 from pixelwise.data.augment import augment
-from pixelwise.data.cache import Cache, Decoded, default_folder, unify_channels, with_channels
+from pixelwise.data.cache import Cache, Decoded, default_folder, with_channels
 from pixelwise.data.check import Finding
 from pixelwise.data.dataset import Case, Dataset
 from pixelwise.data.fingerprint import measure
@@ -440,8 +440,7 @@ def _dataset_to_score(model: Model, said: saved.RunFacts | None, data: Path | st
 
 def _all_of(dataset: Dataset, config: Config, watcher: Watcher) -> materials.Material:
     """Every image as if it were trained on: to look at them needs no split."""
-    cache = Cache(config.data.cache or default_folder(), dataset)
-    decoded = unify_channels(cache.open_all(dataset.cases, progress=partial(watcher.work, "reading images")))
+    cache, decoded = materials.opened(dataset, config, watcher)
     return materials.Material(cache, Split(dataset.cases, (), ()), decoded, (), measure(decoded))
 
 

@@ -376,8 +376,8 @@ def describe(error: ValidationError, model: type[BaseModel]) -> str:
 def _sentence(kind: str, location: tuple[int | str, ...], problem: Any, model: type[BaseModel]) -> str:
     # pydantic puts the names of union members and validators into the location; only ours are shown
     *outer, last = location or ("",)
-    ours = [str(part) for part in outer if isinstance(part, int) or (part.isidentifier() and part not in _TYPES)]
-    if kind == "extra_forbidden" or isinstance(last, int) or (last.isidentifier() and last not in _TYPES):
+    ours = [str(part) for part in outer if _is_ours(part)]
+    if kind == "extra_forbidden" or _is_ours(last):
         ours.append(str(last))
     key = ".".join(ours)
     if kind == "extra_forbidden":
@@ -388,6 +388,10 @@ def _sentence(kind: str, location: tuple[int | str, ...], problem: Any, model: t
     if not key:
         return f"{message[0].upper()}{message[1:]}."
     return f"'{key}' is {problem['input']!r}: {message[0].lower()}{message[1:]}."
+
+
+def _is_ours(part: int | str) -> bool:
+    return isinstance(part, int) or (part.isidentifier() and part not in _TYPES)
 
 
 _TYPES = {"bool", "dict", "float", "int", "list", "str", "tuple"}

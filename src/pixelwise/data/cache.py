@@ -179,6 +179,11 @@ def hash_of(parts: Iterable[bytes]) -> str:
     return digest.hexdigest()
 
 
+def hash_of_cases(cases: Iterable[Decoded]) -> str:
+    """A short hash of images and masks, in their order."""
+    return hash_of(f"{case.digest}{case.mask_digest}".encode() for case in cases)
+
+
 def _array_hash(array: np.ndarray) -> str:
     return hash_of([repr((array.shape, array.dtype.str)).encode(), np.ascontiguousarray(array).tobytes()])
 

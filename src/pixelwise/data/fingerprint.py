@@ -8,7 +8,7 @@ from pydantic import Field
 
 from pixelwise.classes import IGNORE
 from pixelwise.config import Section, SizePx
-from pixelwise.data.cache import Decoded, hash_of
+from pixelwise.data.cache import Decoded, hash_of_cases
 from pixelwise.data.preprocess import resize_mask, statistics
 
 UPRIGHT_DIFFERENCE = 0.15
@@ -96,7 +96,7 @@ def measure(decoded: Sequence[Decoded]) -> Fingerprint:
         aspect_spread=float(max(aspects) / min(aspects)),
         reduced_miou=tuple(_reduced_miou(decoded[:: -(-len(decoded) // REDUCED_IMAGES)], by) for by in REDUCTIONS),
         upright=_is_upright([_half_difference(case.mask, len(pixels)) for case in decoded]),
-        data_hash=hash_of(f"{case.digest}{case.mask_digest}".encode() for case in decoded),
+        data_hash=hash_of_cases(decoded),
     )
 
 

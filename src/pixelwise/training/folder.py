@@ -11,13 +11,14 @@ from pydantic import ValidationError
 
 from pixelwise import config as configs
 from pixelwise.config import Config
+from pixelwise.data.cache import hash_of_cases
 from pixelwise.data.dataset import Dataset
 from pixelwise.data.fingerprint import Fingerprint
 from pixelwise.errors import ConfigError, DataError
 from pixelwise.files import read_json
 from pixelwise.inference.predictor import choose_device
 from pixelwise.models import bundle as bundles
-from pixelwise.training.material import Material, hash_of_cases
+from pixelwise.training.material import Material
 
 MAY_CHANGE = ("training.epochs", "training.time", "training.patience")
 """Settings that may differ when a run is resumed: how long it goes on."""

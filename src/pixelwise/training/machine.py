@@ -20,6 +20,9 @@ from pixelwise.models.unet import border_px, build
 VERSIONS = {name: version(name) for name in ("pixelwise", "torch", "numpy")}
 """What computed."""
 
+SMALLER = "Use a smaller --set training.batch_size, data.patch_size or model.width."
+"""What to do where training does not fit into memory."""
+
 BUSY = 0.2
 """Share of the processor, used by others, above which a measurement says too little of the machine."""
 
@@ -126,7 +129,7 @@ class Stopwatch:
         except (DataError, ValueError):
             others = load_of_processor()
             self.disturbed = max(self.disturbed, others if others > BUSY else 0.0)
-            with memory_errors("Use a smaller --set training.batch_size, data.patch_size or model.width."):
+            with memory_errors(SMALLER):
                 speed = self._measure(work)
             if not self.disturbed:
                 self._remember(file, speed)

@@ -11,7 +11,7 @@ import torch
 from pixelwise.config import Config, Preprocessing
 from pixelwise.data import split as splits
 from pixelwise.data.augment import window_size
-from pixelwise.data.cache import Cache, Decoded, default_folder, hash_of, unify_channels, with_channels
+from pixelwise.data.cache import Cache, Decoded, default_folder, unify_channels, with_channels
 from pixelwise.data.dataset import Dataset
 from pixelwise.data.fingerprint import Fingerprint, measure
 from pixelwise.data.loader import Sampling, Windows
@@ -40,28 +40,34 @@ def prepare(dataset: Dataset, config: Config, split_file: Path | None, watcher: 
         split_file: the split of a run that is resumed.
         watcher: told how many images are read.
     """
-    cache = Cache(config.data.cache or default_folder(), dataset)
-    decoded = cache.open_all(dataset.cases, progress=partial(watcher.work, "reading images"))
-    decoded = unify_channels(decoded)
+    cache, decoded = opened(dataset, config, watcher)
     by_name = {case.case.name: case for case in decoded}
     split = splits.restore(dataset, split_file) if split_file else _split(dataset, decoded, config)
     train, validation = ([by_name[case.name] for case in side] for side in (split.train, split.validation))
     return Material(cache, split, train, validation, measure(train))
 
 
+def opened(dataset: Dataset, config: Config, watcher: Watcher) -> tuple[Cache, list[Decoded]]:
+    """All images, decoded once and with equal channels, and the cache that they lie in."""
+    cache = Cache(config.data.cache or default_folder(), dataset)
+    decoded = cache.open_all(dataset.cases, progress=partial(watcher.work, "reading images"))
+    return cache, unify_channels(decoded)
+
+
 def _split(dataset: Dataset, decoded: Sequence[Decoded], config: Config) -> splits.Split:
     presence = np.stack([case.class_pixels > 0 for case in decoded])
     same: dict[str, list[int]] = {}
     for index, case in enumerate(decoded):
-        if not _is_constant(case):  # blank images are alike without being copies
-            same.setdefault(case.digest, []).append(index)
-    duplicates = [indices for indices in same.values() if len(indices) > 1]
+        same.setdefault(case.digest, []).append(index)
+    alike = [indices for indices in same.values() if len(indices) > 1]
+    # blank images are alike without being copies
+    duplicates = [indices for indices in alike if not _is_constant(decoded[indices[0]])]
     return splits.assign(dataset, presence, duplicates, config.data, config.seed)
 
 
 def _is_constant(case: Decoded) -> bool:
-    first = case.image[:1, :1]
-    return bool((case.image[0] == first[0]).all()) and bool((case.image[:] == first).all())
+    image = case.image
+    return bool((image == image[:1, :1]).all())
 
 
 def resized(material: Material, config: Config) -> Material:
@@ -71,11 +77,6 @@ def resized(material: Material, config: Config) -> Material:
     cases, channels = [case.case for case in material.train], material.fingerprint.channels
     train = [with_channels(case, channels) for case in material.cache.open_all(cases, config.data.resize)]
     return Material(material.cache, material.split, train, material.validation, measure(train))
-
-
-def hash_of_cases(cases: Sequence[Decoded]) -> str:
-    """A hash of images and masks, in their order."""
-    return hash_of(f"{case.digest}{case.mask_digest}".encode() for case in cases)
 
 
 def windows(config: Config, material: Material) -> Windows:

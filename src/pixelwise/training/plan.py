@@ -112,6 +112,12 @@ class Situation:
         resize = self.config.data.resize
         return self.fingerprint.images * resize[0] * resize[1] / 1e6 if resize else self.fingerprint.megapixels
 
+    @property
+    def patches(self) -> float:
+        """So many patches of the planned size hold all training images."""
+        patch = self.config.data.patch_size
+        return self.training_megapixels * 1e6 / (patch[0] * patch[1])
+
     def is_given(self, setting: str) -> bool:
         """Whether the caller, or a rule before this one, has chosen a value."""
         return setting in self.config.given()
@@ -208,9 +214,7 @@ def _refuse_impossible_patch(network: ModelConfig, patch: SizePx) -> None:
 
 def batch_rule(situation: Situation) -> Rule:
     """Batch size from the size of the data set."""
-    patch = situation.config.data.patch_size
-    patches = situation.training_megapixels * 1e6 / (patch[0] * patch[1])
-    processes = situation.processes
+    patch, patches, processes = situation.config.data.patch_size, situation.patches, situation.processes
     fits = BATCH_MEGAPIXELS[situation.machine.device] * processes * 1e6 / (patch[0] * patch[1])
     batch = max(2, processes, min(16 * processes, round(fits), round(patches / 2)))
     yield Decision(
@@ -267,9 +271,7 @@ def width_rule(situation: Situation) -> Rule:
 
 def _patches_to_see(situation: Situation) -> int:
     """How many patches a network has to see to be worth its size."""
-    patch = situation.config.data.patch_size
-    patches = situation.training_megapixels * 1e6 / (patch[0] * patch[1])
-    return max(PATCHES_TO_SEE, min(round(PASSES_TO_SEE * patches), PATCHES_WITHOUT_BUDGET))
+    return max(PATCHES_TO_SEE, min(round(PASSES_TO_SEE * situation.patches), PATCHES_WITHOUT_BUDGET))
 
 
 def schedule_rule(situation: Situation) -> Rule:
@@ -277,7 +279,7 @@ def schedule_rule(situation: Situation) -> Rule:
     config, training = situation.config, situation.config.training
     batch, patch = training.batch_size, config.data.patch_size
     area = patch[0] * patch[1] / 1e6
-    steps_per_pass = max(1, round(situation.training_megapixels / area / batch))
+    steps_per_pass = max(1, round(situation.patches / batch))
     speed = _speed(situation, config.model, training.precision)
     steps_per_second = speed.training_patches_per_second * situation.processes / batch
     shrunk = situation.training_megapixels / situation.fingerprint.megapixels

@@ -15,7 +15,7 @@ from lightning_fabric import Fabric
 
 from pixelwise import losses
 from pixelwise.config import Config
-from pixelwise.data.cache import Cache, default_folder
+from pixelwise.data.cache import Cache, default_folder, hash_of_cases
 from pixelwise.data.dataset import Dataset
 from pixelwise.data.loader import Share, stream
 from pixelwise.data.split import Split
@@ -29,11 +29,10 @@ from pixelwise.training import checkpoint, finetune, processes
 from pixelwise.training.clock import Clock
 from pixelwise.training.folder import Files, refuse_other_data
 from pixelwise.training.loop import Fit, History, fit
-from pixelwise.training.machine import VERSIONS, Stopwatch
+from pixelwise.training.machine import SMALLER, VERSIONS, Stopwatch
 from pixelwise.training.material import (
     Material,
     class_weights,
-    hash_of_cases,
     prepare,
     preprocessing,
     resized,
@@ -88,7 +87,7 @@ def train(request: Request, watcher: Watcher) -> Trained:
     files = Files(make_folder(request.folder))
     fabric = processes.join(request.config)
     watcher = watcher if fabric.is_global_zero else Watcher()
-    with memory_errors("Use a smaller --set training.batch_size, data.patch_size or model.width."):
+    with memory_errors(SMALLER):
         return _train(request, files, fabric, watcher)
 
 
