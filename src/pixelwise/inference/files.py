@@ -138,50 +138,62 @@ def run(model: Model, plan: Plan, outputs: Outputs, progress: Callable[[int, int
     return done
 
 
+@dataclass(frozen=True)
+class _Found:
+    """What an input stands for."""
+
+    root: Path
+    """The folder that it is looked for in."""
+    images: list[Path]
+    masks: list[Path] = field(default_factory=list)
+    """Files that are masks of other images by their name."""
+
+
 # --- names -----------------------------------------------------------------------------------------------------------
 
 
 def _places(inputs: Sequence[Path | str], out: Path) -> tuple[dict[Path, Path], list[Path]]:
     """Each image once, with its path below the common folder of all inputs; and the masks that were passed over."""
-    passed_over: list[Path] = []
-    groups = [_expand(str(text), passed_over) for text in inputs]
-    folders = {_absolute(place) for root, files in groups for place in (root, *(file.parent for file in files))}
+    groups = [_expand(str(text)) for text in inputs]
+    folders = {_absolute(place) for group in groups for place in (group.root, *(file.parent for file in group.images))}
     try:
         base = Path(os.path.commonpath(folders))
     except ValueError:
         raise DataError("The inputs lie on several drives.", remedy="Predict one drive after the other.") from None
     results = out.resolve()
     sources: dict[Path, Path] = {}
-    for root, files in groups:
-        is_inside = results != root.resolve() and results.is_relative_to(root.resolve())
-        for file in files:
+    for group in groups:
+        root = group.root.resolve()
+        is_inside = results != root and results.is_relative_to(root)
+        for file in group.images:
             if not (is_inside and file.resolve().is_relative_to(results)):
                 sources.setdefault(_absolute(file), file)
-    return {file: absolute.relative_to(base) for absolute, file in sources.items()}, passed_over
+    places = {file: absolute.relative_to(base) for absolute, file in sources.items()}
+    return places, [mask for group in groups for mask in group.masks]
 
 
-def _expand(text: str, passed_over: list[Path]) -> tuple[Path, list[Path]]:
-    """The folder that an input is looked for in, and the images that it stands for."""
+def _expand(text: str) -> _Found:
     path = Path(text)
     if path.is_file():
-        return path.parent, [path]
+        return _Found(path.parent, [path])
     if path.is_dir():
-        return path, _images_below(path, passed_over)
+        return _Found(path, *_images_and_masks(path))
     if not glob.has_magic(text):
         raise DataError("There is no such file or folder.", where=path)
     root = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), path.parts))
     matches = [Path(name) for name in sorted(glob.glob(text, recursive=True))]  # noqa: PTH207  may be absolute
-    return root, [
-        file for match in matches for file in (_images_below(match, passed_over) if match.is_dir() else [match])
-    ]
+    found = [_images_and_masks(match) if match.is_dir() else ([match], []) for match in matches]
+    return _Found(
+        root, [file for images, _ in found for file in images], [file for _, masks in found for file in masks]
+    )
 
 
-def _images_below(folder: Path, passed_over: list[Path]) -> list[Path]:
-    """The images in a folder and in those inside it; what is hidden is passed over, as it is in data."""
+def _images_and_masks(folder: Path) -> tuple[list[Path], list[Path]]:
+    """What lies in a folder and in those inside it; what is hidden is passed over, as it is in data."""
     files = rasters_below(folder)
     masks = masks_beside_images(files)
-    passed_over += [folder / file.posix for file in files if file in masks]
-    return [folder / file.posix for file in files if file not in masks]
+    images, beside = ([folder / file.posix for file in files if (file in masks) is side] for side in (False, True))
+    return images, beside
 
 
 def _absolute(path: Path) -> Path:

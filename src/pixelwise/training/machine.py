@@ -123,18 +123,23 @@ class Stopwatch:
         Raises:
             MachineError: the work does not fit into memory.
         """
+        known = next((speed for speed in self.measured if speed.work == work), None)
+        if known is None:
+            known = self._remembered_or_measured(work)
+            self.measured.append(known)
+        return known
+
+    def _remembered_or_measured(self, work: Work) -> Speed:
         file = self._folder / "speed" / f"{self._key(work)}.json"
         try:
-            speed = Speed.model_validate(read_json(file))
+            return Speed.model_validate(read_json(file))
         except (DataError, ValueError):
             others = load_of_processor()
-            self.disturbed = max(self.disturbed, others if others > BUSY else 0.0)
-            with memory_errors(SMALLER):
-                speed = self._measure(work)
-            if not self.disturbed:
-                self._remember(file, speed)
-        if speed not in self.measured:
-            self.measured.append(speed)
+        self.disturbed = max(self.disturbed, others if others > BUSY else 0.0)
+        with memory_errors(SMALLER):
+            speed = self._measure(work)
+        if not self.disturbed:
+            self._remember(file, speed)
         return speed
 
     def _remember(self, file: Path, speed: Speed) -> None:

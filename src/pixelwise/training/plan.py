@@ -5,7 +5,7 @@ Measure the data, decide by written rules, let a person read and change the resu
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pixelwise.config import WEIGHTED, Config, ModelConfig, SizePx
@@ -16,6 +16,9 @@ from pixelwise.training.machine import Machine, Speed, Stopwatch, Work
 
 WIDTHS = (8, 12, 16, 24, 32, 48, 64)
 """Features of the finest level that the plan considers."""
+
+NARROW = 32
+"""A network with fewer features is too narrow to work on single pixels, if it may be wider on blocks of them."""
 
 PATCHES_TO_SEE = 2500
 """A network that cannot see so many patches in the time given is too large for it."""
@@ -122,6 +125,10 @@ class Situation:
         """Whether the caller, or a rule before this one, has chosen a value."""
         return setting in self.config.given()
 
+    def but(self, settings: dict[str, Any]) -> "Situation":
+        """The same with these settings decided."""
+        return replace(self, config=self.config.with_values(settings))
+
 
 Rule = Iterator[Decision]
 RuleMaker = Callable[[Situation], Rule]
@@ -147,14 +154,20 @@ def plan(
         processes: how many share the work.
         rules: in the order in which they decide; none is all of `RULES`.
     """
-    given = config.given()
+    situation = Situation(fingerprint, classes, validation_megapixels, processes, stopwatch, config)
+    situation, decisions = _decided(situation, rules or RULES)
+    return Plan(situation.config, decisions, stopwatch.machine, tuple(stopwatch.measured), stopwatch.disturbed)
+
+
+def _decided(situation: Situation, rules: Sequence[RuleMaker]) -> tuple[Situation, tuple[Decision, ...]]:
+    """What these rules make of a situation, one after the other, and their decisions."""
+    given = situation.config.given()
     decisions: list[Decision] = []
-    for rule in rules or RULES:
-        situation = Situation(fingerprint, classes, validation_megapixels, processes, stopwatch, config)
+    for rule in rules:
         made = [decision for decision in rule(situation) if decision.setting not in given]
-        config = config.with_values({decision.setting: decision.value for decision in made})
+        situation = situation.but({decision.setting: decision.value for decision in made})
         decisions += made
-    return Plan(config, tuple(decisions), stopwatch.machine, tuple(stopwatch.measured), stopwatch.disturbed)
+    return situation, tuple(decisions)
 
 
 def resize_rule(situation: Situation) -> Rule:
@@ -174,6 +187,27 @@ def resize_rule(situation: Situation) -> Rule:
         f"a patch of {cap} px would show a small part of an image, and masks reduced {measured} times still have "
         f"an mIoU of {kept[measured]:.3f} with themselves",
     )
+
+
+def stride_rule(situation: Situation) -> Rule:
+    """Blocks of pixels where the time allows only a narrow network on single ones."""
+    config = situation.config
+    is_given = situation.is_given("model.stride") or situation.is_given("model.width")
+    if is_given or config.training.time is None or not config.model.padded:
+        return
+    width = _width_with(1, situation)
+    if width >= NARROW:
+        yield Decision("model.stride", 1, f"a width of {width} on single pixels sees enough in the time given")
+        return
+    wider = _width_with(2, situation)
+    because = f"the time given allows a width of {width} on single pixels and of {wider} on blocks of 2 x 2"
+    yield Decision("model.stride", 2 if wider > width else 1, because)
+
+
+def _width_with(stride: int, situation: Situation) -> int:
+    """Of the network that would be planned with this stride."""
+    planned, _ = _decided(situation.but({"model.stride": stride}), (patch_rule, batch_rule, precision_rule, width_rule))
+    return planned.config.model.width
 
 
 def patch_rule(situation: Situation) -> Rule:
@@ -328,12 +362,13 @@ def normalisation_rule(situation: Situation) -> Rule:
 
 
 def orientation_rule(situation: Situation) -> Rule:
-    """No upside-down streets."""
+    """No upside-down streets, and no walls like waves."""
     if not situation.fingerprint.upright:
         return
     because = "classes lie differently in the upper and lower half of the images, so up and down mean something"
     yield Decision("augment.flip_vertical", 0.0, because)
     yield Decision("augment.rotation_degrees", 10.0, because)
+    yield Decision("augment.elastic_sigma_px", 0.0, because)
 
 
 def loader_rule(situation: Situation) -> Rule:
@@ -344,6 +379,7 @@ def loader_rule(situation: Situation) -> Rule:
 
 RULES = (
     resize_rule,
+    stride_rule,
     patch_rule,
     batch_rule,
     precision_rule,

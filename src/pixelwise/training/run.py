@@ -38,7 +38,7 @@ from pixelwise.training.material import (
     resized,
     windows,
 )
-from pixelwise.training.plan import LOOKS, RULES, Plan, RuleMaker, plan
+from pixelwise.training.plan import LOOKS, Plan, RuleMaker, plan
 from pixelwise.training.stop import StopRequest
 from pixelwise.training.update import Update
 from pixelwise.training.watch import Several, TensorBoard, Watcher, tensorboard_is_installed
@@ -152,12 +152,12 @@ def plan_of_looks(dataset: Dataset, config: Config, material: Material) -> Plan:
 
 
 def make_plan(
-    dataset: Dataset, config: Config, material: Material, process_count: int = 1, rules: Sequence[RuleMaker] = RULES
+    dataset: Dataset, config: Config, material: Material, processes: int = 1, rules: Sequence[RuleMaker] | None = None
 ) -> Plan:
     """Choose what the settings leave free."""
     stopwatch = Stopwatch(choose_device(config.device), config.data.cache or default_folder())
     megapixels = sum(case.pixels for case in material.validation) / 1e6
-    return plan(material.fingerprint, len(dataset.classes), megapixels, stopwatch, config, process_count, rules)
+    return plan(material.fingerprint, len(dataset.classes), megapixels, stopwatch, config, processes, rules)
 
 
 def _write_preparation(files: Files, request: Request, planned: Plan, material: Material) -> None:
