@@ -16,6 +16,7 @@ from torch import Tensor
 from pixelwise.classes import IGNORE
 from pixelwise.config import LossConfig
 from pixelwise.losses import LOSSES, Loss, border_weights, build
+from pixelwise.training.processes import leave
 
 K = 3
 WEIGHTS = torch.tensor([0.5, 1.0, 3.0])
@@ -267,7 +268,8 @@ def _process(rank: int, folder: str) -> None:
     loss = build(LossConfig(), WEIGHTS, reduce=all_reduce)
     loss(model(images), mask, weight).backward()
     torch.save([parameter.grad for parameter in model.parameters()], f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
+    del model
+    leave()
 
 
 @pytest.mark.slow

@@ -31,7 +31,15 @@ from pixelwise.losses import LOSSES
 from pixelwise.losses import build as build_loss
 from pixelwise.models.unet import build
 from pixelwise.training import loop, processes
-from pixelwise.training.processes import SharedBatchNorm, join, largest, share_batch_norm, total, total_over_processes
+from pixelwise.training.processes import (
+    SharedBatchNorm,
+    join,
+    largest,
+    leave,
+    share_batch_norm,
+    total,
+    total_over_processes,
+)
 from pixelwise.training.watch import Watcher
 
 SAMPLES = 5
@@ -153,7 +161,7 @@ def work(rank: int, folder: str) -> None:
     torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=2, timeout=timedelta(seconds=60))
     torch.save(compute(rank, 2), f"{folder}/{rank}.pt")
     torch.distributed.barrier()
-    torch.distributed.destroy_process_group()
+    leave()
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ loss or a normalisation divides by go over all of them, so that the result is th
 """
 
 import atexit
+import gc
 import logging
 import os
 from collections.abc import Mapping
@@ -55,14 +56,19 @@ def join(config: Config, environment: Mapping[str, str] = os.environ) -> Fabric:
             f"The processes that were started do not fit together ({' '.join(str(error).split())}).",
             remedy="Start one process per GPU, with torchrun or srun, and the same number on every machine.",
         ) from None
-    atexit.unregister(_leave)
-    atexit.register(_leave)
+    atexit.unregister(leave)
+    atexit.register(leave)
     return fabric
 
 
-def _leave() -> None:
-    """End the threads of the process group: a process that exits while they run is aborted now and then."""
+def leave() -> None:
+    """End the threads of the process group: a process that exits while they run is aborted now and then.
+
+    The wrapped network has to go first. It holds the group too, and where it is the last to do so, it waits for the
+    group's threads while it keeps Python's lock, which they wait for.
+    """
     if torch.distributed.is_available() and torch.distributed.is_initialized():
+        gc.collect()
         torch.distributed.destroy_process_group()
 
 
