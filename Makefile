@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-fast check format clean
+.PHONY: demo test test-fast check kills format clean
 
 demo: $(STAMP)
 	$(BIN)/pixelwise demo
@@ -22,6 +22,9 @@ check: $(STAMP)
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+kills: $(STAMP)
+	PIXELWISE_KILLS=50 $(BIN)/pytest -q tests/test_kills.py
 
 format: $(STAMP)
 	$(BIN)/ruff format

@@ -284,3 +284,84 @@ def test_the_identical_blood_cells_are_named(realdata: Path) -> None:
 
     findings = examine(folder.scan(realdata / "wbc_smears/Dataset 1"))
     assert any("112 = 139" in finding.what for finding in findings)
+
+
+# --- habits of a data set ------------------------------------------------------------------------------------------
+
+
+def many(folder: Path, count: int = 20) -> Dataset:
+    """Images with an object in the middle."""
+    cases = []
+    for i in range(count):
+        rows, columns = np.ogrid[:40, :50]
+        disc = ((rows - 15 - i % 9) ** 2 + (columns - 20 - i % 11) ** 2 < 80).astype(np.uint8)
+        image = picture(100 + i, 40, 50, 3)
+        cases.append(
+            Case(f"c{i}", save(folder / "images" / f"c{i}.png", image), (save(folder / "masks" / f"c{i}.png", disc),))
+        )
+    return Dataset(folder, tuple(cases), ClassTable.from_names(["background", "object"]), VALUES, "images, masks")
+
+
+def test_many_healthy_images_have_no_findings(tmp_path: Path) -> None:
+    assert examine(many(tmp_path)) == []
+
+
+def test_masks_that_are_inverted_among_others_are_told(tmp_path: Path) -> None:
+    data = many(tmp_path)
+    for index in (3, 11):
+        path = data.cases[index].masks[0]
+        save(path, 1 - np.array(Image.open(path)))
+    finding = only(examine(data), "warning", "2 masks probably inverted")
+    assert finding.files == (data.cases[3].masks[0], data.cases[11].masks[0])
+
+
+def test_where_objects_often_reach_the_rim_no_mask_is_inverted(tmp_path: Path) -> None:
+    data = many(tmp_path)
+    for index in range(0, 20, 3):
+        path = data.cases[index].masks[0]
+        save(path, 1 - np.array(Image.open(path)))
+    assert examine(data) == []
+
+
+def test_an_image_unlike_all_others_is_told(tmp_path: Path) -> None:
+    data = many(tmp_path)
+    save(data.cases[7].image, (picture(7, 40, 50, 3) // 16).astype(np.uint8))
+    finding = only(examine(data), "notice", "darker")
+    assert finding.files == (data.cases[7].image,)
+
+
+def test_two_kinds_of_images_are_no_outliers(tmp_path: Path) -> None:
+    data = many(tmp_path)
+    for index in range(0, 20, 4):
+        save(data.cases[index].image, (picture(index, 40, 50, 3) // 8).astype(np.uint8))
+    assert examine(data) == []
+
+
+def test_copies_that_were_changed_are_told_and_torn_ones_are_a_warning(tmp_path: Path) -> None:
+    data = many(tmp_path)
+    smooth = np.kron(picture(5, 8, 10, 3), np.ones((5, 5, 1))).astype(np.uint8)
+    save(data.cases[2].image, smooth)
+    noise = np.random.default_rng(0).normal(0, 6, smooth.shape)
+    save(data.cases[9].image, np.clip(smooth + noise, 0, 255).astype(np.uint8))
+    finding = only(examine(data), "notice", "nearly the same", "c2 and c9")
+    assert finding.files == (data.cases[2].image, data.cases[9].image)
+    torn = tuple(replace(case, split="test" if index > 8 else "train") for index, case in enumerate(data.cases))
+    only(examine(replace(data, cases=torn)), "warning", "probably a leak", "c2 and c9")
+
+
+def test_equal_images_are_not_told_twice(tmp_path: Path) -> None:
+    data = many(tmp_path)
+    save(data.cases[9].image, np.array(Image.open(data.cases[2].image)))
+    save(data.cases[9].masks[0], np.array(Image.open(data.cases[2].masks[0])))
+    only(examine(data), "warning", "have the same pixels")
+
+
+def test_a_mask_that_is_a_jpeg_under_another_name_is_a_warning_and_an_image_a_notice(healthy: Dataset) -> None:
+    encoding = VALUES.model_copy(update={"nearest": True})
+    image, mask_file = healthy.cases[0].image, healthy.cases[1].masks[0]
+    for path in (image, mask_file):
+        Image.open(path).convert("L").save(path, format="JPEG", quality=100)
+    findings = examine(replace(healthy, encoding=encoding))
+    told = {finding.what: finding for finding in findings}
+    assert told["1 mask stored as JPEG under another name."].files == (mask_file,)
+    assert told["1 file in another format than the name says; they are read as what they are."].files == (image,)

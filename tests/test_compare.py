@@ -13,6 +13,7 @@ from pixelwise.evaluation.compare import Comparison, compare
 
 def make_run(folder: Path, miou: float | None, settings: dict[str, Any] | None = None, **changes: Any) -> Path:
     iou = changes.get("iou", {"background": 0.9, "cell": miou})
+    images = changes.get("images", ["a", "b"])
     scores = {
         "images": 2,
         "classes": list(iou),
@@ -27,7 +28,10 @@ def make_run(folder: Path, miou: float | None, settings: dict[str, Any] | None =
         },
         "image_mean": {"miou": 0.6, "dice": None},
         "confusion": [[1, 0], [0, 1]],
-        "per_image": [{"name": name, "miou": 0.1} for name in changes.get("images", ["a", "b"])],
+        "per_image": [
+            {"name": name, "miou": 0.1, "confusion": confusion}
+            for name, confusion in changes.get("counts", {key: [[0, 0, 5], [1, 1, 5]] for key in images}).items()
+        ],
     }
     folder.mkdir(parents=True)
     (folder / "scores.json").write_text(json.dumps(scores), encoding="utf-8")
@@ -80,6 +84,81 @@ def test_other_classes_are_a_warning_and_leave_gaps(tmp_path: Path) -> None:
     result = compare([first, second])
     assert "cell, nucleus" in result.warnings[0]
     assert result.iou == {"background": (0.9, 0.8), "cell": (0.1, None), "nucleus": (None, None)}
+
+
+# --- whether a difference is real ------------------------------------------------------------------------------------
+
+
+def counted(hits: list[int]) -> dict[str, list[list[int]]]:
+    """Images of 900 background pixels and 100 of a cell, so many of which are found."""
+    return {f"image {i}": [[0, 0, 900], [1, 1, hit], [1, 0, 100 - hit]] for i, hit in enumerate(hits)}
+
+
+GOOD = [90, 84, 93, 71, 88, 95, 79, 90]
+
+
+def verdict(tmp_path: Path, first: list[int], second: list[int]) -> Comparison:
+    runs = [make_run(tmp_path / name, 0.5, counts=counted(hits)) for name, hits in (("a", first), ("b", second))]
+    return compare(runs)
+
+
+def test_a_run_that_is_better_on_every_image_is_better(tmp_path: Path) -> None:
+    result = verdict(tmp_path, [hit - 10 - i for i, hit in enumerate(GOOD)], GOOD)
+    (found,) = result.verdicts
+    assert (found.better, found.worse) == ("b", "a")
+    assert found.difference.p == 2 / 2**8  # of all exchanges of eight images, this one and its reverse
+    # IoU by hand: of cells hits / 800, of background 7200 / (7200 + misses)
+    hits = sum(GOOD), sum(GOOD) - 80 - 28
+    ious = [(hit / 800 + 7200 / (7200 + 800 - hit)) / 2 for hit in hits]
+    assert found.difference.value == pytest.approx(ious[0] - ious[1])
+    assert "b is better than a on these 8 images" in found.describe()
+    assert found.describe() in " ".join(result.to_text(80).split())
+
+
+def test_a_run_that_is_better_on_some_images_may_not_be_better(tmp_path: Path) -> None:
+    (found,) = verdict(tmp_path, GOOD, [hit + (4 if i % 2 else -3) for i, hit in enumerate(GOOD)]).verdicts
+    assert not found.difference.is_clear
+    assert found.difference.needed is not None
+    assert found.difference.needed > 8
+    assert "8 images cannot tell b from a" in found.describe()
+    assert f"about {found.difference.needed} images like these would tell" in found.describe()
+
+
+def test_equal_runs_cannot_be_told_apart_by_any_number_of_images(tmp_path: Path) -> None:
+    (found,) = verdict(tmp_path, GOOD, GOOD).verdicts
+    assert found.difference.p == 1.0
+    assert "would tell" not in found.describe()
+
+
+def test_one_image_tells_nothing(tmp_path: Path) -> None:
+    (found,) = verdict(tmp_path, GOOD[:1], [50]).verdicts
+    assert "interval" not in found.describe()
+    assert not found.difference.is_clear
+
+
+def test_the_best_of_several_runs_is_held_against_each_other_one(tmp_path: Path) -> None:
+    runs = [
+        make_run(tmp_path / name, 0.5, counts=counted([hit - less for hit in GOOD]))
+        for name, less in (("a", 20), ("b", 0), ("c", 9))
+    ]
+    assert [(one.better, one.worse) for one in compare(runs).verdicts] == [("b", "a"), ("b", "c")]
+
+
+def test_the_order_of_images_does_not_matter(tmp_path: Path) -> None:
+    counts = counted(GOOD)
+    turned = dict(reversed(counts.items()))
+    runs = [make_run(tmp_path / "a", 0.5, counts=counts), make_run(tmp_path / "b", 0.5, counts=turned)]
+    assert compare(runs).verdicts[0].difference.value == 0.0
+
+
+def test_other_images_or_other_masks_give_no_verdict(tmp_path: Path) -> None:
+    fewer = make_run(tmp_path / "fewer", 0.5, counts=counted(GOOD[:4]))
+    all_of_them = make_run(tmp_path / "all", 0.5, counts=counted(GOOD))
+    assert compare([all_of_them, fewer]).verdicts == ()
+    relabelled = {name: [[0, 0, 890], [1, 1, 100], [1, 0, 10]] for name in counted(GOOD)}
+    result = compare([all_of_them, make_run(tmp_path / "other", 0.5, counts=relabelled)])
+    assert result.verdicts == ()
+    assert "other masks" in " ".join(result.warnings)
 
 
 def test_the_text_marks_the_best_score_of_a_row(pair: list[Path]) -> None:

@@ -13,6 +13,7 @@ from pixelwise.data.dataset import Case
 from pixelwise.data.fingerprint import UPRIGHT_IMAGES, measure
 
 CLASSES = 3
+NO_PICTURE = np.zeros((32, 32), np.float32)
 
 
 def decoded(image: np.ndarray, mask: np.ndarray | None = None, key: str = "0") -> Decoded:
@@ -20,7 +21,15 @@ def decoded(image: np.ndarray, mask: np.ndarray | None = None, key: str = "0") -
     mask = np.zeros(image.shape[:2], np.uint8) if mask is None else mask
     counts = np.bincount(mask.reshape(-1), minlength=IGNORE + 1)[:CLASSES].astype(np.int64)
     return Decoded(
-        Case(key, Path(key)), lambda: image, lambda: mask, image.shape, counts, np.zeros((0, 3), np.int64), key, key
+        Case(key, Path(key)),
+        lambda: image,
+        lambda: mask,
+        image.shape,
+        counts,
+        np.zeros((0, 3), np.int64),
+        key,
+        key,
+        NO_PICTURE,
     )
 
 

@@ -805,6 +805,49 @@ def test_a_group_is_read_from_the_name(tmp_path: Path, describe: Describe) -> No
 
 
 @pytest.mark.usefixtures("undetected")
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("named", ["1L.png", "1L", "images/1L.png", "images\\1L.png"])
+def test_a_group_is_read_from_a_table(tmp_path: Path, describe: Describe, separator: str, named: str) -> None:
+    write(tmp_path, [f"{role}/{stem}.png" for role in ("images", "masks") for stem in ("1L", "1R", "2L")])
+    rows = [("file", "age", "patient"), (named, "7", "ann"), ("1R.png", "7", "ann"), ("2L.png", "9", "bob")]
+    (tmp_path / "who.csv").write_text("\n".join(separator.join(row) for row in rows), encoding="utf-8-sig")
+    data = describe("group_table: {file: who.csv, column: patient}")
+    assert [case.group for case in data.cases] == ["ann", "ann", "bob"]
+
+
+@pytest.mark.usefixtures("undetected")
+@pytest.mark.parametrize(
+    ("table", "declared", "message"),
+    [
+        ("file,who\n1L.png,ann\n", "column: patient", "no column 'patient'; there are file, who"),
+        ("file,who\n1L.png,ann\n", "column: who, image: name", "no column 'name'"),
+        ("file,who\n1L.png,ann\n", "column: who", "no entry for the image images/1R.png"),
+        ("file,who\n1L.png,ann\n1L.png,bob\n1R.png,ann", "column: who", "two groups, ann and bob"),
+        ("file,who\n1L.png,\n1R.png,ann", "column: who", "no entry for the image images/1L.png"),
+        ("file,who\n", "column: who", "no rows"),
+        ("", "column: who", "no rows"),
+    ],
+)
+def test_a_table_that_leaves_a_group_open_is_refused(
+    tmp_path: Path, describe: Describe, table: str, declared: str, message: str
+) -> None:
+    write(tmp_path, [f"{role}/{stem}.png" for role in ("images", "masks") for stem in ("1L", "1R")])
+    (tmp_path / "who.csv").write_text(table, encoding="utf-8")
+    with pytest.raises((ConfigError, DataError), match=message) as raised:
+        describe(f"group_table: {{file: who.csv, {declared}}}")
+    assert "who.csv" in str(raised.value)
+
+
+@pytest.mark.usefixtures("undetected")
+def test_a_table_that_is_not_there_and_two_ways_at_once_are_refused(tmp_path: Path, describe: Describe) -> None:
+    write(tmp_path, [f"{role}/{stem}.png" for role in ("images", "masks") for stem in ("1L", "1R")])
+    with pytest.raises(ConfigError, match="cannot be read"):
+        describe("group_table: {file: who.csv, column: patient}")
+    with pytest.raises(ConfigError, match="both given"):
+        describe("group: x\ngroup_table: {file: who.csv, column: patient}")
+
+
+@pytest.mark.usefixtures("undetected")
 @pytest.mark.parametrize(
     ("text", "words"),
     [

@@ -20,7 +20,15 @@ def decoded(name: str, mask: np.ndarray) -> Decoded:
     positions = np.concatenate([np.ones((len(present), 1), dtype=np.int64), present], axis=1)
     counts = np.bincount(mask.reshape(-1), minlength=2)[:2]
     return Decoded(
-        Case(name, Path(name)), lambda: image, lambda: mask, image.shape, counts.astype(np.int64), positions, name, name
+        Case(name, Path(name)),
+        lambda: image,
+        lambda: mask,
+        image.shape,
+        counts.astype(np.int64),
+        positions,
+        name,
+        name,
+        NO_PICTURE,
     )
 
 
@@ -28,6 +36,7 @@ def windows(cases: list[Decoded], size: int = 8, window: int = 8, foreground: fl
     return Windows(cases, PREPROCESSING, Sampling((size, size), (window, window), foreground, seed))
 
 
+NO_PICTURE = np.zeros((32, 32), dtype=np.float32)
 BLANK = np.zeros((24, 16), dtype=np.uint8)
 
 

@@ -122,6 +122,7 @@ def validate(fabric: Any, count: int) -> float:
         validation=[SimpleNamespace(case=SimpleNamespace(name=str(number))) for number in range(count)],
         clock=SimpleNamespace(note_validation=lambda _seconds: None, trained=lambda: 0.0),
         update=SimpleNamespace(learning_rate=0.1),
+        config=Config(),
     )
     return loop.validate(job, loop.History(), 0.0, 1.0).validation_loss  # type: ignore[arg-type]
 

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from pixelwise.classes import ClassTable
 from pixelwise.config import DataConfig
-from pixelwise.data.dataset import Case, Dataset, MaskEncoding, SplitName
-from pixelwise.data.split import Split, assign, restore, stratify
-from pixelwise.errors import DataError
+from pixelwise.data.alike import Pair
+from pixelwise.data.dataset import SPLIT_NAMES, Case, Dataset, MaskEncoding, SplitName
+from pixelwise.data.split import Nearest, Split, assign, restore, stratify
+from pixelwise.errors import ConfigError, DataError
 
 QUICK = settings(deadline=None, max_examples=60)
 
@@ -136,7 +137,79 @@ def test_identical_images_stay_together_and_are_told() -> None:
             if one in np.array(cases)[[2, 11, 15]]
         ]
         assert len(set(homes)) == 1
-    assert any("identical" in reason for reason in split.reasons)
+    assert any("1 by equal or nearly equal images" in reason for reason in split.reasons)
+    (tied,) = split.tied
+    assert tied.cases == ("case002", "case011", "case015")
+    assert tied.because == "identical images"
+
+
+def pairs(*indices: tuple[int, int], similarity: float = 0.95) -> list[Pair]:
+    return [Pair(first, second, similarity) for first, second in indices]
+
+
+def test_nearly_equal_images_stay_together_with_the_groups_that_they_belong_to() -> None:
+    cases = [case(i, group="g" if i in (3, 9) else "") for i in range(20)]
+    for seed in range(10):
+        split = assign(dataset_of(cases), everything(20), [], DataConfig(), seed, pairs((1, 2), (2, 9)))
+        side = next(name for name in SPLIT_NAMES if cases[1] in split.side(name))
+        assert {cases[index] for index in (1, 2, 3, 9)} <= set(split.side(side))
+    (tied,) = split.tied
+    assert tied.because == "group g, images that are nearly the same"
+
+
+def test_where_all_would_hang_together_only_the_most_alike_do() -> None:
+    """A film: every frame is like the next one, and a few stand still."""
+    cases = [case(i) for i in range(20)]
+    film = [Pair(i, i + 1, 0.93) for i in range(19)]
+    still = [Pair(4, 5, 0.995), Pair(5, 6, 0.995)]
+    split = assign(dataset_of(cases), everything(20), [], DataConfig(), 0, [*film, *still])
+    assert [tied.cases for tied in split.tied] == [("case004", "case005", "case006")]
+    assert any("more alike than 0.97" in reason for reason in split.reasons)
+    assert split.validation
+    assert split.test
+
+
+def test_cases_in_no_list_that_are_nearly_those_of_a_given_test_side_are_left_out() -> None:
+    cases = [case(i, split="test" if i > 15 else None) for i in range(20)]
+    split = assign(dataset_of(cases), everything(20), [], DataConfig(), 0, pairs((3, 17)))
+    assert cases[3] not in (*split.train, *split.validation, *split.test)
+    assert any("case003" in reason for reason in split.reasons)
+
+
+@pytest.mark.parametrize("test_fraction", [0.0, 0.2])
+def test_folds_share_their_test_side_and_each_other_case_validates_once(test_fraction: float) -> None:
+    cases = [case(i, group=f"g{i // 2}") for i in range(40)]
+    presence = np.random.default_rng(0).random((40, 3)) < 0.4
+    config = [DataConfig(folds=5, fold=fold, test_fraction=test_fraction) for fold in range(5)]
+    splits = [assign(dataset_of(cases), presence, [], one, 3) for one in config]
+    assert len({split.test for split in splits}) == 1
+    assert len(splits[0].test) == pytest.approx(40 * test_fraction, abs=2)
+    validated = [one for split in splits for one in split.validation]
+    assert sorted(one.name for one in validated) == sorted(
+        {one.name for one in cases} - {t.name for t in splits[0].test}
+    )
+    for split in splits:
+        assert not {one.group for one in split.train} & {one.group for one in split.validation}
+        assert len(split.validation) == pytest.approx((40 - len(split.test)) / 5, abs=2)
+        assert "of 5 validates" in " ".join(split.reasons)
+
+
+def test_folds_that_cannot_be_dealt_are_refused() -> None:
+    cases = [case(i) for i in range(4)]
+    with pytest.raises(DataError, match="cannot be dealt into 5 folds"):
+        assign(dataset_of(cases), everything(4), [], DataConfig(folds=5), 0)
+    with_validation = [case(i, "validation" if i < 3 else "train") for i in range(20)]
+    with pytest.raises(ConfigError, match="the folder gives one"):
+        assign(dataset_of(with_validation), everything(20), [], DataConfig(folds=5), 0)
+
+
+def test_the_certificate_is_written() -> None:
+    cases = [case(i) for i in range(20)]
+    split = assign(dataset_of(cases), everything(20), [[2, 11]], DataConfig(), 0)
+    tree = json.loads(json.dumps(dataclasses.replace(split, nearest=Nearest("case001", "case007", 0.5)).to_json()))
+    assert tree["tied"] == [{"cases": ["case002", "case011"], "because": "identical images"}]
+    assert tree["nearest_across_sides"] == {"first": "case001", "second": "case007", "similarity": 0.5}
+    assert Split.from_json(tree, dataset_of(cases)).train == split.train
 
 
 def test_stratification_spreads_a_rare_class_in_proportion() -> None:

@@ -29,14 +29,13 @@ from pixelwise.evaluation import figures, results, saved, sides
 from pixelwise.evaluation.compare import Comparison
 from pixelwise.evaluation.compare import compare as lay_side_by_side
 from pixelwise.evaluation.evaluate import evaluate as evaluate_cases
-from pixelwise.evaluation.results import Background, Evaluation
-from pixelwise.evaluation.sides import SplitChoice
+from pixelwise.evaluation.results import Background
+from pixelwise.evaluation.scores import Evaluation, SplitChoice
 from pixelwise.files import cannot_write, make_folder, write_json
 from pixelwise.inference import files as predictions
 from pixelwise.inference import predictor
 from pixelwise.inference.files import Outputs, Predicted
 from pixelwise.inference.predictor import Model
-from pixelwise.metrics import Scores
 from pixelwise.models.unet import UNet, build
 from pixelwise.training import material as materials
 from pixelwise.training import processes
@@ -64,7 +63,7 @@ class Run:
         return load(self.folder)
 
     @property
-    def scores(self) -> Scores:
+    def scores(self) -> Evaluation:
         """Of the test split, or of the validation split where there is no test split.
 
         Raises:
@@ -127,6 +126,10 @@ def train(  # noqa: PLR0913  all but two are given by name
     source = Path(start_from) if start_from is not None else None
     place = Path(out) if out is not None else next_free(Path("runs"), _name_of(Path(data)))
     wanted = settle(place, _with_budget(config or Config(), time, None), resume=resume, start_from=source)
+    goes_on = resume and Files(place).has_checkpoint
+    if resume and not goes_on:
+        watcher.say("note: the run ended before its first checkpoint; it begins anew")
+        source = _started_from(Files(place))
     dataset, findings = check(data, watcher)
     for line in describe(dataset):
         watcher.say(line)
@@ -141,7 +144,7 @@ def train(  # noqa: PLR0913  all but two are given by name
         folder=folder,
         config=wanted,
         start_from=source,
-        resume=resume,
+        resume=goes_on,
         began=began if began is not None else started,
     )
     trained = runs.train(request, watcher)
@@ -201,11 +204,12 @@ def load(path: Path | str, device: str = "auto") -> Model:
     return predictor.load(path, device)
 
 
-def evaluate(
+def evaluate(  # noqa: PLR0913  all but two are given by name
     run: Path | str | Model,
     data: Path | str | None = None,
     *,
     split: SplitChoice | None = None,
+    tolerance_px: float | None = None,
     device: str = "auto",
     out: Path | str | None = None,
     watcher: Watcher | None = None,
@@ -218,6 +222,7 @@ def evaluate(
         data: images and masks; those of the run if none are given.
         split: which side. None takes the test side of the run's own data (the validation side where it has none); of
             other data the test side that the folder gives, or all images. A loaded model does not know its own data.
+        tolerance_px: how far an outline may be off and still count as right; none is what the run's settings say.
         device: auto, cpu, cuda or mps; a loaded model stays where it is.
         out: folder for scores.json and report.html; none writes nothing.
         watcher: told how far it is.
@@ -234,17 +239,19 @@ def evaluate(
     own = files if said is not None and (data is None or sides.is_data_of(said, Path(data))) else None
     dataset = _dataset_to_score(model, said, None if own else data)
     cases, side = sides.choose(dataset, split, saved.read_split(own.split, dataset) if own else None)
-    cache = Cache((configs.load(files.config).data.cache if files else None) or default_folder(), dataset)
+    settled = configs.load(files.config) if files else Config()
+    cache = Cache(settled.data.cache or default_folder(), dataset)
     decoded = _open(cache, cases, model, watcher)
     seen = sides.count_seen(decoded, said)
     if seen is None and own is None:
         watcher.say("note: it is not known which images this model was trained on; on those, scores would be too good")
     elif seen and side != "train":
         watcher.say(f"warning: {seen} of these {len(decoded)} images were trained on, so that the scores are too good")
-    evaluated = evaluate_cases(model, decoded, partial(watcher.work, f"predicting {side} images"))
+    tolerance = tolerance_px if tolerance_px is not None else settled.evaluation.tolerance_px
+    evaluated = evaluate_cases(model, decoded, side, tolerance, partial(watcher.work, f"predicting {side} images"))
     if out is not None:
-        results.write(Path(out), evaluated, side, _background(own, dataset, command, seen))
-    return Evaluation.of(evaluated.scores, side)
+        results.write(Path(out), evaluated, _background(own, dataset, command, seen))
+    return evaluated.scores
 
 
 def compare(runs: Sequence[Path | str]) -> Comparison:
@@ -374,9 +381,17 @@ def describe(dataset: Dataset) -> list[str]:
     return [dataset.layout, dataset.encoding.description, counts, *dataset.notices]
 
 
-def score_lines(scores: Scores) -> list[str]:
+def score_lines(scores: Evaluation) -> list[str]:
     """Headline and scores per class, a line each."""
     return results.score_lines(scores)
+
+
+def _started_from(files: Files) -> Path | None:
+    """What a run that has not come far was to start from."""
+    if not files.config.exists():
+        return None
+    source = saved.read_facts(files.run).started_from
+    return Path(source) if source is not None else None
 
 
 def _with_budget(config: Config, time: str | float | None, epochs: int | None) -> Config:
@@ -405,9 +420,10 @@ def _evaluate_run(trained: runs.Trained, watcher: Watcher, command: str) -> None
     model = load(files.best, configs.load(files.config).device)
     cases, side = sides.choose(trained.cache.dataset, None, trained.split)
     decoded = _open(trained.cache, cases, model, Watcher())
-    evaluated = evaluate_cases(model, decoded, partial(watcher.work, f"predicting {side} images"))
+    tolerance = configs.load(files.config).evaluation.tolerance_px
+    evaluated = evaluate_cases(model, decoded, side, tolerance, partial(watcher.work, f"predicting {side} images"))
     seen = sides.count_seen(decoded, saved.read_facts(files.run))
-    results.write(trained.folder, evaluated, side, _background(files, trained.cache.dataset, command, seen))
+    results.write(trained.folder, evaluated, _background(files, trained.cache.dataset, command, seen))
 
 
 def _open(cache: Cache, cases: Sequence[Case], model: Model, watcher: Watcher) -> list[Decoded]:

@@ -78,6 +78,12 @@ class ClassTable(BaseModel):
         """Class names by index."""
         return [category.name for category in self.categories]
 
+    @property
+    def background(self) -> int | None:
+        """The class that stands for nothing: 0 where it is called background, or where there are only two classes."""
+        named = self.names[0].strip().lower() in {"background", "_background_", "bg"}
+        return 0 if named or len(self) == 2 else None
+
     def colors(self) -> UInt8[np.ndarray, "K 3"]:
         """Class colours by index, red green blue."""
         return np.array([category.color for category in self.categories], dtype=np.uint8)

@@ -165,6 +165,12 @@ def evaluate(
         Split | None,
         typer.Option(help="Which side. If not given: test, or all images of other data without sides."),
     ] = None,
+    tolerance_px: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0, help="Outlines that are not farther off count as right for surface Dice; else as the run."
+        ),
+    ] = None,
     device: DeviceOption = "auto",
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for scores.json and report.html.")] = None,
     as_json: JsonOption = False,
@@ -176,7 +182,16 @@ def evaluate(
     from pixelwise.training.watch import on_this_terminal
 
     with on_this_terminal() as watcher:
-        scores = api.evaluate(run, data, split=split, device=device, out=out, watcher=watcher, command=_command())
+        scores = api.evaluate(
+            run,
+            data,
+            split=split,
+            tolerance_px=tolerance_px,
+            device=device,
+            out=out,
+            watcher=watcher,
+            command=_command(),
+        )
     if as_json:
         typer.echo(json.dumps(scores.summary(), indent=2))
         return

@@ -68,6 +68,11 @@ class DataConfig(Section):
     """Share of the images held back to choose the best model, where the folder gives no split."""
     test_fraction: Fraction = 0.15
     """Share of the images held back for the final scores, where the folder gives no split."""
+    folds: Annotated[int, Field(ge=2)] | None = None
+    """The images that are not for the final scores are dealt into so many parts, one of which validates; none draws
+    `validation_fraction` instead."""
+    fold: Annotated[int, Field(ge=0)] = 0
+    """The part that validates, from 0 to `folds` - 1."""
     normalisation: Literal["standard", "image", "none"] = "standard"
     """`standard`: zero mean, unit deviation per channel over the training split; `image`: the same per image."""
     foreground_fraction: Fraction = 0.33
@@ -261,6 +266,13 @@ def _named_size(value: object) -> object:
     return SIZES[value]
 
 
+class EvaluationConfig(Section):
+    """From masks to scores."""
+
+    tolerance_px: NonNegative = 2.0
+    """Surface Dice counts outlines as right that are not farther from the true one, in pixels."""
+
+
 class Config(Section):
     """All settings of a run."""
 
@@ -274,6 +286,7 @@ class Config(Section):
     augment: AugmentConfig = AugmentConfig()
     training: TrainingConfig = TrainingConfig()
     prediction: PredictionConfig = PredictionConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
 
     @model_validator(mode="after")
     def _possible(self) -> "Config":
@@ -285,6 +298,10 @@ class Config(Section):
                 f"model.norm={self.model.norm} needs maps of two places or more, and patches of "
                 f"{max(self.data.patch_size)} pixels have one after being halved {self.model.depth} times; "
                 "use model.norm=group"
+            )
+        if self.data.folds is not None and self.data.fold >= self.data.folds:
+            raise ValueError(
+                f"data.fold is {self.data.fold}; of {self.data.folds} folds the last is {self.data.folds - 1}"
             )
         if self.data.validation_fraction + self.data.test_fraction >= 1.0:
             raise ValueError("data.validation_fraction + data.test_fraction leave no image to train on")

@@ -22,6 +22,24 @@ def write_atomically(path: Path, content: bytes) -> None:
         raise cannot_write(path, error) from None
 
 
+def keep_previous(path: Path, other: Path) -> None:
+    """Give a file that is about to be replaced another name as well, under which it stays.
+
+    Raises:
+        DataError: the folder cannot be written.
+    """
+    if not path.exists():
+        return
+    try:
+        other.unlink(missing_ok=True)
+        try:
+            os.link(path, other)  # the file keeps its name until the new one takes it
+        except OSError:  # a disk without links
+            path.replace(other)
+    except OSError as error:
+        raise cannot_write(other, error) from None
+
+
 def write_json(path: Path, content: Any) -> None:
     """Write JSON for people, atomically; nan is refused, since JSON has none.
 

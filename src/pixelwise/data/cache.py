@@ -17,16 +17,16 @@ from pathlib import Path
 from zipfile import BadZipFile
 
 import numpy as np
-from jaxtyping import Int64, Shaped, UInt8
+from jaxtyping import Float32, Int64, Shaped, UInt8
 
 from pixelwise.classes import IGNORE
-from pixelwise.data import formats, masks
+from pixelwise.data import alike, formats, masks
 from pixelwise.data.dataset import Case, Dataset
 from pixelwise.data.preprocess import match_channels, resize_image, resize_mask, storable
 from pixelwise.errors import DataError
 from pixelwise.files import make_folder, write_atomically
 
-LAYOUT_VERSION = 2
+LAYOUT_VERSION = 3
 """Raised when the content of cache files changes."""
 
 POSITIONS_PER_CLASS = 512
@@ -50,6 +50,8 @@ class Decoded:
     """Hash of the pixels of the image: equal images have equal digests."""
     mask_digest: str
     """Hash of the decoded mask."""
+    coarse: Float32[np.ndarray, "32 32"]
+    """What tells nearly equal images, from `alike.coarse`."""
 
     @property
     def image(self) -> Shaped[np.ndarray, "H W C"]:
@@ -124,6 +126,7 @@ class Cache:
             "class_pixels": counts.astype(np.int64),
             "positions": positions,
             "digests": np.array([_array_hash(image), _array_hash(mask)]),
+            "coarse": alike.coarse(image),
         }
         files.store(image, mask, facts)
 
@@ -144,12 +147,15 @@ class _Files:
     def decoded(self, case: Case) -> Decoded:
         image, mask = (np.load(path, mmap_mode="r", allow_pickle=False) for path in (self.image, self.mask))
         with np.load(BytesIO(self.facts.read_bytes()), allow_pickle=False) as facts:
-            class_pixels, positions, digests = (facts[name] for name in ("class_pixels", "positions", "digests"))
+            class_pixels, positions, digests, coarse = (
+                facts[name] for name in ("class_pixels", "positions", "digests", "coarse")
+            )
         if image.shape[:2] != mask.shape:
             raise ValueError("the parts do not belong together")
         open_image, open_mask = (partial(np.load, path, mmap_mode="r") for path in (self.image, self.mask))
         shape = (image.shape[0], image.shape[1], image.shape[2])
-        return Decoded(case, open_image, open_mask, shape, class_pixels, positions, *digests.tolist())
+        digest, mask_digest = digests.tolist()
+        return Decoded(case, open_image, open_mask, shape, class_pixels, positions, digest, mask_digest, coarse)
 
     def store(self, image: np.ndarray, mask: np.ndarray, facts: dict[str, np.ndarray]) -> None:
         content = BytesIO()

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from scipy.spatial import KDTree
 
+from pixelwise.data.alike import ALIKE, Likeness
 from pixelwise.data.dataset import Dataset
 from pixelwise.data.folder import SeveralProblemsError
 from pixelwise.data.masks import LOSSY_SUFFIXES, UnknownValuesError, WrongSizeError, shortened
@@ -26,6 +28,11 @@ SEVERITIES: tuple[Severity, ...] = ("fatal", "warning", "notice")
 _FEWEST_LABELLED = 3
 """Train, validation and test need one image each."""
 _RARE_SHARE = 0.01
+_FEWEST_FOR_HABITS = 10
+"""Of fewer images, nobody can say what is usual."""
+_MOSTLY = 0.8
+_LONELY = 10.0
+"""An outlier is so many times farther from its neighbours than is usual."""
 _SHOWN_FILES = 6
 _LEFT_OUT = "Those in no given split are left out of training."
 
@@ -367,6 +374,47 @@ def _duplicates(_: Dataset, cases: Sequence[Measurement]) -> list[Finding]:
     ]
 
 
+def _near_duplicates(_: Dataset, cases: Sequence[Measurement]) -> list[Finding]:
+    """Images that are nearly the same without being equal, by whether a given split tears them apart."""
+    known = [one for one in cases if one.coarse is not None and not one.constant]
+    likeness = Likeness([one.coarse for one in known if one.coarse is not None])
+    pairs = [
+        (known[pair.first], known[pair.second], pair.similarity)
+        for pair in likeness.pairs(ALIKE)
+        if known[pair.first].image_hash != known[pair.second].image_hash
+    ]
+    torn = [pair for pair in pairs if (pair[0].case.split or "train") != (pair[1].case.split or "train")]
+    return [
+        *_pair_findings(
+            "warning",
+            torn,
+            "stand in different splits: probably a leak",
+            "Scores on images that are nearly those trained on are too good. " + _LEFT_OUT,
+            "Look at them; give images of one scene to one split.",
+        ),
+        *_pair_findings(
+            "notice",
+            [pair for pair in pairs if pair not in torn],
+            "are nearly the same",
+            "Copies that were resized, brightened, turned or mirrored look like this, and frames of one scene. A split "
+            "that is drawn keeps them on one side.",
+            "Nothing has to be done; a `group` in data.yaml says which images belong together.",
+        ),
+    ]
+
+
+def _pair_findings(
+    severity: Severity, pairs: Sequence[tuple[Measurement, Measurement, float]], what: str, cause: str, remedy: str
+) -> list[Finding]:
+    if not pairs:
+        return []
+    closest = sorted(pairs, key=lambda pair: -pair[2])
+    named = "; ".join(f"{one.case.name} and {other.case.name} {value:.2f}" for one, other, value in closest[:3])
+    images = _distinct(one.case.image for pair in closest for one in pair[:2])
+    said = f"{len(images)} images {what} ({named}{'; ...' if len(pairs) > 3 else ''}; 1 is equality)."
+    return [Finding(severity, said, images, cause, remedy)]
+
+
 def _groups(_: Dataset, cases: Sequence[Measurement]) -> list[Finding]:
     """Groups that the given split tears apart."""
     groups = _alike(cases, lambda one: one.case.group or None)
@@ -416,6 +464,84 @@ def _lossy_masks(_: Dataset, cases: Sequence[Measurement]) -> list[Finding]:
     )
 
 
+def _misnamed(_: Dataset, cases: Sequence[Measurement]) -> list[Finding]:
+    """Files that hold another format than their name says; a mask that is a JPEG in truth is the dangerous one."""
+    masks = {path for one in cases for path in one.case.masks}
+    found = {pair for one in cases for pair in one.misnamed}
+    lossy = sorted(path for path, kind in found if kind == "JPEG" and path in masks)
+    others = sorted(path for path, kind in found if path not in lossy)
+    return [
+        *_if_any(
+            tuple(lossy),
+            "mask",
+            Finding(
+                "warning",
+                "{n} stored as JPEG under another name.",
+                (),
+                "JPEG changes values, mostly at the borders of objects, where it matters.",
+                "Export the masks as PNG from the program they were drawn with.",
+            ),
+        ),
+        *_if_any(
+            tuple(others),
+            "file",
+            Finding(
+                "notice",
+                "{n} in another format than the name says; they are read as what they are.",
+                (),
+                "A file was renamed instead of converted.",
+                "Give them the right suffix before other programs stumble over it.",
+            ),
+        ),
+    ]
+
+
+def _inverted(dataset: Dataset, cases: Sequence[Measurement]) -> list[Finding]:
+    """Masks of one kind of object in which object and background seem exchanged: the rim of an image is background."""
+    known = [(one, one.rim_pixels) for one in cases if one.rim_pixels is not None and any(one.rim_pixels)]
+    if len(dataset.classes) != 2 or len(known) < _FEWEST_FOR_HABITS:
+        return []
+    shares = [rim[1] / sum(rim) for _, rim in known]
+    odd = [one for (one, _), share in zip(known, shares, strict=True) if share > _MOSTLY]
+    usual = sum(share < 1.0 - _MOSTLY for share in shares)
+    if not odd or usual < _MOSTLY * len(known):
+        return []
+    return [
+        Finding(
+            "warning",
+            f"{_counted(len(odd), 'mask')} probably inverted: nearly all of the image's rim is "
+            f"{dataset.classes.names[1]}, in {usual} of {len(known)} masks it is {dataset.classes.names[0]}.",
+            _distinct(one.case.masks[0] for one in odd),
+            "White and black were exchanged when these masks were saved.",
+            "Look at them, and invert them if they are.",
+        )
+    ]
+
+
+def _outliers(_: Dataset, cases: Sequence[Measurement]) -> list[Finding]:
+    """Images that are far from all others in brightness and contrast."""
+    known = [one for one in cases if one.shape is not None and not one.constant and not one.not_finite]
+    if len(known) < _FEWEST_FOR_HABITS:
+        return []
+    places = np.array([(one.brightness, one.contrast) for one in known])
+    spread = np.maximum(places.std(axis=0), 1e-9)
+    distances, _ids = KDTree(places / spread).query(places / spread, k=4)
+    lonely = np.asarray(distances)[:, -1]  # a few images of another kind keep each other company
+    far = lonely > _LONELY * max(float(np.median(lonely)), 0.05)
+    odd = [one for one, is_far in zip(known, far, strict=True) if is_far]
+    if not odd or len(odd) > 0.02 * len(known) + 1:
+        return []
+    return [
+        Finding(
+            "notice",
+            f"{_counted(len(odd), 'image')} much brighter, darker, flatter or more contrasted than all others.",
+            _distinct(one.case.image for one in odd),
+            "An exposure failed, or the image is of another kind.",
+            "Look at them; remove what is broken.",
+        )
+    ]
+
+
 def _too_few(dataset: Dataset, cases: Sequence[Measurement]) -> list[Finding]:
     if any(one.case.split for one in cases) or len(cases) >= _FEWEST_LABELLED:
         return []
@@ -463,6 +589,7 @@ CHECKS: dict[str, Check] = {
     "bit depths": _depths,
     "unpaired files": _unpaired,
     "duplicates": _duplicates,
+    "near duplicates": _near_duplicates,
     "groups": _groups,
     "constant images": _constant,
     "ignored masks": _all_ignored,
@@ -470,6 +597,9 @@ CHECKS: dict[str, Check] = {
     "absent classes": _absent_classes,
     "classes in one image": _single_image_classes,
     "JPEG masks": _lossy_masks,
+    "names and contents": _misnamed,
+    "inverted masks": _inverted,
+    "outliers": _outliers,
     "class imbalance": _imbalance,
 }
 """Every check by name, in the order in which findings of the same severity are told."""

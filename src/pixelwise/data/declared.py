@@ -17,6 +17,7 @@ from pixelwise.config import describe
 from pixelwise.data import formats, layouts
 from pixelwise.data.dataset import SplitName
 from pixelwise.data.detect import Declaration
+from pixelwise.data.groups import Grouping, GroupTable, by_pattern, by_table
 from pixelwise.data.layouts import Pairing
 from pixelwise.data.listing import File, Listing, Pairs, layout_line, some, walk
 from pixelwise.data.naming import Roles, match, shared_end
@@ -27,7 +28,7 @@ OneOrMore = str | list[str]
 _Part = Annotated[int, Field(ge=0, le=255)]
 Paint = tuple[_Part, _Part, _Part]
 """A colour as it is declared: red, green, blue."""
-TEXTS = ("path", "images", "masks", "masks_dir", "train", "val", "test", "names", "group")
+TEXTS = ("path", "images", "masks", "masks_dir", "train", "val", "test", "names", "group", "group_table")
 """Keys of names and patterns, which are text whatever YAML takes them for: 007, 2021-02-30, no."""
 Wanted = dict[File, tuple[str, ...]]
 """Images, and what the stars of their pattern stand for."""
@@ -62,6 +63,8 @@ class DataFile(BaseModel):
     """Raw value, colour or colours of pixels that do not count."""
     group: str | None = None
     """Regular expression over case names; its first group says which cases belong together."""
+    group_table: GroupTable | None = None
+    """A table that says which cases belong together."""
     nc: int | None = None
     """Ultralytics: the number of `names`."""
     download: Any = None
@@ -91,7 +94,15 @@ def pair(path: Path) -> Pairing:
     if sides:
         splits = {image: next((side for side in sides if image in sides[side]), None) for image in pairing.pairs}
         pairing = replace(pairing, splits=splits)
-    return replace(pairing, group=data.group, layout=f"{path.name}: {pairing.layout}")
+    return replace(pairing, group=_grouping(path, data, listing), layout=f"{path.name}: {pairing.layout}")
+
+
+def _grouping(path: Path, data: DataFile, listing: Listing) -> Grouping | None:
+    if data.group is not None and data.group_table is not None:
+        raise ConfigError("'group' and 'group_table' are both given.", where=path, remedy="Keep one of them.")
+    if data.group_table is not None:
+        return by_table(path.parent, data.group_table, listing.root)
+    return by_pattern(data.group) if data.group is not None else None
 
 
 def _read(path: Path) -> DataFile:

@@ -18,7 +18,7 @@ from pixelwise.data.detect import Detection, detect
 from pixelwise.data.layouts import Pairing
 from pixelwise.data.listing import File, some, walk
 from pixelwise.data.naming import is_called_image, place_of
-from pixelwise.errors import ConfigError, DataError
+from pixelwise.errors import DataError
 
 DATA_FILES = ("data.yaml", "data.yml")
 """A file of one of these names in a folder describes it."""
@@ -117,7 +117,7 @@ def _cases(pairing: Pairing) -> tuple[tuple[Case, ...], list[DataError]]:
             unlike.append(error)
     cases = _distinct(cases, pairing.listing.root)
     if pairing.group is not None:
-        cases = [replace(case, group=_group_of(case.name, pairing.group)) for case in cases]
+        cases = [replace(case, group=pairing.group(case)) for case in cases]
     return tuple(sorted(cases, key=lambda case: _natural(case.name))), unlike
 
 
@@ -184,13 +184,3 @@ def _pages(case: Case) -> list[Case]:
         return [case]
     width = len(str(pages - 1))
     return [replace(case, name=f"{case.name}/{page:0{width}d}", page=page, group=case.name) for page in range(pages)]
-
-
-def _group_of(name: str, pattern: str) -> str:
-    try:
-        match = re.search(pattern, name)
-    except re.error as error:
-        raise ConfigError(f"'group' is {pattern!r}: {error}.", remedy="Write a regular expression.") from None
-    if match is None:
-        raise DataError(f"'group: {pattern}' does not fit the case {name}.", remedy="Widen the expression.")
-    return match.group(1) if match.groups() else match.group()

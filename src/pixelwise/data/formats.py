@@ -751,6 +751,37 @@ READERS: dict[str, Reader] = {
 }
 """Which files count as images, by lower-case suffix, and who reads them."""
 
+SUFFIXES_OF = {
+    "PNG": (".png",),
+    "JPEG": (".jpg", ".jpeg", ".jfif", ".jpe"),
+    "BMP": (".bmp",),
+    "WebP": (".webp",),
+    "GIF": (".gif",),
+    "TIFF": (".tif", ".tiff"),
+    "NPY": (".npy",),
+}
+"""What files of a kind are called."""
+
+_MAGIC = {
+    b"\x89PNG": "PNG",
+    b"\xff\xd8\xff": "JPEG",
+    b"BM": "BMP",
+    b"RIFF": "WebP",
+    b"GIF8": "GIF",
+    **dict.fromkeys(TIFF_MAGIC, "TIFF"),
+    NPY_MAGIC: "NPY",
+}
+
+
+def content_of(path: Path) -> str | None:
+    """What a file holds, by its first bytes; none for a file that cannot be read or is nothing of `SUFFIXES_OF`."""
+    try:
+        with path.open("rb") as file:
+            begin = file.read(8)
+    except OSError:
+        return None
+    return next((kind for magic, kind in _MAGIC.items() if begin.startswith(magic)), None)
+
 
 # Writing ----------------------------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ from pixelwise.data import formats, polygons
 from pixelwise.data.ambiguous import refuse_ambiguity
 from pixelwise.data.dataset import SplitName
 from pixelwise.data.detect import Declaration
+from pixelwise.data.groups import Grouping
 from pixelwise.data.listing import File, Listing, Pairs, layout_line, some
 from pixelwise.data.naming import (
     NNUNET_IMAGES,
@@ -47,8 +48,8 @@ class Pairing:
     declaration: Declaration = field(default_factory=Declaration)
     splits: Mapping[File, SplitName | None] | None = None
     """Given by a file; none means by folder name."""
-    group: str | None = None
-    """Regular expression over case names."""
+    group: Grouping | None = None
+    """Which cases belong together."""
     notices: tuple[str, ...] = ()
     concerned: Collection[File] | None = None
     """The files that should have been paired, where a pattern names them; none means every raster file."""

@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Shaped, UInt8
+from jaxtyping import Float32, Shaped, UInt8
 
 from pixelwise.classes import IGNORE
-from pixelwise.data import formats, masks, polygons
+from pixelwise.data import alike, formats, masks, polygons
 from pixelwise.data.dataset import Case, Dataset
 from pixelwise.errors import DataError
 
@@ -29,14 +29,24 @@ class Measurement:
     dtype: str | None = None
     constant: bool = False
     """All pixels of the image are equal."""
+    brightness: float = 0.0
+    """Mean of all values of the image."""
+    contrast: float = 0.0
+    """Their standard deviation."""
     not_finite: int = 0
     """Values of the image that are NaN or infinite."""
     image_hash: str | None = None
+    coarse: Float32[np.ndarray, "32 32"] | None = None
+    """What tells nearly equal images, from `alike.coarse`."""
     mask_error: DataError | None = None
     mask_size: tuple[int, int] | None = None
     class_pixels: tuple[int, ...] | None = None
     """Pixels of each class."""
     mask_hash: str | None = None
+    rim_pixels: tuple[int, ...] | None = None
+    """Pixels of each class in the outermost rows and columns of the mask."""
+    misnamed: tuple[tuple[Path, str], ...] = ()
+    """Files that hold another format than their name says, and which."""
 
 
 def measure(dataset: Dataset, progress: Callable[[int, int], None] | None = None) -> list[Measurement]:
@@ -85,7 +95,7 @@ def _annotation_faults(path: Path) -> Sequence[DataError]:
 
 
 def _measure(case: Case, dataset: Dataset) -> Measurement:
-    result = Measurement(case)
+    result = Measurement(case, misnamed=_misnamed(case))
     try:
         result = _measure_image(result, formats.read_image(case.image, case.page))
     except DataError as error:
@@ -107,7 +117,10 @@ def _measure_image(result: Measurement, image: Shaped[np.ndarray, "H W C"]) -> M
         dtype=image.dtype.name,
         constant=bool((image == image[:1, :1]).all()),
         not_finite=not_finite,
+        brightness=0.0 if not_finite else float(image.mean(dtype=np.float64)),
+        contrast=0.0 if not_finite else float(image.std(dtype=np.float64)),
         image_hash=_hash(image),
+        coarse=alike.coarse(image),
     )
 
 
@@ -118,7 +131,17 @@ def _measure_mask(result: Measurement, mask: UInt8[np.ndarray, "H W"], classes: 
         mask_size=(mask.shape[0], mask.shape[1]),
         class_pixels=tuple(counts[:classes].tolist()),
         mask_hash=_hash(mask),
+        rim_pixels=tuple(np.bincount(_rim(mask), minlength=IGNORE + 1)[:classes].tolist()),
     )
+
+
+def _rim(mask: UInt8[np.ndarray, "H W"]) -> UInt8[np.ndarray, " n"]:
+    return np.concatenate([mask[0], mask[-1], mask[1:-1, 0], mask[1:-1, -1]])
+
+
+def _misnamed(case: Case) -> tuple[tuple[Path, str], ...]:
+    found = [(path, formats.content_of(path)) for path in (case.image, *case.masks)]
+    return tuple((path, kind) for path, kind in found if kind and path.suffix.lower() not in formats.SUFFIXES_OF[kind])
 
 
 def _hash(array: Shaped[np.ndarray, "..."]) -> str:

@@ -2,19 +2,20 @@
 
 **A split that the folder gives is kept.** If it gives test but no validation, or only train, what is missing is cut
 from the training cases; cases that stand in no folder of a split count as training cases. Those of them that are
-identical with a given validation or test case, or of one group with it, are left out, and the reasons say so. If it
-gives validation but no test, the given validation cases choose the model and test is cut from train, unless train would
-become too small for that: then there is no test set and the reasons say so. Cases that are given to a side stay there,
-even if they share a group or their pixels with another side: `data.check` finds that.
+identical with a given validation or test case, or nearly so, or of one group with it, are left out, and the reasons
+say so. If it gives validation but no test, the given validation cases choose the model and test is cut from train,
+unless train would become too small for that: then there is no test set and the reasons say so. Cases that are given
+to a side stay there, even if they share a group or their pixels with another side: `data.check` finds that.
 
-**Else the split is drawn**, by seed: groups stay together (cases of one group, and identical images), and the classes
-are spread by iterative stratification over groups (Sechidis, Tsoumakas & Vlahavas, *On the stratification of
-multi-label data*, ECML PKDD 2011), so that rare classes reach every side if there are enough groups, and train first.
+**Else the split is drawn**, by seed: groups stay together (cases of one group, identical images, and images that are
+nearly the same), and the classes, and how much of each an image holds, are spread by iterative stratification over
+groups (Sechidis, Tsoumakas & Vlahavas, *On the stratification of multi-label data*, ECML PKDD 2011), so that rare
+classes reach every side if there are enough groups, and train first.
 """
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,30 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from pixelwise.config import DataConfig
+from pixelwise.data.alike import ALIKE, STRICTER, Pair, linked
 from pixelwise.data.dataset import SPLIT_NAMES, Case, Dataset, SplitName
 from pixelwise.data.masks import shortened
-from pixelwise.errors import DataError
+from pixelwise.errors import ConfigError, DataError
 
 _FEWEST_TO_CUT_TEST = 5
 """Training cases below which no test set is cut beside a given validation set."""
+
+
+@dataclass(frozen=True)
+class Tied:
+    """Cases that stay together."""
+
+    cases: tuple[str, ...]
+    because: str
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """Two cases on different sides, and how alike they are; 1 is equality (see `data.alike`)."""
+
+    first: str
+    second: str
+    similarity: float
 
 
 @dataclass(frozen=True)
@@ -40,6 +59,10 @@ class Split:
     """Empty if `data.test_fraction` is 0, or beside a given validation set with too few training cases."""
     reasons: tuple[str, ...] = ()
     """How the split came about, one sentence each."""
+    tied: tuple[Tied, ...] = ()
+    """What was kept on one side, and why."""
+    nearest: Nearest | None = None
+    """What is most alike of all that stands on different sides: how much may have leaked."""
 
     def side(self, name: SplitName) -> tuple[Case, ...]:
         """The cases of one side."""
@@ -50,10 +73,12 @@ class Split:
         sizes = ", ".join(f"{name} {len(self.side(name))}" for name in SPLIT_NAMES)
         return f"split: {sizes}. {' '.join(self.reasons)}"
 
-    def to_json(self) -> dict[str, list[str]]:
-        """Case names per side, and the reasons."""
-        tree: dict[str, list[str]] = {name: [case.name for case in self.side(name)] for name in SPLIT_NAMES}
+    def to_json(self) -> dict[str, Any]:
+        """Case names per side, the reasons, and the certificate: what was tied, and what is most alike across sides."""
+        tree: dict[str, Any] = {name: [case.name for case in self.side(name)] for name in SPLIT_NAMES}
         tree["reasons"] = list(self.reasons)
+        tree["tied"] = [asdict(tied) for tied in self.tied]
+        tree["nearest_across_sides"] = asdict(self.nearest) if self.nearest is not None else None
         return tree
 
     @classmethod
@@ -99,6 +124,7 @@ def assign(
     duplicates: Sequence[Sequence[int]],
     config: DataConfig,
     seed: int,
+    alike: Sequence[Pair] = (),
 ) -> Split:
     """Puts each case on one side, as the top of this module says.
 
@@ -108,13 +134,17 @@ def assign(
         duplicates: indices of cases with identical content, which are tied together.
         config: the fractions of validation and test; 0 for test leaves it empty.
         seed: the same seed gives the same split, whatever the order of the cases.
+        alike: cases that are nearly the same. They are tied too, but for the least alike of them where nearly all
+            would hang together.
 
     Raises:
         DataError: a side would be empty.
     """
     cases = dataset.cases
     everything = sorted(range(len(cases)), key=lambda index: cases[index].name)
-    left_out = _left_out(cases, everything, duplicates)
+    threshold, near = _bearable(alike, len(cases))
+    ties = [*duplicates, *near]
+    left_out = _left_out(cases, everything, ties)
     order = [index for index in everything if index not in left_out]
     given: dict[SplitName, list[int]] = {name: [i for i in order if cases[i].split == name] for name in SPLIT_NAMES}
     if any(given.values()):
@@ -126,15 +156,47 @@ def assign(
         reasons = ["The folder gives no split."]
     reasons += _tell_left_out([cases[index].name for index in everything if index in left_out])
     _refuse_too_few(given, shares, dataset.root, reasons)
-    groups = _tie(cases, given["train"], duplicates)
-    sides = _draw(groups, presence, [shares["validation"], shares["test"]], seed)
-    reasons += _tell(cases, groups, given, shares, seed)
+    groups = _tie(cases, given["train"], ties)
+    _refuse_folds(given, config, len(groups), dataset.root)
+    sides = _draw(groups, presence, shares, seed, config)
+    reasons += _tell(cases, groups, given, shares, seed, config)
+    if threshold > ALIKE:
+        reasons.append(
+            f"Many images are nearly the same. Only those more alike than {threshold:.2f} stay on one side: else more "
+            "than half of all would hang together. Scores may be too good."
+        )
     kept = {index: name for name in ("validation", "test") for index in given[name]}
     home = {index: kept.get(index) or SPLIT_NAMES[sides[index]] for index in order}
     parts = {name: tuple(cases[index] for index in order if home[index] == name) for name in SPLIT_NAMES}
-    split = Split(parts["train"], parts["validation"], parts["test"], tuple(reasons))
+    tied = tuple(
+        Tied(tuple(cases[index].name for index in group), _because(cases, group, duplicates, near))
+        for group in groups
+        if len(group) > 1
+    )
+    split = Split(parts["train"], parts["validation"], parts["test"], tuple(reasons), tied)
     _refuse_empty(split, shares, len(groups), dataset.root)
     return split
+
+
+def _bearable(alike: Sequence[Pair], count: int) -> tuple[float, list[list[int]]]:
+    """Sets of nearly equal cases, and the similarity from which they are tied: as low as leaves half of all free."""
+    for threshold in STRICTER:
+        sets = linked([pair for pair in alike if pair.similarity >= threshold], count)
+        if max((len(members) for members in sets), default=0) <= max(2, count // 2):
+            return threshold, sets
+    return 1.0, []
+
+
+def _because(
+    cases: Sequence[Case], group: Sequence[int], duplicates: Sequence[Sequence[int]], near: Sequence[Sequence[int]]
+) -> str:
+    """Why these cases stay together."""
+    members = set(group)
+    names = dict.fromkeys(cases[index].group for index in group if cases[index].group)
+    reasons = [f"group {name}" for name in names]
+    reasons += ["identical images"] if any(len(members.intersection(same)) > 1 for same in duplicates) else []
+    reasons += ["images that are nearly the same"] if any(len(members.intersection(some)) > 1 for some in near) else []
+    return ", ".join(reasons)
 
 
 def _names_in(tree: object) -> dict[str, list[str]]:
@@ -186,6 +248,23 @@ def _refuse_too_few(
         )
 
 
+def _refuse_folds(given: dict[SplitName, list[int]], config: DataConfig, groups: int, root: Path) -> None:
+    if config.folds is None:
+        return
+    if given["validation"]:
+        raise ConfigError(
+            "'data.folds' deals validation sets, and the folder gives one.",
+            where=root,
+            remedy="Take 'val' out of the data.yaml, or do without data.folds.",
+        )
+    if groups <= config.folds:
+        raise DataError(
+            f"{groups} images, or groups of images, cannot be dealt into {config.folds} folds.",
+            where=root,
+            remedy="Use a smaller data.folds.",
+        )
+
+
 def _refuse_empty(split: Split, shares: dict[str, float], groups: int, root: Path) -> None:
     empty = [name for name in SPLIT_NAMES if not split.side(name) and (name != "test" or shares["test"] > 0)]
     if empty:
@@ -210,7 +289,7 @@ def _left_out(cases: Sequence[Case], order: Sequence[int], duplicates: Sequence[
 def _tell_left_out(names: Sequence[str]) -> list[str]:
     if not names:
         return []
-    why = "identical with given validation or test cases, or of one group with them"
+    why = "identical or nearly identical with given validation or test cases, or of one group with them"
     return [f"{len(names)} cases that stand in no given split are left out: they are {why} ({shortened(names)})."]
 
 
@@ -243,19 +322,23 @@ def _tell(
     given: dict[SplitName, list[int]],
     shares: dict[str, float],
     seed: int,
+    config: DataConfig,
 ) -> list[str]:
     """Sentences about the part of the split that was drawn."""
     cut = [name for name, share in shares.items() if share > 0]
     if not cut:
         return []
+    if config.folds is not None:
+        shares = {**shares, "validation": 1.0 / config.folds * (1.0 - shares["test"])}
     parts = " and ".join(f"{shares[name]:.0%} for {name}" for name in cut)
-    reasons = [f"Of {len(given['train'])} cases, {parts} were drawn with seed {seed}, classes spread evenly."]
+    part = f" Fold {config.fold} of {config.folds} validates." if config.folds is not None else ""
+    reasons = [f"Of {len(given['train'])} cases, {parts} were drawn with seed {seed}, classes spread evenly.{part}"]
     tied = [group for group in groups if len(group) > 1]
     if tied:
         named = sum(len({cases[index].group for index in group} - {""}) > 0 for group in tied)
         reasons.append(
             f"{sum(map(len, tied))} cases form {len(tied)} groups that stay on one side "
-            f"({named} by group, {len(tied) - named} by identical images)."
+            f"({named} by group, {len(tied) - named} by equal or nearly equal images)."
         )
     return reasons
 
@@ -264,18 +347,44 @@ def _tell(
 
 
 def _draw(
-    groups: Sequence[Sequence[int]], presence: Bool[np.ndarray, "N K"], held_out: Sequence[float], seed: int
+    groups: Sequence[Sequence[int]],
+    presence: Bool[np.ndarray, "N K"],
+    held_out: dict[str, float],
+    seed: int,
+    config: DataConfig,
 ) -> dict[int, int]:
     """Side of each case: 0 train, 1 validation, 2 test."""
     if not groups:
         return {}
-    shares = np.array([1.0 - sum(held_out), *held_out])
     sizes = np.array([len(group) for group in groups])
     labels = np.array([presence[list(group)].sum(axis=0) for group in groups], dtype=np.int64)
-    side = stratify(sizes, labels, shares, np.random.default_rng(seed))
-    _give_train_every_class(side, sizes, labels)
-    _fill_empty(side, sizes, labels, shares)
+    if config.folds is not None:
+        side = _deal(sizes, labels, held_out["test"], seed, config.folds, config.fold)
+    else:
+        shares = np.array([1.0 - sum(held_out.values()), held_out["validation"], held_out["test"]])
+        side = stratify(sizes, labels, shares, np.random.default_rng(seed))
+        _give_train_every_class(side, sizes, labels)
+        _fill_empty(side, sizes, labels, shares)
     return {index: int(side[i]) for i, group in enumerate(groups) for index in group}
+
+
+def _deal(
+    sizes: Int[np.ndarray, " G"], labels: Int[np.ndarray, "G K"], test: float, seed: int, folds: int, fold: int
+) -> Int[np.ndarray, " G"]:
+    """Sides in cross-validation: the test side is the same for every fold, and each other group validates in one.
+
+    A class that is in one fold only cannot be learned when that fold validates: folds are never moved for it.
+    """
+    generator = np.random.default_rng(seed)
+    shares = np.array([1.0 - test, 0.0, test])
+    side = stratify(sizes, labels, shares, generator)
+    _fill_empty(side, sizes, labels, shares)
+    rest = np.flatnonzero(side == 0)
+    even = np.full(folds, 1.0 / folds)
+    dealt = stratify(sizes[rest], labels[rest], even, generator)
+    _fill_empty(dealt, sizes[rest], labels[rest], even)
+    side[rest[dealt == fold]] = 1
+    return side
 
 
 def stratify(

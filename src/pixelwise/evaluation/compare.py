@@ -8,14 +8,56 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
 from pixelwise.errors import ConfigError, DataError
-from pixelwise.evaluation.saved import Headline, read_headline
+from pixelwise.evaluation.saved import Headline, read_headline, read_scores
+from pixelwise.evaluation.scores import Evaluation
+from pixelwise.metrics.counts import number
+from pixelwise.metrics.intervals import Difference, difference
+from pixelwise.metrics.weighted import ratios
 
 DASH = "-"
 
 _REMEDY = "Give the folder of a run that was trained and evaluated, or evaluate it again with `pixelwise evaluate`."
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether one run is really better than another on the same images."""
+
+    better: str
+    worse: str
+    difference: Difference
+    """Of the pooled mIoU."""
+
+    def describe(self) -> str:
+        """One sentence, with the numbers."""
+        found = self.difference
+        unit = "groups of images" if found.grouped else "images"
+        numbers = f"{found.value:+.3f} mIoU"
+        if not math.isnan(found.interval.low):
+            numbers += f", 95 % interval {found.interval.low:+.3f} to {found.interval.high:+.3f}, p = {found.p:.2g}"
+        if found.is_clear:
+            return f"{self.better} is better than {self.worse} on these {found.units} {unit}: {numbers}."
+        more = f"; about {found.needed} {unit} like these would tell" if found.needed is not None else ""
+        return f"{found.units} {unit} cannot tell {self.better} from {self.worse}: {numbers}{more}."
+
+    def to_json(self) -> dict[str, Any]:
+        """The sentence and its numbers."""
+        found = self.difference
+        return {
+            "better": self.better,
+            "worse": self.worse,
+            "miou_difference": number(found.value),
+            "interval": [number(found.interval.low), number(found.interval.high)],
+            "p": number(found.p),
+            "units": found.units,
+            "units_needed": found.needed,
+            "clear": found.is_clear,
+            "sentence": self.describe(),
+        }
 
 
 @dataclass(frozen=True)
@@ -28,6 +70,8 @@ class Comparison:
     """Headline scores, 0 to 1; none where a score is not defined."""
     iou: Mapping[str, tuple[float | None, ...]]
     """Pooled IoU by class name; none where a run does not know the class or it is absent."""
+    verdicts: tuple["Verdict", ...]
+    """The run with the highest mIoU against each other one that was scored on the same masks."""
     settings: Mapping[str, tuple[Any, ...]]
     """Settings, by dotted name, that are not the same in all runs; none where a run does not have one."""
     warnings: tuple[str, ...]
@@ -39,6 +83,7 @@ class Comparison:
             "runs": self.runs,
             "scores": self.scores,
             "iou": self.iou,
+            "verdicts": [verdict.to_json() for verdict in self.verdicts],
             "settings": self.settings,
             "warnings": self.warnings,
         }
@@ -56,6 +101,7 @@ class Comparison:
         setting_rows = [(name, [_setting_cell(value) for value in values]) for name, values in self.settings.items()]
         heads, legend = _heads(self.runs, width)
         parts = [legend, *_tables("score", heads, score_rows, width)]
+        parts += [textwrap.fill(verdict.describe(), width) for verdict in self.verdicts]
         if setting_rows:
             parts += _tables("setting", heads, setting_rows, width)
         elif len(self.runs) > 1:
@@ -81,6 +127,7 @@ def compare(runs: Sequence[Path]) -> Comparison:
     scores = [read_headline(_file(run, "scores.json")) for run in runs]
     settings = [dict(_flat(_read_settings(_file(run, "config.yaml")))) for run in runs]
     names = _short_names(runs)
+    counted = [read_scores(_file(run, "scores.json")) for run in runs]
     by_class = [{row.name: row.iou for row in each.pooled.per_class} for each in scores]
     return Comparison(
         runs=names,
@@ -92,8 +139,9 @@ def compare(runs: Sequence[Path]) -> Comparison:
             "Dice, mean of images": tuple(each.image_mean.dice for each in scores),
         },
         iou={name: tuple(table.get(name) for table in by_class) for name in _union(by_class)},
+        verdicts=_verdicts(names, counted),
         settings=_differences(settings),
-        warnings=(*_image_warnings(names, scores), *_class_warnings(names, by_class)),
+        warnings=(*_image_warnings(names, scores), *_class_warnings(names, by_class), *_mask_warnings(names, counted)),
     )
 
 
@@ -160,6 +208,41 @@ def _image_warnings(names: Sequence[str], scores: Sequence[Headline]) -> list[st
         "evaluate both on the same images."
         for name, other in zip(names[1:], others, strict=True)
         if other != first
+    ]
+
+
+def _verdicts(names: Sequence[str], scores: Sequence[Evaluation]) -> tuple[Verdict, ...]:
+    """The best run against each of the others that can be held against it."""
+    best = max(range(len(scores)), key=lambda index: (not math.isnan(scores[index].miou), scores[index].miou))
+    return tuple(
+        Verdict(names[best], name, _difference(scores[best], other))
+        for name, other in zip(names, scores, strict=True)
+        if other is not scores[best] and _same_images(scores[best], other) and _same_masks(scores[best], other)
+    )
+
+
+def _difference(first: Evaluation, second: Evaluation) -> Difference:
+    """Of the mIoU, image by image."""
+    order = [second.names.index(name) for name in first.names]
+    return difference(ratios(first.counts)["iou"], ratios(second.counts[order])["iou"], first.units)
+
+
+def _same_images(first: Evaluation, second: Evaluation) -> bool:
+    return first.classes == second.classes and set(first.names) == set(second.names)
+
+
+def _same_masks(first: Evaluation, second: Evaluation) -> bool:
+    """Whether the true pixels of each class are as many in each image."""
+    order = [second.names.index(name) for name in first.names]
+    return bool(torch.equal(first.counts.sum(-1), second.counts[order].sum(-1)))
+
+
+def _mask_warnings(names: Sequence[str], scores: Sequence[Evaluation]) -> list[str]:
+    return [
+        f"{name} was scored with other masks than {names[0]}: in images of the same name the true classes have "
+        "different numbers of pixels. Their scores cannot be compared."
+        for name, other in zip(names[1:], scores[1:], strict=True)
+        if _same_images(scores[0], other) and not _same_masks(scores[0], other)
     ]
 
 

@@ -5,17 +5,28 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import UInt8
+import torch
+from jaxtyping import Float64, Int64, UInt8
+from torch import Tensor
 
+from pixelwise.classes import IGNORE
 from pixelwise.data.cache import Decoded
 from pixelwise.evaluation.figures import to_display
+from pixelwise.evaluation.gallery import Thumbnail, edge_px, thumbnail
+from pixelwise.evaluation.mistakes import Looks, Mistakes, find_mistakes
 from pixelwise.evaluation.report import Example
+from pixelwise.evaluation.scores import Evaluation, SplitChoice
 from pixelwise.inference.predictor import Model
-from pixelwise.inference.scoring import count
-from pixelwise.metrics import Scores
+from pixelwise.inference.scoring import compare
+from pixelwise.metrics import confusion
+from pixelwise.metrics.boundaries import Boundaries, ImageBoundaries, compare_boundaries
+from pixelwise.metrics.calibration import BINS, Calibration, tally
 
 EXAMPLES_PER_RANK = 3
 """So many of the worst, median and best images are shown."""
+
+CONFIDENT = 0.9
+"""A model is sure of a pixel whose class has at least this probability."""
 
 KEPT_PIXELS = 100_000_000
 """Predicted masks are kept, a byte per pixel, where all of them together have no more pixels."""
@@ -27,7 +38,9 @@ class Evaluated:
 
     model: Model
     cases: Sequence[Decoded]
-    scores: Scores
+    scores: Evaluation
+    thumbnails: Sequence[Thumbnail] = ()
+    """Small pictures by case."""
     masks: Sequence[UInt8[np.ndarray, "_ _"]] = ()
     """Predictions by case; none where they would take too much memory."""
 
@@ -36,19 +49,76 @@ class Evaluated:
         return self.masks[index] if self.masks else self.model.predict(self.cases[index].image).mask
 
 
-def evaluate(model: Model, cases: Sequence[Decoded], progress: Callable[[int, int], None] | None = None) -> Evaluated:
-    """Predict every image at its original size, and count.
+def evaluate(
+    model: Model,
+    cases: Sequence[Decoded],
+    side: SplitChoice,
+    tolerance_px: float,
+    progress: Callable[[int, int], None] | None = None,
+) -> Evaluated:
+    """Predict every image at its original size, and score it.
 
     Args:
         model: predicts.
         cases: images with masks, not resized.
+        side: what these images are, for the record.
+        tolerance_px: how far an outline may be off and still be near the true one.
         progress: is told how many of how many are done.
+
+    Raises:
+        DataError: an image does not fit the model.
     """
-    few = sum(case.pixels for case in cases) <= KEPT_PIXELS
-    masks = [np.empty(case.size, dtype=np.uint8) for case in cases] if few else []
-    counts, _ = count(model, cases, progress, masks)
-    names = tuple(case.case.name for case in cases)
-    return Evaluated(model, cases, Scores(classes=tuple(model.classes.names), names=names, counts=counts), masks)
+    keeps = sum(case.pixels for case in cases) <= KEPT_PIXELS
+    seen, thumbnails, masks = [], [], []
+    for index, case in enumerate(cases):
+        one, mask = _look_at(model, case, tolerance_px)
+        seen.append(one)
+        thumbnails.append(thumbnail(case.image, np.asarray(case.mask), mask, model.classes, edge_px(len(cases))))
+        if keeps:
+            masks.append(mask)
+        if progress is not None:
+            progress(index + 1, len(cases))
+    scores = Evaluation(
+        classes=tuple(model.classes.names),
+        names=tuple(case.case.name for case in cases),
+        counts=torch.stack([one.counts for one in seen]),
+        split=side,
+        groups=tuple(case.case.group for case in cases),
+        boundaries=Boundaries.of([one.boundaries for one in seen], tolerance_px),
+        calibration=Calibration(torch.stack([one.calibration for one in seen])),
+        mistakes=tuple(one.mistakes for one in seen),
+        looks=tuple(one.looks for one in seen),
+    )
+    return Evaluated(model, cases, scores, thumbnails, masks)
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """All that is kept of one image."""
+
+    counts: Int64[Tensor, "K K"]
+    calibration: Float64[Tensor, "3 bins"]
+    boundaries: ImageBoundaries
+    mistakes: Mistakes
+    looks: Looks
+
+
+def _look_at(model: Model, case: Decoded, tolerance_px: float) -> tuple[_Seen, UInt8[np.ndarray, "H W"]]:
+    """Predict an image and hold it against its mask in every way; the predicted mask comes second."""
+    classes = len(model.classes)
+    mask, confident = np.empty(case.size, dtype=np.uint8), np.empty(case.size, dtype=bool)
+    counts = torch.zeros((classes, classes), dtype=torch.int64)
+    sums = torch.zeros((3, BINS), dtype=torch.float64)
+    for part in compare(model, case):
+        counts += confusion(part.predicted, part.truth, classes).cpu()
+        confidence, counted = part.band.probabilities.amax(0), part.truth != IGNORE
+        sums += tally(confidence[counted], (part.predicted == part.truth)[counted])
+        mask[part.rows] = part.predicted.to(torch.uint8).cpu().numpy()
+        confident[part.rows] = (confidence >= CONFIDENT).cpu().numpy()
+    truth = np.asarray(case.mask)
+    outlines = compare_boundaries(mask, truth, classes, tolerance_px)
+    mistakes = find_mistakes(mask, truth, confident, classes, model.classes.background)
+    return _Seen(counts, sums, outlines, mistakes, Looks.of(case.image)), mask
 
 
 def examples(evaluated: Evaluated) -> tuple[Example, ...]:

@@ -5,8 +5,9 @@ Legend of axes: H height, W width, C channels. Masks hold class indices or IGNOR
 
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,12 +69,6 @@ def colorize(mask: UInt8[np.ndarray, "H W"], classes: ClassTable) -> UInt8[np.nd
     return colors
 
 
-def background_index(classes: ClassTable) -> int | None:
-    """The class that stands for nothing: 0 where it is called background, or where there are only two classes."""
-    named = classes.names[0].strip().lower() in {"background", "_background_", "bg"}
-    return 0 if named or len(classes) == 2 else None
-
-
 def overlay(
     image: UInt8[np.ndarray, "H W 3"], mask: UInt8[np.ndarray, "H W"], classes: ClassTable, opacity: float = 0.45
 ) -> UInt8[np.ndarray, "H W 3"]:
@@ -86,7 +81,7 @@ def overlay(
         opacity: share of the class colour inside a region, 0 to 1.
     """
     clear = mask == IGNORE
-    background = background_index(classes)
+    background = classes.background
     if background is not None:
         clear = clear | (mask == background)
     strength = np.where(_outline(mask), 1.0, opacity)
@@ -142,7 +137,7 @@ def error_map(
     grey = np.rint(image @ np.array(_GREY_WEIGHTS) * 0.45 + 18).astype(np.uint8)
     picture = np.repeat(grey[..., None], 3, axis=2)
     picture[wrong] = WRONG_CLASS_COLOR
-    background = background_index(classes)
+    background = classes.background
     if background is not None:
         picture[wrong & (truth == background)] = FALSE_POSITIVE_COLOR
         picture[wrong & (prediction == background)] = FALSE_NEGATIVE_COLOR
@@ -152,7 +147,7 @@ def error_map(
 def error_legend(classes: ClassTable) -> list[tuple[str, Color]]:
     """What the colours of `error_map` mean for this class table, as text and colour."""
     wrong = ("wrong class", WRONG_CLASS_COLOR)
-    if background_index(classes) is None:
+    if classes.background is None:
         return [wrong]
     entries = [
         ("false positive: predicted, not there", FALSE_POSITIVE_COLOR),
@@ -257,7 +252,7 @@ def _draw_legend(
 ) -> None:
     for index, (left, row, name, color) in enumerate(places):
         middle = top + row * _LINE_PX + _LINE_PX // 2
-        clear = index == background_index(classes)
+        clear = index == classes.background
         draw.rectangle((left, middle - 6, left + 11, middle + 5), fill=None if clear else color, outline=_INK)
         draw.text((left + 18, middle), name, fill=_INK, font=font, anchor="lm")
 
@@ -292,31 +287,48 @@ def learning_curves(history: Sequence[Mapping[str, Any]]) -> str:
     Args:
         history: rows of history.jsonl; values that are missing, null or not finite leave gaps.
     """
+    label = f"by epoch ({len(history)} in all)"
+    return "\n".join(
+        _svg(
+            partial(_draw_panel, panel=panel, history=history),
+            panel.title,
+            f"{panel.title} {label}: {' and '.join(name for _, name in panel.curves)}",
+        )
+        for panel in _PANELS
+    )
+
+
+def reliability_diagram(bins: Sequence[Mapping[str, Any]]) -> str:
+    """Accuracy by confidence, as an inline `<svg>` element in the colours of the page.
+
+    Args:
+        bins: of scores.json: pixels, accuracy and confidence of each bin; empty ones have none.
+    """
+    filled = [row for row in bins if row["pixels"]]
+    return _svg(partial(_draw_reliability, bins=filled), "Reliability", "Accuracy by confidence of the model")
+
+
+def _svg(draw: Callable[["Axes"], None], title: str, label: str) -> str:
     from matplotlib import style
     from matplotlib.figure import Figure
 
-    pictures = []
-    # the user's own matplotlib settings are left out; a fixed salt makes equal histories give equal text
+    # the user's own matplotlib settings are left out; a fixed salt makes equal contents give equal text
     with style.context(["default", {"svg.fonttype": "none", "svg.hashsalt": "pixelwise"}]):
-        for panel in _PANELS:
-            figure = Figure(figsize=(4.4, 2.9), layout="constrained")
-            _draw_panel(figure.add_subplot(), panel, history)
-            text = io.StringIO()
-            nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-            figure.savefig(text, format="svg", transparent=True, metadata=nothing)
-            pictures.append(_inline(text.getvalue(), panel, len(history)))
-    return "\n".join(pictures)
+        figure = Figure(figsize=(4.4, 2.9), layout="constrained")
+        draw(figure.add_subplot())
+        text = io.StringIO()
+        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        figure.savefig(text, format="svg", transparent=True, metadata=nothing)
+    return _inline(text.getvalue(), title, label)
 
 
-def _inline(svg: str, panel: _Panel, epochs: int) -> str:
+def _inline(svg: str, title: str, label: str) -> str:
     """An `<svg>` element that scales with the page, follows its colours, and says what it shows."""
     opening, inside = svg[svg.index("<svg") :].split(">", 1)
     view_box = opening.split('viewBox="')[1].split('"')[0]
     for color, variable in _THEME.items():
         inside = inside.replace(color, f"var({variable}, {color})")
-    names = " and ".join(name for _, name in panel.curves)
-    label = f"{panel.title} by epoch ({epochs} in all): {names}"
-    slug = panel.title.lower().replace(" ", "-")
+    slug = title.lower().replace(" ", "-")
     # matplotlib's ids repeat from figure to figure
     for mark in ('id="', "url(#", 'href="#'):
         inside = inside.replace(mark, f"{mark}{slug}-")
@@ -353,16 +365,8 @@ def _draw_panel(axes: "Axes", panel: _Panel, history: Sequence[Mapping[str, Any]
         axes.plot(epochs, _column(history, key), label=name, color=color, linewidth=1.6, marker=marker, markersize=3)
     if panel.curves[0][0] == "miou":
         _mark_best(axes, epochs, _column(history, "miou"))
-    axes.set_title(panel.title, loc="left", color=_INK_HEX, fontsize=11, fontweight="bold", pad=10)
-    axes.set_xlabel("epoch", color=_MUTED_HEX, fontsize=9)
+    _dress(axes, panel.title, "epoch")
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
-    axes.yaxis.set_major_formatter("{x:g}")  # never an exponent apart from its number
-    axes.tick_params(colors=_MUTED_HEX, labelsize=9, length=0)
-    axes.grid(visible=True, axis="y", color=_RULE_HEX, linewidth=0.8)
-    axes.set_axisbelow(True)
-    for side, spine in axes.spines.items():
-        spine.set_visible(side == "bottom")
-        spine.set_color(_RULE_HEX)
     axes.margins(x=0.02, y=0.08)
     if len(history) == 1:
         axes.set_xlim(epochs[0] - 1, epochs[0] + 1)
@@ -370,6 +374,32 @@ def _draw_panel(axes: "Axes", panel: _Panel, history: Sequence[Mapping[str, Any]
         _cut_the_start_off(axes, [_column(history, key) for key, _ in panel.curves])
     if len(panel.curves) > 1:
         axes.legend(frameon=False, fontsize=9, labelcolor=_INK_HEX, loc="best", handlelength=1.4)
+
+
+def _draw_reliability(axes: "Axes", bins: Sequence[Mapping[str, Any]]) -> None:
+    axes.plot([0.0, 1.0], [0.0, 1.0], color=_MUTED_HEX, linewidth=1.0, linestyle="--", label="as sure as right")
+    confidence = [row["confidence"] for row in bins]
+    axes.plot(confidence, [row["accuracy"] for row in bins], color=_CURVE_HEX[0], linewidth=1.6, label="accuracy")
+    most = max((row["pixels"] for row in bins), default=1)
+    sizes = [4.0 + 60.0 * row["pixels"] / most for row in bins]
+    axes.scatter(confidence, [row["accuracy"] for row in bins], sizes, color=_CURVE_HEX[0], zorder=3)
+    _dress(axes, "Accuracy by confidence", "confidence (larger dots hold more pixels)")
+    axes.set_xlim(0.0, 1.04)
+    axes.set_ylim(0.0, 1.04)
+    axes.legend(frameon=False, fontsize=9, labelcolor=_INK_HEX, loc="upper left", handlelength=1.4)
+
+
+def _dress(axes: "Axes", title: str, below: str) -> None:
+    """Titles, ticks and lines as all figures have them."""
+    axes.set_title(title, loc="left", color=_INK_HEX, fontsize=11, fontweight="bold", pad=10)
+    axes.set_xlabel(below, color=_MUTED_HEX, fontsize=9)
+    axes.yaxis.set_major_formatter("{x:g}")  # never an exponent apart from its number
+    axes.tick_params(colors=_MUTED_HEX, labelsize=9, length=0)
+    axes.grid(visible=True, axis="y", color=_RULE_HEX, linewidth=0.8)
+    axes.set_axisbelow(True)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side == "bottom")
+        spine.set_color(_RULE_HEX)
 
 
 def _cut_the_start_off(axes: "Axes", curves: Sequence[Shaped[np.ndarray, " N"]]) -> None:

@@ -7,6 +7,7 @@ import base64
 import hashlib
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from markupsafe import Markup
 from pixelwise import files
 from pixelwise.classes import ClassTable, Color
 from pixelwise.evaluation import figures
+from pixelwise.evaluation.gallery import MOST, Thumbnail
+from pixelwise.evaluation.mistakes import KINDS
 
 LONGEST_EDGE_PX = 512
 """Pictures are made smaller until no edge is longer."""
@@ -29,6 +32,12 @@ CONFUSIONS = 5
 """How many of the most frequent mistakes are put into words."""
 
 DASH = "\N{EN DASH}"
+
+FEWEST_FOR_THIRDS = 9
+"""Of fewer images, thirds say nothing."""
+
+ALMOST_EQUAL = 1.5
+"""Images that differ in size by less are of one size, but for ignored pixels."""
 
 FEW = 6
 """Longer lists of files are folded."""
@@ -70,6 +79,8 @@ class Content:
     facts: dict[str, str]
     """Data set, machine, versions, duration: whatever one has to know to believe or repeat the scores."""
     examples: tuple[Example, ...]
+    thumbnails: tuple[Thumbnail, ...] = ()
+    """In the order of the images in scores.json; none leaves the list without pictures."""
 
 
 def write(path: Path, content: Content) -> None:
@@ -93,21 +104,30 @@ def render(content: Content) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(score=format_score, count=format_count, value=format_value, rgb=_rgb)
+    environment.filters.update(
+        score=format_score, count=format_count, value=format_value, px=format_length, spread=format_spread, rgb=_rgb
+    )
+    rows = _worst_first(content.scores["per_image"])
     style, script = (_part(environment, name) for name in ("report.css", "report.js"))
     return environment.get_template("report.html.j2").render(
         content=content,
         pooled=content.scores["pooled"],
         image_mean=content.scores["image_mean"],
         per_class=_per_class(content),
-        per_image=_worst_first(content.scores["per_image"]),
+        per_image=rows,
+        kinds=_kinds(content),
+        looks=_looks(rows),
+        groups=_groups(rows),
+        reliability=_reliability(content),
+        pictures=_pictures(content, rows),
         list_classes=content.classes.names if len(content.classes) <= MATRIX_CLASSES else [],
         matrix=_matrix(content.scores["confusion"]) if len(content.classes) <= MATRIX_CLASSES else [],
         confusions=_confusions(content),
         curves=Markup(figures.learning_curves(content.history)) if content.history else "",  # noqa: S704 - drawn by us, holds no text of the user
+        warnings=[(row["epoch"] + 1, text) for row in content.history for text in (row.get("warnings") or {}).values()],
         examples=[_shown(example, content.classes) for example in content.examples],
         error_legend=figures.error_legend(content.classes),
-        background=figures.background_index(content.classes),
+        background=content.classes.background,
         few=FEW,
         style=style,
         script=script,
@@ -128,6 +148,18 @@ def format_score(value: float | None, reason: str = "not defined here") -> Marku
     if value is None or math.isnan(value):
         return Markup('<span class="none" title="{}">{}</span>').format(reason, DASH)
     return Markup("{}").format(f"{value:.3f}")
+
+
+def format_length(value: float | None, reason: str = "not defined here") -> Markup:
+    """A distance in pixels with one decimal, or a dash."""
+    text = format_score(value, reason)
+    return text if value is None or math.isnan(value) else Markup("{}").format(f"{value:.1f}")
+
+
+def format_spread(ends: Sequence[float | None] | None) -> str:
+    """An interval, or nothing where there is none."""
+    low, high = ends or (None, None)
+    return f"{low:.3f} to {high:.3f}" if low is not None and high is not None else ""
 
 
 def format_count(value: int) -> str:
@@ -162,6 +194,66 @@ def _worst_first(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         return (row["miou"] is None, row["miou"] or 0.0)
 
     return sorted(rows, key=key)
+
+
+def _kinds(content: Content) -> list[dict[str, Any]]:
+    """Wrong pixels of each class that has any, as shares by kind; classes with most of them first."""
+    mistakes = content.scores.get("mistakes") or {}
+    colors = {category.name: category.color for category in content.classes.categories}
+    rows = []
+    for row in mistakes.get("per_class", []):
+        total = sum(row[kind] for kind in KINDS)
+        if total:
+            shares = {kind: row[kind] / total for kind in KINDS}
+            rows.append({"name": row["name"], "color": colors.get(row["name"]), "pixels": total, "shares": shares})
+    return sorted(rows, key=lambda row: -int(row["pixels"]))
+
+
+def _looks(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Mean score of the images in the lowest, middle and highest third of what can be said of an image."""
+    scored = [row for row in rows if row["miou"] is not None and row.get("brightness") is not None]
+    if len(scored) < FEWEST_FOR_THIRDS:
+        return []
+    values = {
+        "brightness": [row["brightness"] for row in scored],
+        "contrast": [row["contrast"] for row in scored],
+        "size": [sum(pixels for _, _, pixels in row["confusion"]) for row in scored],
+    }
+    if max(values["size"]) < ALMOST_EQUAL * min(values["size"]):
+        del values["size"]
+    mious = np.array([row["miou"] for row in scored])
+    return [
+        {"name": name, "thirds": [float(mious[part].mean()) for part in np.array_split(np.argsort(column), 3)]}
+        for name, column in values.items()
+        if len(set(column)) >= FEWEST_FOR_THIRDS
+    ]
+
+
+def _groups(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Mean, lowest and highest score of the images of each group, the worst group first."""
+    found: dict[str, list[float]] = {}
+    for row in rows:
+        if row.get("group") and row["miou"] is not None:
+            found.setdefault(row["group"], []).append(row["miou"])
+    listed = [
+        {"name": name, "images": len(mious), "mean": sum(mious) / len(mious), "low": min(mious), "high": max(mious)}
+        for name, mious in found.items()
+    ]
+    return sorted(listed, key=lambda row: float(row["mean"]))
+
+
+def _reliability(content: Content) -> Markup:
+    bins = content.scores.get("calibration") or []
+    if not any(row["pixels"] for row in bins):
+        return Markup("")
+    return Markup(figures.reliability_diagram(bins))  # noqa: S704 - drawn by us, holds no text of the user
+
+
+def _pictures(content: Content, rows: list[dict[str, Any]]) -> list[list[Any]]:
+    """Layers of the small pictures in the order of the list, with their size; none beyond `MOST`."""
+    by_name = dict(zip((row["name"] for row in content.scores["per_image"]), content.thumbnails, strict=False))
+    found = [by_name[row["name"]] for row in rows[:MOST] if row["name"] in by_name]
+    return [[one.photo, one.truth, one.prediction, one.errors, *one.size] for one in found]
 
 
 def _matrix(confusion: list[list[int]]) -> list[list[dict[str, Any]]]:

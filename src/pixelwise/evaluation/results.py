@@ -9,25 +9,9 @@ from pixelwise.data.dataset import Dataset
 from pixelwise.evaluation import figures, report
 from pixelwise.evaluation.evaluate import Evaluated, examples
 from pixelwise.evaluation.saved import RunFacts
-from pixelwise.evaluation.sides import SplitChoice
+from pixelwise.evaluation.scores import Evaluation
 from pixelwise.files import make_folder, write_json
-from pixelwise.metrics import Scores
-
-
-@dataclass(frozen=True)
-class Evaluation(Scores):
-    """Scores that say which side they are of."""
-
-    split: SplitChoice = "all"
-
-    @classmethod
-    def of(cls, scores: Scores, side: SplitChoice) -> "Evaluation":
-        """These scores, of that side."""
-        return cls(scores.classes, scores.names, scores.counts, side)
-
-    def summary(self) -> dict[str, Any]:
-        """The content of scores.json: the side that was scored, and all scores of it."""
-        return {"split": self.split, **super().summary()}
+from pixelwise.metrics.intervals import Interval
 
 
 @dataclass(frozen=True)
@@ -64,7 +48,7 @@ def facts(dataset: Dataset, said: RunFacts | None, seen: int | None) -> dict[str
     return found | said.texts() | {f"{name} version": text for name, text in said.versions.items()}
 
 
-def write(folder: Path, evaluated: Evaluated, side: SplitChoice, background: Background) -> None:
+def write(folder: Path, evaluated: Evaluated, background: Background) -> None:
     """Write the scores, the report, and the learning curves if there is a history.
 
     Raises:
@@ -73,32 +57,37 @@ def write(folder: Path, evaluated: Evaluated, side: SplitChoice, background: Bac
     make_folder(folder)
     if background.history:
         figures.save_learning_curves(folder / "curves.png", background.history)
-    scores = Evaluation.of(evaluated.scores, side).summary()
+    scores = evaluated.scores.summary()
     write_json(folder / "scores.json", scores)
     content = report.Content(
         title=folder.resolve().name,
         command=background.command,
         scores=scores,
-        split_name=side,
+        split_name=evaluated.scores.split,
         classes=evaluated.model.classes,
         history=background.history,
         decisions=background.decisions,
         findings=background.findings,
         facts=background.facts,
         examples=examples(evaluated),
+        thumbnails=tuple(evaluated.thumbnails),
     )
     report.write(folder / "report.html", content)
 
 
-def score_lines(scores: Scores) -> list[str]:
-    """Headline and scores per class, a line each."""
+def score_lines(scores: Evaluation) -> list[str]:
+    """Headline with its interval, and scores per class, a line each."""
     width = max(len(name) for name in scores.classes)
     rows = zip(scores.classes, scores.iou.tolist(), scores.dice.tolist(), strict=True)
     headline = (
-        f"mIoU {_text(scores.miou)}  Dice {_text(scores.mean_dice)}  pixel accuracy {_text(scores.accuracy)}  "
-        f"pooled over {len(scores.names)} images"
+        f"mIoU {_text(scores.miou)}{_spread(scores.interval())}  Dice {_text(scores.mean_dice)}  "
+        f"pixel accuracy {_text(scores.accuracy)}  pooled over {len(scores.names)} images"
     )
     return [headline, *(f"  {name:<{width}}  IoU {_text(iou)}  Dice {_text(dice)}" for name, iou, dice in rows)]
+
+
+def _spread(ends: Interval) -> str:
+    return "" if math.isnan(ends.low) else f" (95 %: {ends.low:.3f} to {ends.high:.3f})"
 
 
 def _text(value: float) -> str:

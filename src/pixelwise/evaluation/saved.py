@@ -11,8 +11,8 @@ from pixelwise.data.check import Severity
 from pixelwise.data.dataset import Dataset, MaskEncoding
 from pixelwise.data.split import Split, restore
 from pixelwise.errors import DataError
+from pixelwise.evaluation.scores import Evaluation
 from pixelwise.files import read_json
-from pixelwise.metrics import Scores
 
 RESTORE = "Take the original file from a backup, or name the bundle (best.safetensors) and its data instead of the run."
 EVALUATE_AGAIN = "Write it again: `pixelwise evaluate RUN --out RUN`."
@@ -31,6 +31,8 @@ class RunFacts(BaseModel):
     """What the values of its masks mean."""
     training_images: tuple[str, ...] | None = None
     """Digests of the images it was trained on; none where they were not written down."""
+    started_from: str | None = None
+    """The run or bundle whose weights it began with."""
     versions: dict[str, str] = {}
 
     def texts(self) -> dict[str, str]:
@@ -97,6 +99,7 @@ class _Row(BaseModel):
     miou: float | None = None
     dice: float | None = None
     learning_rate: float | None = None
+    warnings: dict[str, str] = {}
 
 
 def read_facts(path: Path) -> RunFacts:
@@ -147,13 +150,13 @@ def read_history(path: Path) -> list[dict[str, Any]]:
     return _checked(rows, path, "Delete the damaged line: only the learning curves are drawn from it.")
 
 
-def read_scores(path: Path) -> Scores:
-    """The scores in scores.json, computed again from its counts.
+def read_scores(path: Path) -> Evaluation:
+    """The scores in scores.json, computed again from its counts; outlines and calibration stay in the file.
 
     Raises:
         DataError: the file is missing or damaged.
     """
-    return _checked(lambda: Scores.from_summary(read_json(path)), path, EVALUATE_AGAIN)
+    return _checked(lambda: Evaluation.from_summary(read_json(path)), path, EVALUATE_AGAIN)
 
 
 def read_headline(path: Path) -> Headline:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pixelwise.classes import IGNORE, ClassTable
 from pixelwise.data.cache import Decoded
@@ -12,11 +12,10 @@ from pixelwise.data.folder import DATA_FILES
 from pixelwise.data.split import Split
 from pixelwise.errors import DataError
 from pixelwise.evaluation.saved import RunFacts
+from pixelwise.evaluation.scores import SplitChoice
 
 _UNLISTED = {"values": 0, "colors": 0, "instances": 2, "union": 2}
 """So many of the first classes a kind of mask has without an entry in a table; 1, the background, if not said here."""
-
-SplitChoice = Literal["train", "validation", "test", "all"]
 
 
 def is_data_of(said: RunFacts, data: Path) -> bool:

@@ -4,7 +4,9 @@ Its metadata is JSON: settings of the network, preprocessing, classes with colou
 was trained. Nothing is ever unpickled, so a bundle from a stranger can be opened safely.
 """
 
+import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,8 +81,13 @@ def save(bundle: Bundle, path: Path) -> None:
     """
     from safetensors.torch import save as to_bytes
 
-    metadata = {"format": FORMAT, "version": str(VERSION), "description": bundle.description.model_dump_json()}
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in bundle.weights.items()}
+    metadata = {
+        "format": FORMAT,
+        "version": str(VERSION),
+        "description": bundle.description.model_dump_json(),
+        "hash": hash_of_tensors(weights),
+    }
     write_atomically(path, to_bytes(weights, metadata))
 
 
@@ -107,7 +114,14 @@ def load(path: Path) -> Bundle:
             where=path,
             remedy="Bundles are the best.safetensors of a run.",
         ) from None
-    return Bundle(_description(metadata, path), weights)
+    description = _description(metadata, path)
+    if metadata.get("hash", "") not in ("", hash_of_tensors(weights)):
+        raise BundleError(
+            "This bundle is damaged: its weights are not those that were written.",
+            where=path,
+            remedy="Copy the file again, or evaluate and export from the run that made it.",
+        )
+    return Bundle(description, weights)
 
 
 def _description(metadata: dict[str, str], path: Path) -> Description:
@@ -123,6 +137,16 @@ def _description(metadata: dict[str, str], path: Path) -> Description:
         return Description.model_validate(json.loads(metadata["description"]))
     except (KeyError, ValueError, ValidationError) as error:
         raise BundleError(f"The description in this bundle is damaged ({error}).", where=path) from None
+
+
+def hash_of_tensors(tensors: Mapping[str, Tensor]) -> str:
+    """A hash of names, shapes, types and values: what a file held when it was written."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def state_on_cpu(network: torch.nn.Module) -> dict[str, Tensor]:

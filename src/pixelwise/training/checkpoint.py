@@ -4,16 +4,17 @@ Patches, augmentation and dropout follow from the seed and the number of the ste
 random generator has to be kept.
 """
 
+import contextlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from pixelwise.errors import BundleError
-from pixelwise.files import write_atomically
-from pixelwise.models.bundle import state_on_cpu
+from pixelwise.files import keep_previous, write_atomically
+from pixelwise.models.bundle import hash_of_tensors
 from pixelwise.training.loop import Epoch, History
 from pixelwise.training.update import Update
 
@@ -27,29 +28,46 @@ class Progress:
     history: History
     seconds: float
     """Time that training has taken so far."""
+    damaged: BundleError | None = None
+    """What is wrong with the last checkpoint, where the one before it had to be taken."""
 
 
 def save(path: Path, update: Update, history: History, seconds: float) -> None:
-    """Write the state of a run, atomically.
+    """Write the state of a run, atomically; the one before it is kept beside it.
 
     Raises:
         DataError: the file cannot be written.
     """
     from safetensors.torch import save as to_bytes
 
-    metadata = {
-        "format": FORMAT,
-        "progress": json.dumps({**vars(history), "epochs": [vars(row) for row in history.epochs], "seconds": seconds}),
-    }
-    write_atomically(path, to_bytes(_tensors(update), metadata))
+    progress = {**vars(history), "epochs": [vars(row) for row in history.epochs], "seconds": seconds}
+    tensors = update.state()
+    metadata = {"format": FORMAT, "progress": json.dumps(progress), "hash": hash_of_tensors(tensors)}
+    content = to_bytes(tensors, metadata)
+    keep_previous(path, previous(path))
+    write_atomically(path, content)
+
+
+def previous(path: Path) -> Path:
+    """Where the checkpoint before the last one lies."""
+    return path.with_name(f"previous{path.suffix}")
 
 
 def restore(path: Path, update: Update) -> Progress:
-    """Put a saved state into `update` and return what else was saved.
+    """Put the last saved state into `update`, or the one before it if the last is damaged or missing.
 
     Raises:
-        BundleError: the file is damaged or belongs to another network.
+        BundleError: neither can be used; says what is wrong with the last one.
     """
+    try:
+        return _restore(path, update)
+    except BundleError as error:
+        with contextlib.suppress(BundleError):
+            return replace(_restore(previous(path), update), damaged=error)
+        raise
+
+
+def _restore(path: Path, update: Update) -> Progress:
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -58,39 +76,25 @@ def restore(path: Path, update: Update) -> Progress:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a dictionary
         if metadata.get("format") != FORMAT:
             raise BundleError("This is not a checkpoint of a run.", where=path)
+        _refuse_changed(metadata["hash"], tensors)
         progress = _progress(json.loads(metadata["progress"]))
-        _put_back(tensors, update)
+        update.put_back(tensors)
     except (SafetensorError, OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
         raise BundleError(
             f"The run cannot be resumed from this file ({' '.join(str(error).split())}).",
             where=path,
-            remedy="Start a new run in another folder.",
+            remedy="Start a new run in another folder, with --from this one if you like.",
         ) from None
+    update.rate_scale = progress.history.rate_scale
     return progress
+
+
+def _refuse_changed(written: str, tensors: dict[str, Tensor]) -> None:
+    if written != hash_of_tensors(tensors):
+        raise ValueError("its content is not what was written")
 
 
 def _progress(tree: dict[str, Any]) -> Progress:
     epochs = [Epoch(**row) for row in tree["epochs"]]
-    return Progress(History(tree["step"], epochs, tree["best_score"], tree["best_epoch"]), tree["seconds"])
-
-
-def _tensors(update: Update) -> dict[str, Tensor]:
-    tensors = {f"network.{name}": tensor for name, tensor in state_on_cpu(update.plain).items()}
-    tensors |= {f"average.{name}": tensor for name, tensor in state_on_cpu(update.average).items()}
-    for index, values in update.optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{name}": value.detach().cpu().clone() for name, value in values.items()}
-    return {name: tensor.contiguous() for name, tensor in tensors.items()}
-
-
-def _put_back(tensors: dict[str, Tensor], update: Update) -> None:
-    update.plain.load_state_dict(_below(tensors, "network."))
-    update.average.load_state_dict(_below(tensors, "average."))
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in _below(tensors, "optimizer.").items():
-        index, key = name.split(".")
-        state.setdefault(int(index), {})[key] = tensor
-    update.optimizer.load_state_dict({**update.optimizer.state_dict(), "state": state})
-
-
-def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    seconds = tree.pop("seconds")
+    return Progress(History(**{**tree, "epochs": epochs}), seconds)

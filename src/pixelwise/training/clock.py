@@ -17,7 +17,7 @@ class Clock:
         agreed: the largest of a number over all processes, so that they all stop at the same step.
         total_steps: steps after which the run is over; none leaves the end to the budget.
         budget_seconds: for everything, from reading to report; none is without limit.
-        prepared_seconds: what reading and planning took.
+        set_aside_seconds: what reading and planning took, and comparing outlines will take.
         trained_seconds: what training took before it was interrupted.
         pixels_after: how many pixels will be predicted after training, as a multiple of what a process validates.
         stopped: someone asked for the end.
@@ -29,7 +29,7 @@ class Clock:
         total_steps: int | None,
         budget_seconds: float | None,
         *,
-        prepared_seconds: float,
+        set_aside_seconds: float,
         trained_seconds: float,
         pixels_after: float,
         stopped: Callable[[], bool],
@@ -37,7 +37,7 @@ class Clock:
         self._agreed = agreed
         self._total_steps = total_steps
         self._budget = budget_seconds
-        self._prepared = prepared_seconds
+        self._set_aside = set_aside_seconds
         self._pixels_after = pixels_after
         self._stopped = stopped
         self._began = time.monotonic() - trained_seconds
@@ -60,4 +60,4 @@ class Clock:
 
     def _of_budget(self, budget: float) -> float:
         reserve = SAFETY * self._validation_seconds * (1.0 + self._pixels_after) + REPORT_SECONDS
-        return self.trained() / max(budget - self._prepared - reserve, 1e-3)
+        return self.trained() / max(budget - self._set_aside - reserve, 1e-3)

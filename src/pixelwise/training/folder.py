@@ -18,6 +18,7 @@ from pixelwise.errors import ConfigError, DataError
 from pixelwise.files import read_json
 from pixelwise.inference.predictor import choose_device
 from pixelwise.models import bundle as bundles
+from pixelwise.training import checkpoint
 from pixelwise.training.material import Material
 
 MAY_CHANGE = ("training.epochs", "training.time", "training.patience")
@@ -71,6 +72,11 @@ class Files:
         return self.folder / "last.ckpt"
 
     @property
+    def has_checkpoint(self) -> bool:
+        """Whether there is a state to resume from."""
+        return self.last.exists() or checkpoint.previous(self.last).exists()
+
+    @property
     def best(self) -> Path:
         """The model that was best on the validation split."""
         return self.folder / bundles.BEST
@@ -80,8 +86,8 @@ def settle(folder: Path, config: Config, *, resume: bool = False, start_from: Pa
     """The settings of a run that begins in a folder or goes on there; looks before any image is read.
 
     Raises:
-        ConfigError: there is a run already, or none to go on with, or it cannot go on with these settings; or there
-            is no such device.
+        ConfigError: there is a run already, or no folder to go on in, or it cannot go on with these settings; or
+            there is no such device.
         DataError: the folder is a file.
         BundleError: there is no model to start from.
     """
@@ -100,7 +106,7 @@ def settle(folder: Path, config: Config, *, resume: bool = False, start_from: Pa
 
 
 def _fresh(files: Files, config: Config) -> Config:
-    if files.last.exists() or files.best.exists():
+    if files.has_checkpoint or files.best.exists():
         raise ConfigError(
             "There is a run in this folder already.",
             where=files.folder,
@@ -110,12 +116,15 @@ def _fresh(files: Files, config: Config) -> Config:
 
 
 def _resumed_config(files: Files, asked: Config) -> Config:
-    if not files.last.exists():
+    if not files.folder.exists() or (files.best.exists() and not files.has_checkpoint):
         raise ConfigError(
-            "There is no run to resume: no checkpoint was written here.",
+            "There is no run to resume: "
+            + ("its last.ckpt is gone." if files.folder.exists() else "there is no such folder."),
             where=files.folder,
-            remedy="Name the run's folder with --out, or leave --resume out.",
+            remedy="Name the run's folder with --out, or start a new run, with --from this one if you like.",
         )
+    if not files.has_checkpoint and not files.config.exists():
+        return asked  # it ended before anything was planned
     config = configs.load(files.config)
     wishes = {key: asked.value(key) for key in asked.given() if asked.value(key) != config.value(key)}
     for key, wish in wishes.items():

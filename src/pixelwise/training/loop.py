@@ -25,6 +25,7 @@ from pixelwise.losses import Loss, border_weights
 from pixelwise.metrics import Scores
 from pixelwise.models.blocks import centre_crop
 from pixelwise.training.clock import Clock
+from pixelwise.training.health import SETBACKS, SLOWER, Vitals, failure, signs
 from pixelwise.training.processes import total_over_processes
 from pixelwise.training.update import Update
 
@@ -48,6 +49,8 @@ class Epoch:
     learning_rate: float
     images_per_second: float
     """Patches per second of training, over all processes."""
+    warnings: dict[str, str] = field(default_factory=dict)
+    """What probably is not as it should be, and what to do, where no earlier epoch has said it; setbacks before it."""
 
     def to_json(self) -> dict[str, Any]:
         """The row as JSON has it; nan becomes null."""
@@ -62,6 +65,10 @@ class History:
     epochs: list[Epoch] = field(default_factory=list)
     best_score: float = -math.inf
     best_epoch: int = -1
+    rate_scale: float = 1.0
+    """What setbacks have left of the learning rate."""
+    setbacks: list[str] = field(default_factory=list)
+    """Why training went back to the state after an earlier epoch, with a lower rate."""
 
     def add(self, epoch: Epoch) -> bool:
         """Append a row; true if it is the best so far."""
@@ -90,44 +97,79 @@ class Fit:
     """Told the step and the progress of the run, 0 to 1, after every update."""
     after_epoch: Callable[[History, bool], None]
     """Told the history and whether the model is the best so far: saves, prints."""
+    after_setback: Callable[[History], None]
+    """Told that the weights are again those after the last epoch of the history: saves, tells."""
 
 
-def fit(job: Fit, batches: Iterator[Batch], history: History, steps_per_epoch: int) -> None:
+def fit(job: Fit, batches_from: Callable[[int], Iterator[Batch]], history: History, steps_per_epoch: int) -> None:
     """Train until the last epoch, the end of the budget, or someone's request; at least one step."""
+    batches, good = batches_from(history.step), job.update.state()
     while not history.epochs or (job.clock.progress(history.step) < 1.0 and not out_of_patience(job, history)):
         began, first_step = time.monotonic(), history.step
         boundary = (first_step // steps_per_epoch + 1) * steps_per_epoch
-        train_loss = train_epoch(job, batches, history, boundary)
+        train_loss, waited = train_epoch(job, batches, history, boundary)
+        if (reason := failure([row.train_loss for row in history.epochs], train_loss)) is not None:
+            set_back(job, history, reason, good)
+            batches = batches_from(history.step)
+            continue
+        good = job.update.state()
         seconds = time.monotonic() - began
         rate = (history.step - first_step) * job.config.training.batch_size / seconds
         began = time.monotonic()
-        epoch = validate(job, history, train_loss, rate)
+        epoch = validate(job, history, train_loss, rate, waited / seconds)
         job.after_epoch(history, history.add(epoch))
         job.clock.note_validation(time.monotonic() - began)
 
 
-def train_epoch(job: Fit, batches: Iterator[Batch], history: History, boundary: int) -> float:
-    """Updates up to step `boundary`; returns the mean loss over them."""
+def set_back(job: Fit, history: History, reason: str, good: dict[str, Tensor]) -> None:
+    """Return to the state after the last epoch that went well, and go on with a lower learning rate.
+
+    Args:
+        job: what trains.
+        history: which goes back too.
+        reason: why.
+        good: the state to return to.
+
+    Raises:
+        TrainingError: this has been tried before, and did not help.
+    """
+    rate = job.config.training.learning_rate * history.rate_scale
+    if len(history.setbacks) >= SETBACKS:
+        raise TrainingError(
+            f"{reason} It did not help to lower the learning rate to {rate:.2g}.",
+            remedy="Look at what the network sees with `pixelwise preview`; try training.precision=float32.",
+        )
+    history.step = history.epochs[-1].step if history.epochs else 0
+    history.rate_scale *= SLOWER
+    history.setbacks.append(
+        f"{reason} Training went back to step {history.step}, with a learning rate of {rate * SLOWER:.2g} in place of "
+        f"{rate:.2g}."
+    )
+    job.update.put_back(good)
+    job.update.rate_scale = history.rate_scale
+    job.after_setback(history)
+
+
+def train_epoch(job: Fit, batches: Iterator[Batch], history: History, boundary: int) -> tuple[float, float]:
+    """Updates up to step `boundary`; returns the mean loss over them, and the seconds of waiting for batches."""
     job.update.network.train()
+    waited = 0.0
     total = torch.zeros((), device=job.fabric.device)
     first_step, progress = history.step, job.clock.progress(history.step)
     while history.step < boundary:
         # dropout follows from seed, step and process alone, so that a resumed run draws the same
         torch.manual_seed((job.config.seed * 1_000_003 + history.step) * 1_009 + job.fabric.global_rank)
-        total += train_step(job, next(batches), history.step, progress)
+        began = time.monotonic()
+        batch = next(batches)
+        waited += time.monotonic() - began
+        total += train_step(job, batch, history.step, progress)
         history.step += 1
         progress = job.clock.progress(history.step)
         job.on_step(history.step, progress)
         if progress >= 1.0:
             break
     # a loss is that of the whole batch in every process; see pixelwise.losses
-    loss = float(total) / (history.step - first_step)
-    if not math.isfinite(loss):
-        raise TrainingError(
-            f"The loss became {loss} between steps {first_step} and {history.step}.",
-            remedy="Lower the learning rate (--set training.learning_rate=1e-4) or use training.precision=float32.",
-        )
-    return loss
+    return float(total) / (history.step - first_step), waited
 
 
 def train_step(job: Fit, batch: Batch, step: int, progress: float) -> Float[Tensor, ""]:
@@ -154,7 +196,9 @@ def pixel_weights(mask: Tensor, config: Config) -> Float[Tensor, "B H W"] | None
     return torch.stack([torch.from_numpy(weights) for weights in maps]).to(mask.device)
 
 
-def validate(job: Fit, history: History, train_loss: float, images_per_second: float) -> Epoch:
+def validate(
+    job: Fit, history: History, train_loss: float, images_per_second: float, waiting_share: float = 0.0
+) -> Epoch:
     """Score the averaged weights on the validation split, each image by one process."""
     rank, processes = job.fabric.global_rank, job.fabric.world_size
     mine = range(rank, len(job.validation), processes)
@@ -166,18 +210,41 @@ def validate(job: Fit, history: History, train_loss: float, images_per_second: f
     losses = total_over_processes(job.fabric, losses)
     names = tuple(case.case.name for case in job.validation)
     scores = Scores(classes=tuple(job.model.classes.names), names=names, counts=counts)
+    validation_loss = float(losses.sum() / counts.sum()) if counts.sum() else math.nan
+    vitals = Vitals(
+        [*(row.train_loss for row in history.epochs), train_loss],
+        [*(row.validation_loss for row in history.epochs), validation_loss],
+        true_classes=int((scores.pooled.sum(1) > 0).sum()),
+        predicted_classes=int((scores.pooled.sum(0) > 0).sum()),
+        guess_loss=_entropy(scores.pooled.sum(1).double()),
+        waiting_share=waiting_share,
+        workers=job.config.data.workers,
+    )
     return Epoch(
         epoch=len(history.epochs),
         step=history.step,
         seconds=job.clock.trained(),
         train_loss=train_loss,
-        validation_loss=float(losses.sum() / counts.sum()) if counts.sum() else math.nan,
+        validation_loss=validation_loss,
         miou=scores.miou,
         dice=scores.mean_dice,
         iou=[None if math.isnan(value) else value for value in scores.iou.tolist()],
         learning_rate=job.update.learning_rate,
         images_per_second=images_per_second,
+        warnings=_news(history, signs(vitals)),
     )
+
+
+def _entropy(pixels: Float[Tensor, " K"]) -> float:
+    shares = pixels[pixels > 0] / pixels.sum()
+    return float(-(shares * shares.log()).sum())
+
+
+def _news(history: History, found: dict[str, str]) -> dict[str, str]:
+    """Setbacks and signs that no epoch has told of."""
+    setbacks = {f"setback {number}": text for number, text in enumerate(history.setbacks, 1)}
+    told = {name for row in history.epochs for name in row.warnings}
+    return {name: text for name, text in {**setbacks, **found}.items() if name not in told}
 
 
 def out_of_patience(job: Fit, history: History) -> bool:

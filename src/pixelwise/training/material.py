@@ -1,18 +1,20 @@
 """The data of a run, ready for training: decoded, split, measured, and as a stream of windows."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Bool
 
 from pixelwise.config import Config, Preprocessing
 from pixelwise.data import split as splits
+from pixelwise.data.alike import ALIKE, Likeness
 from pixelwise.data.augment import window_size
 from pixelwise.data.cache import Cache, Decoded, default_folder, unify_channels, with_channels
-from pixelwise.data.dataset import Dataset
+from pixelwise.data.dataset import SPLIT_NAMES, Dataset
 from pixelwise.data.fingerprint import Fingerprint, measure
 from pixelwise.data.loader import Sampling, Windows
 from pixelwise.errors import ConfigError
@@ -55,14 +57,39 @@ def opened(dataset: Dataset, config: Config, watcher: Watcher) -> tuple[Cache, l
 
 
 def _split(dataset: Dataset, decoded: Sequence[Decoded], config: Config) -> splits.Split:
-    presence = np.stack([case.class_pixels > 0 for case in decoded])
     same: dict[str, list[int]] = {}
     for index, case in enumerate(decoded):
         same.setdefault(case.digest, []).append(index)
     alike = [indices for indices in same.values() if len(indices) > 1]
     # blank images are alike without being copies
     duplicates = [indices for indices in alike if not _is_constant(decoded[indices[0]])]
-    return splits.assign(dataset, presence, duplicates, config.data, config.seed)
+    likeness = Likeness([case.coarse for case in decoded])
+    split = splits.assign(dataset, _strata(decoded), duplicates, config.data, config.seed, likeness.pairs(ALIKE))
+    return replace(split, nearest=_nearest_across(split, dataset, likeness))
+
+
+def _strata(decoded: Sequence[Decoded]) -> Bool[np.ndarray, "N S"]:
+    """What is spread evenly over the sides: which classes an image has, and whether it has much of them."""
+    pixels = np.stack([case.class_pixels for case in decoded])
+    shares = pixels / np.maximum(1, pixels.sum(axis=1, keepdims=True))
+    present = pixels > 0
+    usual = np.array(
+        [np.median(column[here]) if here.any() else 0.0 for column, here in zip(shares.T, present.T, strict=True)]
+    )
+    return np.concatenate([present, shares > usual], axis=1)
+
+
+def _nearest_across(split: splits.Split, dataset: Dataset, likeness: Likeness) -> splits.Nearest | None:
+    """The two cases on different sides that are most alike."""
+    index = {case.name: number for number, case in enumerate(dataset.cases)}
+    train, validation, test = (
+        np.array([index[case.name] for case in split.side(name)], dtype=np.intp) for name in SPLIT_NAMES
+    )
+    pairs = [likeness.nearest(*sides) for sides in ((train, validation), (train, test), (validation, test))]
+    closest = max((pair for pair in pairs if pair is not None), key=lambda pair: pair.similarity, default=None)
+    if closest is None:
+        return None
+    return splits.Nearest(dataset.cases[closest.first].name, dataset.cases[closest.second].name, closest.similarity)
 
 
 def _is_constant(case: Decoded) -> bool:

@@ -10,19 +10,22 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
 
 from pixelwise import losses
+from pixelwise.classes import IGNORE
 from pixelwise.config import Config
-from pixelwise.data.cache import Cache, default_folder, hash_of_cases
+from pixelwise.data.cache import Cache, Decoded, default_folder, hash_of_cases
 from pixelwise.data.dataset import Dataset
-from pixelwise.data.loader import Share, stream
+from pixelwise.data.loader import Batch, Share, stream
 from pixelwise.data.split import Split
 from pixelwise.errors import memory_errors
 from pixelwise.files import make_folder, write_atomically, write_json
 from pixelwise.inference.predictor import Model, choose_device
 from pixelwise.inference.scoring import count
+from pixelwise.metrics.boundaries import compare_boundaries
 from pixelwise.models import bundle as bundles
 from pixelwise.models import unet
 from pixelwise.training import checkpoint, finetune, processes
@@ -162,7 +165,6 @@ def make_plan(
 
 def _write_preparation(files: Files, request: Request, planned: Plan, material: Material) -> None:
     dataset = request.dataset
-    write_atomically(files.config, planned.config.to_yaml().encode())
     write_json(files.split, material.split.to_json())
     write_json(files.fingerprint, material.fingerprint.model_dump(mode="json"))
     write_json(files.plan, planned.to_json())
@@ -179,6 +181,7 @@ def _write_preparation(files: Files, request: Request, planned: Plan, material: 
         "versions": VERSIONS,
     }
     write_json(files.run, facts)
+    write_atomically(files.config, planned.config.to_yaml().encode())  # last: where it lies, all is prepared
 
 
 def _fit(request: Request, config: Config, material: Material, files: Files, fabric: Fabric, watcher: Watcher) -> bool:
@@ -189,6 +192,8 @@ def _fit(request: Request, config: Config, material: Material, files: Files, fab
     if request.resume:
         progress = checkpoint.restore(files.last, update)
         history, trained_seconds = progress.history, progress.seconds
+        if progress.damaged is not None:
+            watcher.say(f"note: {progress.damaged} The one before it is taken.")
         watcher.say(f"resuming at step {history.step}, after {len(history.epochs)} epochs")
     samples = windows(config, material)
     steps_per_epoch = config.training.steps_per_epoch or max(1, round(len(samples) / config.training.batch_size))
@@ -200,9 +205,9 @@ def _fit(request: Request, config: Config, material: Material, files: Files, fab
         partial(processes.largest, fabric),
         total_steps=epochs * steps_per_epoch if epochs is not None else None,
         budget_seconds=config.training.time,
-        prepared_seconds=prepared_seconds,
+        set_aside_seconds=prepared_seconds + (_outline_seconds(config, material) if config.training.time else 0.0),
         trained_seconds=trained_seconds,
-        pixels_after=_pixels_after(material, fabric),
+        pixels_after=fabric.world_size * _scored_pixels(material) / _pixels(material.validation),
         stopped=stop,
     )
     board = TensorBoard(files.folder) if fabric.is_global_zero and tensorboard_is_installed() else Watcher()
@@ -221,14 +226,20 @@ def _fit(request: Request, config: Config, material: Material, files: Files, fab
         clock=clock,
         on_step=_step_listener(listener, config.training.batch_size),
         after_epoch=_keeper(files, update, description, clock, listener) if fabric.is_global_zero else _nothing,
+        after_setback=_setback_keeper(files, update, clock, listener) if fabric.is_global_zero else _nothing,
     )
     if config.training.time is not None:
         clock.note_validation(_validation_seconds(job))
     share = Share(fabric.global_rank, fabric.world_size)
     pinned = fabric.device.type == "cuda"
-    batches = stream(samples, history.step, config.training.batch_size, share, config.data.workers, pinned=pinned)
+
+    def batches_from(step: int) -> Iterator[Batch]:
+        return stream(samples, step, config.training.batch_size, share, config.data.workers, pinned=pinned)
+
+    if fabric.is_global_zero and not request.resume:
+        checkpoint.save(files.last, update, history, 0.0)  # a run can be resumed from its first moment on
     with stop, board:
-        fit(job, batches, history, steps_per_epoch)
+        fit(job, batches_from, history, steps_per_epoch)
     return stop()
 
 
@@ -282,20 +293,36 @@ def _update(
 
 def _validation_seconds(job: Fit) -> float:
     """How long this process will validate, from predicting one image twice: the first time allocates."""
-    middle = sorted(job.validation, key=lambda case: case.pixels)[len(job.validation) // 2]
+    middle = _middle(job.validation)
     count(job.model, [middle])
     began = time.monotonic()
     count(job.model, [middle])
-    pixels = sum(case.pixels for case in job.validation)
-    return (time.monotonic() - began) * pixels / middle.pixels / job.fabric.world_size
+    return (time.monotonic() - began) * _pixels(job.validation) / middle.pixels / job.fabric.world_size
 
 
-def _pixels_after(material: Material, fabric: Fabric) -> float:
-    """What the first process predicts after training, as a multiple of what each process validates."""
+def _outline_seconds(config: Config, material: Material) -> float:
+    """How long outlines will be compared after training, from comparing those of one mask and the same moved a bit."""
+    middle, classes = _middle(material.validation), len(material.cache.dataset.classes)
+    truth = np.array(middle.mask)
+    moved = np.roll(np.where(truth == IGNORE, 0, truth), 2, axis=1)
+    began = time.monotonic()
+    compare_boundaries(moved, truth, classes, config.evaluation.tolerance_px)
+    return (time.monotonic() - began) * _scored_pixels(material) / middle.pixels
+
+
+def _scored_pixels(material: Material) -> int:
+    """What the first process predicts after training: the test split, or the validation split if there is none."""
     cache, split = material.cache, material.split
-    test = sum(cache.open(case).pixels for case in split.test)
-    validation = sum(case.pixels for case in material.validation)
-    return fabric.world_size * (test or validation) / validation
+    return sum(cache.open(case).pixels for case in split.test) or _pixels(material.validation)
+
+
+def _middle(cases: Sequence[Decoded]) -> Decoded:
+    """The image of median size."""
+    return sorted(cases, key=lambda case: case.pixels)[len(cases) // 2]
+
+
+def _pixels(cases: Sequence[Decoded]) -> int:
+    return sum(case.pixels for case in cases)
 
 
 def _step_listener(watcher: Watcher, batch_size: int) -> Callable[[int, float], None]:
@@ -331,9 +358,22 @@ def _keeper(
         lines = [json.dumps(epoch.to_json(), allow_nan=False) for epoch in history.epochs]
         write_atomically(files.history, ("\n".join(lines) + "\n").encode())
         watcher.epoch(row, is_best)
+        for name, warning in row.warnings.items():
+            if not name.startswith("setback"):  # told when it happened
+                watcher.say(f"warning: {warning}")
 
     return after_epoch
 
 
-def _nothing(_history: History, _is_best: bool) -> None:
+def _setback_keeper(files: Files, update: Update, clock: Clock, watcher: Watcher) -> Callable[[History], None]:
+    """Writes the checkpoint again, with the lower learning rate, and tells why."""
+
+    def after_setback(history: History) -> None:
+        checkpoint.save(files.last, update, history, clock.trained())
+        watcher.say(f"warning: {history.setbacks[-1]}")
+
+    return after_setback
+
+
+def _nothing(_history: History, _is_best: bool = False) -> None:
     """The first process writes for all."""

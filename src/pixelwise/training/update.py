@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from pixelwise.config import TrainingConfig
 from pixelwise.models.blocks import average_into
+from pixelwise.models.bundle import state_on_cpu
 
 LOWEST_RATE_FRACTION = 0.01
 """Annealed schedules end at this share of the peak rate."""
@@ -63,6 +64,8 @@ class Update:
         ready: nn.Module = torch.compile(network) if config.compile else network  # type: ignore[assignment]
         self.network, self.optimizer = fabric.setup(ready, optimizer)
         self.learning_rate = 0.0
+        self.rate_scale = 1.0
+        """What setbacks have left of the learning rate."""
 
     def apply(self, loss: Float[Tensor, ""], step: int, progress: float) -> None:
         """Backward, clip, step, average.
@@ -72,7 +75,7 @@ class Update:
             step: how many updates were made before.
             progress: share of the run that is over, 0 to 1.
         """
-        self.learning_rate = self._config.learning_rate * rate_factor(progress, self._config)
+        self.learning_rate = self._config.learning_rate * rate_factor(progress, self._config) * self.rate_scale
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate
         self._fabric.backward(loss)
@@ -84,3 +87,29 @@ class Update:
         self.optimizer.zero_grad(set_to_none=True)
         # the first steps move far: an average that remembers the start would hold the run back
         average_into(self.average, self.plain, min(self._config.ema_decay, (1 + step) / (10 + step)))
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything that the next update depends on, as copies on the CPU."""
+        tensors = {f"network.{name}": tensor for name, tensor in state_on_cpu(self.plain).items()}
+        tensors |= {f"average.{name}": tensor for name, tensor in state_on_cpu(self.average).items()}
+        for index, values in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{name}": value.detach().cpu().clone() for name, value in values.items()}
+        return {name: tensor.contiguous() for name, tensor in tensors.items()}
+
+    def put_back(self, state: dict[str, Tensor]) -> None:
+        """Make everything as it was when `state` gave this.
+
+        Raises:
+            RuntimeError, KeyError, ValueError: it is the state of another network.
+        """
+        self.plain.load_state_dict(_below(state, "network."))
+        self.average.load_state_dict(_below(state, "average."))
+        optimizer: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in _below(state, "optimizer.").items():
+            index, key = name.split(".")
+            optimizer.setdefault(int(index), {})[key] = tensor.clone()
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": optimizer})
+
+
+def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

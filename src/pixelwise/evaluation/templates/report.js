@@ -24,3 +24,67 @@ for (const table of document.querySelectorAll("table.sortable")) {
   };
   heads.forEach((head, i) => head.querySelector("button")?.addEventListener("click", () => press(i)));
 }
+
+// Small pictures: made when they come into view, and shown large with a mask over them.
+const held = document.getElementById("pictures");
+if (held) {
+  const pictures = JSON.parse(held.textContent);
+  const types = ["webp", "png", "png", "png"];
+  const source = (index, layer) => `data:image/${types[layer]};base64,${pictures[index][layer]}`;
+  const watcher = new IntersectionObserver(
+    (entries) => {
+      for (const entry of entries) {
+        if (!entry.isIntersecting) continue;
+        const picture = new Image();
+        picture.src = source(entry.target.dataset.picture, 0);
+        picture.alt = "";
+        entry.target.append(picture);
+        watcher.unobserve(entry.target);
+      }
+    },
+    { rootMargin: "300px" },
+  );
+  const viewer = document.getElementById("viewer");
+  const [photo, layer, frame, name, opacity] = ["photo", "layer", "picture", "name", "opacity"].map((id) =>
+    document.getElementById(`viewer-${id}`),
+  );
+  const nameOf = (thumb) => thumb.closest("th").textContent.trim();
+  let shown = null;
+  const show = (thumb) => {
+    if (!thumb) return;
+    shown = thumb;
+    const index = thumb.dataset.picture;
+    const [height, width] = pictures[index].slice(4);
+    const room = Math.min((0.92 * Math.min(innerWidth, 1040)) / width, (0.7 * innerHeight) / height);
+    frame.style.width = `${Math.round(width * room)}px`;
+    frame.style.height = `${Math.round(height * room)}px`;
+    name.textContent = nameOf(thumb);
+    photo.src = source(index, 0);
+    layer.src = source(index, Number(viewer.querySelector("[name=layer]:checked").value));
+    layer.style.opacity = opacity.value / 100;
+    if (!viewer.open) viewer.showModal();
+  };
+  const neighbour = (step) => {
+    const thumbs = [...document.querySelectorAll(".thumb")];
+    show(thumbs[thumbs.indexOf(shown) + step]);
+  };
+  for (const thumb of document.querySelectorAll(".thumb")) {
+    watcher.observe(thumb);
+    thumb.addEventListener("click", () => show(thumb));
+  }
+  for (const look of document.querySelectorAll(".look")) {
+    look.addEventListener("click", () =>
+      show([...document.querySelectorAll(".thumb")].find((thumb) => nameOf(thumb) === look.dataset.name)),
+    );
+  }
+  viewer.querySelectorAll("[name=layer]").forEach((choice) => choice.addEventListener("change", () => show(shown)));
+  opacity.addEventListener("input", () => (layer.style.opacity = opacity.value / 100));
+  document.getElementById("viewer-previous").addEventListener("click", () => neighbour(-1));
+  document.getElementById("viewer-next").addEventListener("click", () => neighbour(1));
+  viewer.addEventListener("click", (event) => event.target === viewer && viewer.close());
+  viewer.addEventListener("keydown", (event) => {
+    if (event.target.matches("input")) return;
+    if (event.key === "ArrowLeft") neighbour(-1);
+    if (event.key === "ArrowRight") neighbour(1);
+  });
+}

@@ -190,22 +190,22 @@ class Scores:
             "images": len(self.names),
             "classes": list(self.classes),
             "pooled": {
-                "miou": _number(self.miou),
-                "dice": _number(self.mean_dice),
-                "pixel_accuracy": _number(self.accuracy),
+                "miou": number(self.miou),
+                "dice": number(self.mean_dice),
+                "pixel_accuracy": number(self.accuracy),
                 "per_class": self._class_rows(),
             },
-            "image_mean": {"miou": _number(self.miou_image_mean), "dice": _number(self.dice_image_mean)},
+            "image_mean": {"miou": number(self.miou_image_mean), "dice": number(self.dice_image_mean)},
             "confusion": self.pooled.tolist(),
             "per_image": self._image_rows(),
         }
 
     def _class_rows(self) -> list[dict[str, Any]]:
         columns: dict[str, list[Any]] = {
-            "iou": _numbers(self.iou),
-            "dice": _numbers(self.dice),
-            "precision": _numbers(self.precision),
-            "recall": _numbers(self.recall),
+            "iou": numbers(self.iou),
+            "dice": numbers(self.dice),
+            "precision": numbers(self.precision),
+            "recall": numbers(self.recall),
             "pixels": self.pooled.sum(1).tolist(),
         }
         return [
@@ -215,10 +215,10 @@ class Scores:
 
     def _image_rows(self) -> list[dict[str, Any]]:
         columns: dict[str, list[Any]] = {
-            "miou": _numbers(self.image_miou),
-            "dice": _numbers(self.image_dice),
-            "pixel_accuracy": _numbers(pixel_accuracy(self.counts)),
-            "iou": [_numbers(row) for row in iou(self.counts)],
+            "miou": numbers(self.image_miou),
+            "dice": numbers(self.image_dice),
+            "pixel_accuracy": numbers(pixel_accuracy(self.counts)),
+            "iou": [numbers(row) for row in iou(self.counts)],
             "confusion": [_sparse(matrix) for matrix in self.counts],
         }
         return [
@@ -252,12 +252,14 @@ class Scores:
         return cls(classes=listed[0].classes, names=tuple(names[index] for index in order), counts=counts[order])
 
 
-def _number(value: float) -> float | None:
+def number(value: float) -> float | None:
+    """A score for JSON, which does not know nan: null in its place."""
     return None if math.isnan(value) else value
 
 
-def _numbers(values: Float64[Tensor, " n"]) -> list[float | None]:
-    return [_number(value) for value in values.tolist()]
+def numbers(values: Float64[Tensor, " n"]) -> list[float | None]:
+    """Scores for JSON, nan as null."""
+    return [number(value) for value in values.tolist()]
 
 
 def _sparse(matrix: Int64[Tensor, "K K"]) -> Sequence[list[int]]:
