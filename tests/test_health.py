@@ -16,6 +16,7 @@ import pixelwise
 from pixelwise import losses
 from pixelwise.errors import TrainingError
 from pixelwise.training.health import Vitals, failure, signs
+from pixelwise.training.update import Update
 from pixelwise.training.watch import Watcher
 
 
@@ -37,15 +38,20 @@ def vitals(**changes: Any) -> Vitals:
     [
         ([], math.nan, True),
         ([0.5], math.inf, True),
-        ([1.2, 0.5], 1.7, True),  # more than three times the lowest, and worse than at the start
-        ([1.2, 0.3], 1.0, False),  # a bad epoch, but better than at the start
-        ([1.2, 1.0], 1.3, False),
+        ([1.2, 0.5, 0.4], 1.7, True),  # more than three times what is usual, and worse than ever
+        ([1.2, 0.3, 0.3], 1.0, False),  # a bad epoch, but better than at the start
+        ([1.2, 1.0, 1.0], 1.3, False),
         ([], 50.0, False),  # there is nothing to compare with
-        ([0.02, 0.001], 0.004, False),
+        ([0.1], 0.4, False),  # one lucky epoch
+        ([0.0, 0.0, 0.0, 0.4], 0.5, False),  # epochs in which nothing counted
     ],
 )
 def test_weights_are_of_no_use_after_such_a_loss(losses_before: list[float], loss: float, fails: bool) -> None:
-    assert (failure(losses_before, loss) is not None) == fails
+    assert (failure(losses_before, loss, finite=True) is not None) == fails
+
+
+def test_weights_that_are_not_finite_are_of_no_use_whatever_the_loss() -> None:
+    assert failure([0.5], 0.4, finite=False) is not None
 
 
 def test_a_healthy_run_shows_no_signs() -> None:
@@ -123,6 +129,25 @@ def test_a_run_that_fails_once_goes_back_and_on_at_a_lower_rate(
     assert "The loss became nan" in setback
     assert "went back to step 4" in setback
     assert any(setback in text for text in hearing.said)
+    assert all(torch.isfinite(tensor).all() for tensor in pixelwise.load(folder).network.state_dict().values())
+
+
+@pytest.mark.slow
+def test_weights_that_the_last_step_of_an_epoch_spoils_are_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loss is measured before the step; an infinite gradient makes all weights NaN after it."""
+    real, numbers = Update.apply, itertools.count(1)
+
+    def apply(self: Update, loss: Tensor, step: int, progress: float) -> None:
+        real(self, loss, step, progress)
+        if next(numbers) == 8:  # the last one of the second epoch
+            next(iter(self.plain.parameters())).data.fill_(math.nan)
+
+    monkeypatch.setattr(Update, "apply", apply)
+    config = pixelwise.settings(None, [*QUICK, "training.epochs=4"])
+    folder = pixelwise.train(draw_discs(tmp_path / "discs"), tmp_path / "run", config=config).folder
+    assert "Weights became NaN" in rows(folder)[1]["warnings"]["setback 1"]
     assert all(torch.isfinite(tensor).all() for tensor in pixelwise.load(folder).network.state_dict().values())
 
 

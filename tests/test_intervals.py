@@ -159,6 +159,13 @@ def test_the_number_of_images_that_would_tell_is_that_of_the_textbook() -> None:
     assert not found.is_clear
 
 
+def test_what_five_images_cannot_tell_takes_six_at_least() -> None:
+    values = np.array([0.70, 0.71, 0.72, 0.73, 0.74])
+    found = difference(mean_of(values), mean_of(values - 0.1 - 0.001 * values), names(5))
+    assert not found.is_clear
+    assert found.needed == 6
+
+
 def test_the_order_of_the_two_turns_the_sign_only() -> None:
     counts = [counts_of(np.random.default_rng(seed), 9) for seed in (1, 2)]
     one, other = (ratios(each)["iou"] for each in counts)

@@ -43,7 +43,7 @@ def test_killed_runs_end_in_the_same_weights(tmp_path: Path) -> None:
             process.kill()
             process.communicate()
             killed += process.returncode == -signal.SIGKILL
-            resume = ("--resume",) if folder.exists() else ()
+            resume = ("--resume",) if (folder / "begun.json").exists() else ()
         done = subprocess.run(command(data, folder, *resume), check=False, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         assert_equal_runs(whole, folder)

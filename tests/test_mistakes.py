@@ -11,8 +11,9 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from pixelwise.classes import IGNORE, ClassTable
+from pixelwise.data.alike import Looks
 from pixelwise.evaluation.gallery import edge_px, thumbnail
-from pixelwise.evaluation.mistakes import KINDS, Looks, Mistakes, by_size, find_mistakes
+from pixelwise.evaluation.mistakes import KINDS, Mistakes, by_size, find_mistakes
 from pixelwise.evaluation.scores import Evaluation
 from pixelwise.metrics import confusion
 

@@ -151,6 +151,19 @@ def test_the_rim_of_what_is_ignored_is_no_outline() -> None:
     assert scores(found)["hausdorff_95_px"] == 0.0
 
 
+def test_an_object_in_a_ring_of_ignored_pixels_has_no_outline_but_can_be_missed() -> None:
+    target = square(2)
+    target[1:7, 1:7][square(2)[1:7, 1:7] == 0] = IGNORE  # nobody knows where the object ends
+    holed = square(2)
+    holed[3, 3] = 0
+    found = scores(compare_boundaries(holed, target, 2, 2.0))
+    assert math.isnan(found["hausdorff_95_px"])
+    assert math.isnan(found["surface_dice"])
+    missed = scores(compare_boundaries(np.zeros((8, 8), dtype=np.uint8), target, 2, 2.0))
+    assert missed["surface_dice"] == 0.0
+    assert missed["hausdorff_95_px"] == pytest.approx(math.hypot(8, 8))
+
+
 def test_an_image_that_is_all_ignored_has_no_score() -> None:
     found = compare_boundaries(square(2), np.full((8, 8), IGNORE, dtype=np.uint8), 2, 2.0)
     assert all(math.isnan(value) for index in (0, 1) for value in scores(found, index).values())

@@ -164,13 +164,31 @@ def test_without_any_checkpoint_that_is_whole_the_run_is_refused(discs: Path, tm
 def test_a_run_that_ended_before_its_first_checkpoint_begins_anew(discs: Path, tmp_path: Path) -> None:
     config = quick()
     whole = pixelwise.train(discs, tmp_path / "whole", config=config).folder
-    for kept in ((), ("split.json",), ("split.json", "fingerprint.json", "plan.json", "run.json", "config.yaml")):
-        folder = tmp_path / f"broken {len(kept)}"
+    prepared = ("begun.json", "findings.json", "split.json", "fingerprint.json", "plan.json", "run.json", "config.yaml")
+    for count in (1, 3, len(prepared)):
+        folder = tmp_path / f"broken {count}"
         folder.mkdir()
-        for name in kept:
+        for name in prepared[:count]:
             shutil.copy(whole / name, folder)
-        pixelwise.train(discs, folder, config=config, resume=True)
+        pixelwise.train(discs, folder, resume=True)
         assert_equal_runs(whole, folder)
+    assert json.loads((folder / "plan.json").read_text()) == json.loads((whole / "plan.json").read_text())
+
+
+@pytest.mark.slow
+def test_a_run_that_was_to_start_from_another_does_so_when_it_begins_anew(discs: Path, tmp_path: Path) -> None:
+    first = pixelwise.train(discs, tmp_path / "first", config=quick("training.epochs=1")).folder
+    whole = pixelwise.train(discs, tmp_path / "whole", config=quick(), start_from=first).folder
+    folder = tmp_path / "broken"
+    folder.mkdir()
+    shutil.copy(whole / "begun.json", folder)
+    pixelwise.train(discs, folder, resume=True)
+    assert_equal_runs(whole, folder)
+
+
+def test_a_folder_in_which_no_run_was_begun_is_not_resumed(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="none was begun in this folder"):
+        pixelwise.train(tmp_path / "data", tmp_path, resume=True)
 
 
 @pytest.mark.slow

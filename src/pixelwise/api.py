@@ -40,7 +40,7 @@ from pixelwise.models.unet import UNet, build
 from pixelwise.training import material as materials
 from pixelwise.training import processes
 from pixelwise.training import run as runs
-from pixelwise.training.folder import Files, settle
+from pixelwise.training.folder import Begun, Files, read_begun, settle
 from pixelwise.training.watch import Watcher
 
 _ENDS = ("training", "training.time", "training.epochs")
@@ -129,7 +129,7 @@ def train(  # noqa: PLR0913  all but two are given by name
     goes_on = resume and Files(place).has_checkpoint
     if resume and not goes_on:
         watcher.say("note: the run ended before its first checkpoint; it begins anew")
-        source = _started_from(Files(place))
+        source = read_begun(Files(place)).started_from
     dataset, findings = check(data, watcher)
     for line in describe(dataset):
         watcher.say(line)
@@ -137,7 +137,10 @@ def train(  # noqa: PLR0913  all but two are given by name
         raise DataError(f"This data cannot be trained on.\n\n{checks.to_text(findings)}", where=data)
     folder = Path(out) if out is not None else _agree_on_folder(Path(data), wanted)
     if processes.is_first():
-        write_json(Files(make_folder(folder)).findings, checks.to_json(findings))
+        files = Files(make_folder(folder))
+        if not resume:
+            write_json(files.begun, Begun(config=wanted, started_from=source and source.resolve()).to_json())
+        write_json(files.findings, checks.to_json(findings))
     request = runs.Request(
         data=Path(data),
         dataset=dataset,
@@ -384,14 +387,6 @@ def describe(dataset: Dataset) -> list[str]:
 def score_lines(scores: Evaluation) -> list[str]:
     """Headline and scores per class, a line each."""
     return results.score_lines(scores)
-
-
-def _started_from(files: Files) -> Path | None:
-    """What a run that has not come far was to start from."""
-    if not files.config.exists():
-        return None
-    source = saved.read_facts(files.run).started_from
-    return Path(source) if source is not None else None
 
 
 def _with_budget(config: Config, time: str | float | None, epochs: int | None) -> Config:

@@ -339,6 +339,8 @@ class Config(Section):
         ]
         if "loss.border_sigma_px" in given and not self.loss.border_weight:
             unused.append("loss.border_sigma_px has no effect: loss.border_weight is 0")
+        if "data.fold" in given and self.data.folds is None:
+            unused.append("data.fold has no effect: data.folds is not given")
         return unused
 
     def with_values(self, values: Mapping[str, Any]) -> "Config":

@@ -6,6 +6,7 @@ instrument like every other. The similarity of two images is the correlation of 
 for strangers, and up to 0.8 for different images of one kind of object in one frame.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -33,6 +34,9 @@ _CHUNK = 1000
 _MOST_TURNED = 20_000
 """Of more images, turned and mirrored copies are not looked for: comparing them takes minutes."""
 
+_MOST_PAIRS = 200_000
+"""Films of thousands of frames have millions of pairs; the most alike say all that is needed."""
+
 _EMPTY = 1e-6
 
 
@@ -43,6 +47,25 @@ def coarse(image: Shaped[np.ndarray, "H W C"]) -> Float32[np.ndarray, "32 32"]:
     means = _averaged(_averaged(np.nan_to_num(grey, posinf=0.0, neginf=0.0), 0), 1)
     sharp = means - ndimage.gaussian_filter(means, SLOW, mode="nearest")
     return _unit((sharp - sharp.mean()).reshape(1, -1)).reshape(PLACES, PLACES).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Looks:
+    """What an image is like, in the values of its file."""
+
+    brightness: float
+    """Mean of a sample of its pixels."""
+    contrast: float
+    """Their standard deviation."""
+
+    @classmethod
+    def of(cls, image: Shaped[np.ndarray, "H W C"]) -> "Looks":
+        """Of about 256 rows and columns, spread evenly; 0 where that is not a number."""
+        sample = np.asarray(image[:: max(1, image.shape[0] // 256), :: max(1, image.shape[1] // 256)])
+        known = sample[np.isfinite(sample)].astype(np.float64)
+        with np.errstate(over="ignore", invalid="ignore"):  # some programs mark missing pixels by the largest number
+            looks = (float(known.mean()), float(known.std())) if known.size else (0.0, 0.0)
+        return cls(*(value if math.isfinite(value) else 0.0 for value in looks))
 
 
 @dataclass(frozen=True)
@@ -72,17 +95,22 @@ class Likeness:
         self._turned = turned
 
     def pairs(self, threshold: float) -> list[Pair]:
-        """All pairs at least so much alike, the first index below the second."""
-        found: dict[tuple[int, int], float] = {}
-        for start in range(0, len(self._pictures), _CHUNK):
+        """All pairs at least so much alike, the first index below the second; of very many, the most alike."""
+        count = len(self._pictures)
+        keys, values = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32)
+        for start in range(0, count, _CHUNK):
             some = self._pictures[start : start + _CHUNK]
             for others in self._turned:
                 similarity = some @ others.T
-                for row, column in np.argwhere(similarity >= threshold):
-                    pair = min(start + row, column), max(start + row, column)
-                    if pair[0] < pair[1]:
-                        found[pair] = max(found.get(pair, 0.0), float(similarity[row, column]))
-        return [Pair(int(first), int(second), value) for (first, second), value in sorted(found.items())]
+                rows, columns = np.nonzero(similarity >= threshold)
+                first, second = np.minimum(start + rows, columns), np.maximum(start + rows, columns)
+                apart = first < second
+                keys = np.concatenate([keys, first[apart] * count + second[apart]])
+                values = np.concatenate([values, similarity[rows, columns][apart]])
+                keys, values = _most_alike(keys, values)
+        return [
+            Pair(int(key) // count, int(key) % count, float(value)) for key, value in zip(keys, values, strict=True)
+        ]
 
     def nearest(self, some: Int[np.ndarray, " n"], others: Int[np.ndarray, " m"]) -> Pair | None:
         """The pair that is most alike, one of each; none where either has no image."""
@@ -114,6 +142,19 @@ def linked(pairs: Sequence[Pair], count: int) -> list[list[int]]:
     for index in range(count):
         sets.setdefault(find(index), []).append(index)
     return [members for members in sets.values() if len(members) > 1]
+
+
+def _most_alike(
+    keys: Int[np.ndarray, " n"], values: Float32[np.ndarray, " n"]
+) -> tuple[Int[np.ndarray, " m"], Float32[np.ndarray, " m"]]:
+    """Each pair once, with its largest similarity, in order; no more than `_MOST_PAIRS`."""
+    best_first = np.argsort(-values, kind="stable")
+    unique, place = np.unique(keys[best_first], return_index=True)
+    largest = values[best_first][place]
+    if len(unique) > _MOST_PAIRS:
+        chosen = np.sort(np.argsort(-largest, kind="stable")[:_MOST_PAIRS])
+        unique, largest = unique[chosen], largest[chosen]
+    return unique, largest
 
 
 def _turns(pictures: Float32[np.ndarray, "N 32 32"]) -> list[Float32[np.ndarray, "N 32 32"]]:

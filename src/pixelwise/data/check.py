@@ -383,7 +383,11 @@ def _near_duplicates(_: Dataset, cases: Sequence[Measurement]) -> list[Finding]:
         for pair in likeness.pairs(ALIKE)
         if known[pair.first].image_hash != known[pair.second].image_hash
     ]
-    torn = [pair for pair in pairs if (pair[0].case.split or "train") != (pair[1].case.split or "train")]
+    torn: list[tuple[Measurement, Measurement, float]] = []
+    kept: list[tuple[Measurement, Measurement, float]] = []
+    for pair in pairs:
+        sides = {one.case.split or "train" for one in pair[:2]}
+        (torn if len(sides) > 1 else kept).append(pair)
     return [
         *_pair_findings(
             "warning",
@@ -394,7 +398,7 @@ def _near_duplicates(_: Dataset, cases: Sequence[Measurement]) -> list[Finding]:
         ),
         *_pair_findings(
             "notice",
-            [pair for pair in pairs if pair not in torn],
+            kept,
             "are nearly the same",
             "Copies that were resized, brightened, turned or mirrored look like this, and frames of one scene. A split "
             "that is drawn keeps them on one side.",
@@ -469,7 +473,7 @@ def _misnamed(_: Dataset, cases: Sequence[Measurement]) -> list[Finding]:
     masks = {path for one in cases for path in one.case.masks}
     found = {pair for one in cases for pair in one.misnamed}
     lossy = sorted(path for path, kind in found if kind == "JPEG" and path in masks)
-    others = sorted(path for path, kind in found if path not in lossy)
+    others = sorted({path for path, _ in found} - set(lossy))
     return [
         *_if_any(
             tuple(lossy),

@@ -1,8 +1,9 @@
 """Which cases belong together: by a pattern in their names, or by a column of a table."""
 
 import csv
+import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
@@ -62,19 +63,19 @@ def by_table(folder: Path, table: GroupTable, root: Path) -> Grouping:
         DataError: two rows of one image contradict each other.
     """
     path = folder / table.file
-    rows = _rows(path)
-    image = table.image if table.image is not None else next(iter(rows[0]), "")
+    columns, rows = _rows(path)
+    image = table.image if table.image is not None else columns[0]
     for name in (table.column, image):
-        if name not in rows[0]:
+        if name not in columns:
             raise ConfigError(
-                f"There is no column '{name}'; there are {', '.join(rows[0])}.",
+                f"There is no column '{name}'; there are {', '.join(columns)}.",
                 where=path,
                 remedy="Name one of these under 'group_table'.",
             )
     groups: dict[str, str] = {}
     for row in rows:
-        name, group = (row[image] or "").strip(), (row[table.column] or "").strip()
-        if groups.setdefault(name.replace("\\", "/"), group) != group:
+        name, group = (row[image] or "").strip().replace("\\", "/"), (row[table.column] or "").strip()
+        if groups.setdefault(name, group) != group:
             raise DataError(f"'{name}' has two groups, {groups[name]} and {group}.", where=path, remedy="Keep one row.")
 
     def group_of(case: Case) -> str:
@@ -93,14 +94,19 @@ def by_table(folder: Path, table: GroupTable, root: Path) -> Grouping:
     return group_of
 
 
-def _rows(path: Path) -> Sequence[dict[str, str]]:
+def _rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+    """The columns, and a row per image."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"The table of groups cannot be read ({error}).", where=path) from None
     head = text.partition("\n")[0]
     delimiter = max(",;\t", key=head.count)
-    rows = list(csv.DictReader(text.splitlines(), delimiter=delimiter))
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
+    try:
+        rows = list(reader)
+    except csv.Error as error:
+        raise ConfigError(f"The table of groups cannot be read ({error}).", where=path) from None
     if not rows:
         raise ConfigError("The table of groups has no rows.", where=path, remedy="Write a head and a row per image.")
-    return rows
+    return list(reader.fieldnames or ()), rows

@@ -14,6 +14,7 @@ from jaxtyping import Float32, Shaped, UInt8
 
 from pixelwise.classes import IGNORE
 from pixelwise.data import alike, formats, masks, polygons
+from pixelwise.data.alike import Looks
 from pixelwise.data.dataset import Case, Dataset
 from pixelwise.errors import DataError
 
@@ -30,9 +31,9 @@ class Measurement:
     constant: bool = False
     """All pixels of the image are equal."""
     brightness: float = 0.0
-    """Mean of all values of the image."""
+    """As `Looks`."""
     contrast: float = 0.0
-    """Their standard deviation."""
+    """As `Looks`."""
     not_finite: int = 0
     """Values of the image that are NaN or infinite."""
     image_hash: str | None = None
@@ -111,14 +112,15 @@ def _measure(case: Case, dataset: Dataset) -> Measurement:
 def _measure_image(result: Measurement, image: Shaped[np.ndarray, "H W C"]) -> Measurement:
     not_finite = 0 if image.dtype.kind != "f" else int(image.size - np.isfinite(image).sum())
     height, width, channels = image.shape
+    looks = Looks.of(image)
     return replace(
         result,
         shape=(height, width, channels),
         dtype=image.dtype.name,
         constant=bool((image == image[:1, :1]).all()),
         not_finite=not_finite,
-        brightness=0.0 if not_finite else float(image.mean(dtype=np.float64)),
-        contrast=0.0 if not_finite else float(image.std(dtype=np.float64)),
+        brightness=looks.brightness,
+        contrast=looks.contrast,
         image_hash=_hash(image),
         coarse=alike.coarse(image),
     )

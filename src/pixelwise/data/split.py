@@ -14,7 +14,7 @@ classes reach every side if there are enough groups, and train first.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -154,22 +154,26 @@ def assign(
         given["train"] = order
         shares = {"validation": config.validation_fraction, "test": config.test_fraction}
         reasons = ["The folder gives no split."]
+    if config.folds is not None:
+        shares["validation"] = (1.0 - shares["test"]) / config.folds
     reasons += _tell_left_out([cases[index].name for index in everything if index in left_out])
     _refuse_too_few(given, shares, dataset.root, reasons)
     groups = _tie(cases, given["train"], ties)
     _refuse_folds(given, config, len(groups), dataset.root)
     sides = _draw(groups, presence, shares, seed, config)
     reasons += _tell(cases, groups, given, shares, seed, config)
-    if threshold > ALIKE:
+    if threshold > ALIKE and any(shares.values()):
+        told = f"Only those more alike than {threshold:.2f} stay" if near else "None of these is kept"
         reasons.append(
-            f"Many images are nearly the same. Only those more alike than {threshold:.2f} stay on one side: else more "
-            "than half of all would hang together. Scores may be too good."
+            f"Many images are nearly the same. {told} on one side: else more than half of all would hang together. "
+            "Scores may be too good."
         )
     kept = {index: name for name in ("validation", "test") for index in given[name]}
     home = {index: kept.get(index) or SPLIT_NAMES[sides[index]] for index in order}
     parts = {name: tuple(cases[index] for index in order if home[index] == name) for name in SPLIT_NAMES}
+    same, alike_too = ({index for members in sets for index in members} for sets in (duplicates, near))
     tied = tuple(
-        Tied(tuple(cases[index].name for index in group), _because(cases, group, duplicates, near))
+        Tied(tuple(cases[index].name for index in group), _because(cases, group, same, alike_too))
         for group in groups
         if len(group) > 1
     )
@@ -187,15 +191,12 @@ def _bearable(alike: Sequence[Pair], count: int) -> tuple[float, list[list[int]]
     return 1.0, []
 
 
-def _because(
-    cases: Sequence[Case], group: Sequence[int], duplicates: Sequence[Sequence[int]], near: Sequence[Sequence[int]]
-) -> str:
+def _because(cases: Sequence[Case], group: Sequence[int], identical: Collection[int], alike: Collection[int]) -> str:
     """Why these cases stay together."""
-    members = set(group)
     names = dict.fromkeys(cases[index].group for index in group if cases[index].group)
     reasons = [f"group {name}" for name in names]
-    reasons += ["identical images"] if any(len(members.intersection(same)) > 1 for same in duplicates) else []
-    reasons += ["images that are nearly the same"] if any(len(members.intersection(some)) > 1 for some in near) else []
+    reasons += ["identical images"] if any(index in identical for index in group) else []
+    reasons += ["images that are nearly the same"] if any(index in alike for index in group) else []
     return ", ".join(reasons)
 
 
@@ -328,8 +329,6 @@ def _tell(
     cut = [name for name, share in shares.items() if share > 0]
     if not cut:
         return []
-    if config.folds is not None:
-        shares = {**shares, "validation": 1.0 / config.folds * (1.0 - shares["test"])}
     parts = " and ".join(f"{shares[name]:.0%} for {name}" for name in cut)
     part = f" Fold {config.fold} of {config.folds} validates." if config.folds is not None else ""
     reasons = [f"Of {len(given['train'])} cases, {parts} were drawn with seed {seed}, classes spread evenly.{part}"]

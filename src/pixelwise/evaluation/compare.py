@@ -223,8 +223,14 @@ def _verdicts(names: Sequence[str], scores: Sequence[Evaluation]) -> tuple[Verdi
 
 def _difference(first: Evaluation, second: Evaluation) -> Difference:
     """Of the mIoU, image by image."""
-    order = [second.names.index(name) for name in first.names]
+    order = _order(first, second)
     return difference(ratios(first.counts)["iou"], ratios(second.counts[order])["iou"], first.units)
+
+
+def _order(first: Evaluation, second: Evaluation) -> list[int]:
+    """Where the images of the first stand in the second."""
+    places = {name: index for index, name in enumerate(second.names)}
+    return [places[name] for name in first.names]
 
 
 def _same_images(first: Evaluation, second: Evaluation) -> bool:
@@ -233,7 +239,7 @@ def _same_images(first: Evaluation, second: Evaluation) -> bool:
 
 def _same_masks(first: Evaluation, second: Evaluation) -> bool:
     """Whether the true pixels of each class are as many in each image."""
-    order = [second.names.index(name) for name in first.names]
+    order = _order(first, second)
     return bool(torch.equal(first.counts.sum(-1), second.counts[order].sum(-1)))
 
 

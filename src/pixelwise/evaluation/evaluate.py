@@ -1,8 +1,9 @@
 """From a model and images whose masks are known to scores and examples; every image is predicted once."""
 
+import heapq
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -10,17 +11,19 @@ from jaxtyping import Float64, Int64, UInt8
 from torch import Tensor
 
 from pixelwise.classes import IGNORE
+from pixelwise.data.alike import Looks
 from pixelwise.data.cache import Decoded
 from pixelwise.evaluation.figures import to_display
-from pixelwise.evaluation.gallery import Thumbnail, edge_px, thumbnail
-from pixelwise.evaluation.mistakes import Looks, Mistakes, find_mistakes
+from pixelwise.evaluation.gallery import MOST, Thumbnail, edge_px, thumbnail
+from pixelwise.evaluation.mistakes import Mistakes, find_mistakes
 from pixelwise.evaluation.report import Example
 from pixelwise.evaluation.scores import Evaluation, SplitChoice
 from pixelwise.inference.predictor import Model
 from pixelwise.inference.scoring import compare
-from pixelwise.metrics import confusion
+from pixelwise.metrics import confusion, iou
 from pixelwise.metrics.boundaries import Boundaries, ImageBoundaries, compare_boundaries
 from pixelwise.metrics.calibration import BINS, Calibration, tally
+from pixelwise.metrics.counts import mean_over_classes
 
 EXAMPLES_PER_RANK = 3
 """So many of the worst, median and best images are shown."""
@@ -39,8 +42,8 @@ class Evaluated:
     model: Model
     cases: Sequence[Decoded]
     scores: Evaluation
-    thumbnails: Sequence[Thumbnail] = ()
-    """Small pictures by case."""
+    thumbnails: Mapping[str, Thumbnail] = field(default_factory=dict)
+    """Small pictures by the name of the case, of no more than the `MOST` worst ones."""
     masks: Sequence[UInt8[np.ndarray, "_ _"]] = ()
     """Predictions by case; none where they would take too much memory."""
 
@@ -69,11 +72,18 @@ def evaluate(
         DataError: an image does not fit the model.
     """
     keeps = sum(case.pixels for case in cases) <= KEPT_PIXELS
-    seen, thumbnails, masks = [], [], []
+    seen: list[_Seen] = []
+    thumbnails: dict[str, Thumbnail] = {}
+    best_first: list[tuple[float, str]] = []
+    masks = []
     for index, case in enumerate(cases):
         one, mask = _look_at(model, case, tolerance_px)
         seen.append(one)
-        thumbnails.append(thumbnail(case.image, np.asarray(case.mask), mask, model.classes, edge_px(len(cases))))
+        name, score = case.case.name, float(mean_over_classes(iou(one.counts)).nan_to_num(nan=1.0))
+        thumbnails[name] = thumbnail(case.image, np.asarray(case.mask), mask, model.classes, edge_px(len(cases)))
+        heapq.heappush(best_first, (-score, name))
+        if len(best_first) > MOST:
+            del thumbnails[heapq.heappop(best_first)[1]]
         if keeps:
             masks.append(mask)
         if progress is not None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Bool, Int, Int64, Shaped, UInt8
+from jaxtyping import Bool, Int, Int64, UInt8
 from scipy import ndimage
 
 from pixelwise.classes import IGNORE
@@ -86,23 +86,6 @@ def find_mistakes(
     pairs = blamed[wrong].astype(np.int64) * len(KINDS) + kind[wrong]
     pixels = np.bincount(pairs, minlength=classes * len(KINDS)).reshape(classes, len(KINDS))
     return Mistakes(pixels, objects, int(np.count_nonzero(wrong & confident & ~shifted)))
-
-
-@dataclass(frozen=True)
-class Looks:
-    """What an image is like, in the values of its file."""
-
-    brightness: float
-    """Mean of a sample of its pixels."""
-    contrast: float
-    """Their standard deviation."""
-
-    @classmethod
-    def of(cls, image: Shaped[np.ndarray, "H W C"]) -> "Looks":
-        """Of about 256 rows and columns, spread evenly."""
-        steps = [max(1, edge // 256) for edge in image.shape[:2]]
-        sample = np.asarray(image[:: steps[0], :: steps[1]], dtype=np.float64)
-        return cls(float(sample.mean()), float(sample.std()))
 
 
 @dataclass(frozen=True)

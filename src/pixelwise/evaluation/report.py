@@ -7,8 +7,8 @@ import base64
 import hashlib
 import json
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from markupsafe import Markup
 from pixelwise import files
 from pixelwise.classes import ClassTable, Color
 from pixelwise.evaluation import figures
-from pixelwise.evaluation.gallery import MOST, Thumbnail
+from pixelwise.evaluation.gallery import Thumbnail
 from pixelwise.evaluation.mistakes import KINDS
 
 LONGEST_EDGE_PX = 512
@@ -79,8 +79,8 @@ class Content:
     facts: dict[str, str]
     """Data set, machine, versions, duration: whatever one has to know to believe or repeat the scores."""
     examples: tuple[Example, ...]
-    thumbnails: tuple[Thumbnail, ...] = ()
-    """In the order of the images in scores.json; none leaves the list without pictures."""
+    thumbnails: Mapping[str, Thumbnail] = field(default_factory=dict)
+    """Small pictures by the name of the image; images without one are listed without."""
 
 
 def write(path: Path, content: Content) -> None:
@@ -120,6 +120,7 @@ def render(content: Content) -> str:
         groups=_groups(rows),
         reliability=_reliability(content),
         pictures=_pictures(content, rows),
+        pictured={name: number for number, name in enumerate(_pictured(content, rows))},
         list_classes=content.classes.names if len(content.classes) <= MATRIX_CLASSES else [],
         matrix=_matrix(content.scores["confusion"]) if len(content.classes) <= MATRIX_CLASSES else [],
         confusions=_confusions(content),
@@ -249,10 +250,14 @@ def _reliability(content: Content) -> Markup:
     return Markup(figures.reliability_diagram(bins))  # noqa: S704 - drawn by us, holds no text of the user
 
 
+def _pictured(content: Content, rows: list[dict[str, Any]]) -> list[str]:
+    """Names of the images that have pictures, in the order of the list."""
+    return [row["name"] for row in rows if row["name"] in content.thumbnails]
+
+
 def _pictures(content: Content, rows: list[dict[str, Any]]) -> list[list[Any]]:
-    """Layers of the small pictures in the order of the list, with their size; none beyond `MOST`."""
-    by_name = dict(zip((row["name"] for row in content.scores["per_image"]), content.thumbnails, strict=False))
-    found = [by_name[row["name"]] for row in rows[:MOST] if row["name"] in by_name]
+    """Layers of the small pictures in the order of the list, with their size."""
+    found = [content.thumbnails[name] for name in _pictured(content, rows)]
     return [[one.photo, one.truth, one.prediction, one.errors, *one.size] for one in found]
 
 

@@ -70,7 +70,7 @@ def write(folder: Path, evaluated: Evaluated, background: Background) -> None:
         findings=background.findings,
         facts=background.facts,
         examples=examples(evaluated),
-        thumbnails=tuple(evaluated.thumbnails),
+        thumbnails=evaluated.thumbnails,
     )
     report.write(folder / "report.html", content)
 

@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from pixelwise.evaluation.mistakes import KINDS, Looks, Mistakes, by_size
+from pixelwise.data.alike import Looks
+from pixelwise.evaluation.mistakes import KINDS, Mistakes, by_size
 from pixelwise.metrics import Scores
 from pixelwise.metrics.boundaries import Boundaries
 from pixelwise.metrics.calibration import Calibration

@@ -71,10 +71,14 @@ def compare_boundaries(
         first, second = (_Outline.of(mask[place], unknown[place], width_px) for mask in masks)
         found.boundary_both[index] = np.count_nonzero(first.boundary & second.boundary)
         found.boundary_either[index] = np.count_nonzero(first.boundary | second.boundary)
-        there, back = _distances(first, second, math.hypot(*target.shape))
+        if not (masks[0].any() and masks[1].any()):
+            found.surface[index] = max(1, np.count_nonzero(first.surface | second.surface))
+            found.hausdorff_px[index] = found.distance_px[index] = math.hypot(*target.shape)
+            continue
+        if not (first.surface.any() and second.surface.any()):
+            continue  # ignored pixels all around: there is an outline in one of them at most
+        there, back = _to_nearest(first, second), _to_nearest(second, first)
         either = np.concatenate([there, back])
-        if not either.size:
-            continue  # it fills all that is counted, so that it has no outline
         found.near[index], found.surface[index] = np.count_nonzero(either <= tolerance_px), either.size
         found.hausdorff_px[index] = max(_percentile(there), _percentile(back))
         found.distance_px[index] = either.mean()
@@ -152,21 +156,13 @@ def _place(mask: Bool[np.ndarray, "H W"], margin: int) -> tuple[slice, slice] | 
     return slice(top, rows[-1] + margin + 1), slice(left, columns[-1] + margin + 1)
 
 
-def _distances(
-    first: _Outline, second: _Outline, farthest_px: float
-) -> tuple[Float64[np.ndarray, " n"], Float64[np.ndarray, " m"]]:
-    """From each surface pixel of one to the nearest of the other, there and back."""
-    here, there = (np.argwhere(outline.surface) for outline in (first, second))
-    if not (len(here) and len(there)):
-        return np.full(len(here), farthest_px), np.full(len(there), farthest_px)
-    return _to_nearest(here, there), _to_nearest(there, here)
-
-
-def _to_nearest(points: np.ndarray, others: np.ndarray) -> Float64[np.ndarray, " n"]:
+def _to_nearest(some: _Outline, other: _Outline) -> Float64[np.ndarray, " n"]:
+    """From each surface pixel of one to the nearest of the other."""
     # distances of surface points, and not a map of the whole image: its memory grows with the outlines only
-    distances, _ = KDTree(others, balanced_tree=False, compact_nodes=False).query(points)
+    tree = KDTree(np.argwhere(other.surface), balanced_tree=False, compact_nodes=False)
+    distances, _ = tree.query(np.argwhere(some.surface))
     return np.asarray(distances, dtype=np.float64)
 
 
 def _percentile(distances: Float64[np.ndarray, " n"]) -> float:
-    return float(np.percentile(distances, HAUSDORFF_PERCENTILE)) if distances.size else 0.0
+    return float(np.percentile(distances, HAUSDORFF_PERCENTILE))

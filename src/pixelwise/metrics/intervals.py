@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float64, Int64
+from jaxtyping import Float64, Int64, UInt8
 from scipy import special
 from torch import Tensor
 
@@ -35,6 +35,9 @@ POWER = 0.8
 
 EXACT_UNITS = 12
 """Up to so many units, all ways of exchanging two models are tried; above it, `EXCHANGES` random ones."""
+
+FEWEST_TO_TELL = 6
+"""All ways of exchanging five units are 32, of which the two that agree best are more than 5 %."""
 
 EXCHANGES = 10_000
 
@@ -152,14 +155,12 @@ def difference(first: Ratio, second: Ratio, units: Sequence[str], seed: int = 0)
     weights = torch.split(drawn.weights, _CHUNK)
     values = torch.cat([_means(first, some) - _means(second, some) for some in weights])
     influence = mean_over_classes(first.influence()) - mean_over_classes(second.influence())
-    return Difference(
-        value,
-        drawn.interval(values, influence),
-        _p_of(first, second, drawn.member, seed),
-        drawn.units,
-        drawn.units < len(units),
-        _needed(value, drawn.by_unit(influence)),
-    )
+    p = _p_of(first, second, drawn.member, seed)
+    needed = _needed(value, drawn.by_unit(influence))
+    if needed is not None and not p < 1.0 - LEVEL:  # what these could not tell takes more, and fewer than six never can
+        needed = max(needed, drawn.units + 1, FEWEST_TO_TELL)
+    interval = drawn.interval(values, influence)
+    return Difference(value, interval, p, drawn.units, drawn.units < len(units), needed)
 
 
 def _means(ratio: Ratio, weights: Float64[Tensor, "B N"]) -> Float64[Tensor, " B"]:
@@ -172,15 +173,16 @@ def _mean(ratio: Ratio) -> float:
 
 def _p_of(first: Ratio, second: Ratio, member: Int64[Tensor, " N"], seed: int) -> float:
     """Share of the exchanges that give a difference at least as large as the real one, which is among them."""
-    stays = _exchanges(int(member.max()) + 1, seed)[:, member]
+    stays = _exchanges(int(member.max()) + 1, seed)
     both = Ratio(
         torch.cat([first.part, second.part]),
         torch.cat([first.whole, second.whole]),
         torch.cat([first.occurring, second.occurring]),
     )
+    chunks = (some[:, member].double() for some in torch.split(stays, _CHUNK))
     exchanged = [
         (_means(both, torch.cat([some, 1.0 - some], 1)) - _means(both, torch.cat([1.0 - some, some], 1))).abs()
-        for some in torch.split(stays, _CHUNK)
+        for some in chunks
     ]
     differences = torch.cat(exchanged)
     real = differences[0]
@@ -189,12 +191,12 @@ def _p_of(first: Ratio, second: Ratio, member: Int64[Tensor, " N"], seed: int) -
     return float((differences >= real - 1e-12).double().mean())
 
 
-def _exchanges(total: int, seed: int) -> Float64[Tensor, "B G"]:
+def _exchanges(total: int, seed: int) -> UInt8[Tensor, "B G"]:
     """1 where a unit keeps its model, 0 where the two are exchanged; the first row keeps all."""
     if total <= EXACT_UNITS:
-        return torch.tensor(list(itertools.product((1.0, 0.0), repeat=total)), dtype=torch.float64)
-    draws = np.random.default_rng(seed).integers(0, 2, size=(EXCHANGES, total)).astype(np.float64)
-    draws[0] = 1.0
+        return torch.tensor(list(itertools.product((1, 0), repeat=total)), dtype=torch.uint8)
+    draws = np.random.default_rng(seed).integers(0, 2, size=(EXCHANGES, total), dtype=np.uint8)
+    draws[0] = 1
     return torch.from_numpy(draws)
 
 

@@ -44,7 +44,8 @@ def save(path: Path, update: Update, history: History, seconds: float) -> None:
     tensors = update.state()
     metadata = {"format": FORMAT, "progress": json.dumps(progress), "hash": hash_of_tensors(tensors)}
     content = to_bytes(tensors, metadata)
-    keep_previous(path, previous(path))
+    if _is_whole(path):
+        keep_previous(path, previous(path))
     write_atomically(path, content)
 
 
@@ -76,7 +77,7 @@ def _restore(path: Path, update: Update) -> Progress:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a dictionary
         if metadata.get("format") != FORMAT:
             raise BundleError("This is not a checkpoint of a run.", where=path)
-        _refuse_changed(metadata["hash"], tensors)
+        _refuse_changed(metadata.get("hash", ""), tensors)
         progress = _progress(json.loads(metadata["progress"]))
         update.put_back(tensors)
     except (SafetensorError, OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
@@ -87,6 +88,19 @@ def _restore(path: Path, update: Update) -> Progress:
         ) from None
     update.rate_scale = progress.history.rate_scale
     return progress
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a checkpoint is worth keeping: a damaged one must not take the place of the one before it."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a dictionary
+            _refuse_changed((file.metadata() or {}).get("hash", ""), tensors)
+    except (SafetensorError, OSError, RuntimeError, ValueError):
+        return False
+    return True
 
 
 def _refuse_changed(written: str, tensors: dict[str, Tensor]) -> None:

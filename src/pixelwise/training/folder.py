@@ -1,16 +1,18 @@
 """The folder of a run: what lies in it, and whether a run may begin or go on there.
 
-It holds config.yaml, split.json, findings.json, fingerprint.json, plan.json, run.json, history.jsonl, last.ckpt and
-best.safetensors. Every one of them can be opened, and `--resume` goes on from what is there.
+It holds begun.json, findings.json, split.json, fingerprint.json, plan.json, run.json, config.yaml, history.jsonl,
+last.ckpt, previous.ckpt and best.safetensors. Every one of them can be opened, and `--resume` goes on from what is
+there.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
 from pixelwise import config as configs
-from pixelwise.config import Config
+from pixelwise.config import Config, Section
 from pixelwise.data.cache import hash_of_cases
 from pixelwise.data.dataset import Dataset
 from pixelwise.data.fingerprint import Fingerprint
@@ -40,6 +42,11 @@ class Files:
     def split(self) -> Path:
         """Which image is on which side, and why."""
         return self.folder / "split.json"
+
+    @property
+    def begun(self) -> Path:
+        """What was asked for: written first."""
+        return self.folder / "begun.json"
 
     @property
     def findings(self) -> Path:
@@ -116,16 +123,15 @@ def _fresh(files: Files, config: Config) -> Config:
 
 
 def _resumed_config(files: Files, asked: Config) -> Config:
-    if not files.folder.exists() or (files.best.exists() and not files.has_checkpoint):
+    if not files.has_checkpoint and (files.best.exists() or not files.begun.exists()):
         raise ConfigError(
             "There is no run to resume: "
-            + ("its last.ckpt is gone." if files.folder.exists() else "there is no such folder."),
+            + ("its last.ckpt is gone." if files.best.exists() else "none was begun in this folder."),
             where=files.folder,
             remedy="Name the run's folder with --out, or start a new run, with --from this one if you like.",
         )
-    if not files.has_checkpoint and not files.config.exists():
-        return asked  # it ended before anything was planned
-    config = configs.load(files.config)
+    is_planned = files.has_checkpoint or files.config.exists()
+    config = configs.load(files.config) if is_planned else read_begun(files).config
     wishes = {key: asked.value(key) for key in asked.given() if asked.value(key) != config.value(key)}
     for key, wish in wishes.items():
         if key not in MAY_CHANGE:
@@ -135,6 +141,31 @@ def _resumed_config(files: Files, asked: Config) -> Config:
                 remedy=f"Only {', '.join(MAY_CHANGE)} can; for others start a new run, with --from if you like.",
             )
     return config.with_values(wishes)
+
+
+class Begun(Section):
+    """What a run was asked to do, before anything was planned."""
+
+    config: Config
+    """Settings that the user gave."""
+    started_from: Path | None = None
+    """The run or bundle whose weights it was to begin with."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Without what is not given: the plan decides it."""
+        return self.model_dump(mode="json", exclude_unset=True)
+
+
+def read_begun(files: Files) -> Begun:
+    """What a run was asked to do.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    try:
+        return Begun.model_validate(read_json(files.begun))
+    except ValidationError:
+        raise DataError("This file is damaged.", where=files.begun, remedy="Start a new run.") from None
 
 
 def refuse_other_data(files: Files, dataset: Dataset, material: Material) -> None:

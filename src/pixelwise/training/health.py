@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 DIVERGED = 3.0
-"""Training has diverged if the loss of an epoch is so many times the lowest one so far."""
+"""Training has diverged if an epoch's loss is so many times the median of the last three, and the highest so far."""
 
 SLOWER = 0.3
 """The learning rate goes down to this share of itself after a setback."""
@@ -58,19 +58,22 @@ class Vitals:
     """Reading processes."""
 
 
-def failure(losses: Sequence[float], loss: float) -> str | None:
+def failure(losses: Sequence[float], loss: float, *, finite: bool) -> str | None:
     """Why the weights after an epoch are of no use; none if they are.
 
     Args:
         losses: mean training loss of the epochs before.
         loss: that of this one.
+        finite: whether all weights are.
     """
     if not math.isfinite(loss):
         return f"The loss became {loss}."
-    lowest = min(losses, default=math.inf)
-    # losses such as Dice plus cross-entropy come close to 0, where a multiple of next to nothing says nothing
-    if loss > DIVERGED * lowest and loss > losses[0]:
-        return f"The loss rose from {lowest:.3f} to {loss:.3f}: training diverges."
+    if not finite:
+        return "Weights became NaN or infinite."
+    # epochs in which next to nothing counted have next to no loss; and one lucky epoch is no measure for all others
+    known = [earlier for earlier in losses if earlier > 0.0]
+    if len(known) >= EARLY and loss > DIVERGED * statistics.median(known[-EARLY:]) and loss > max(known):
+        return f"The loss rose from {statistics.median(known[-EARLY:]):.3f} to {loss:.3f}: training diverges."
     return None
 
 

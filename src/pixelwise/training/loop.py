@@ -26,7 +26,7 @@ from pixelwise.metrics import Scores
 from pixelwise.models.blocks import centre_crop
 from pixelwise.training.clock import Clock
 from pixelwise.training.health import SETBACKS, SLOWER, Vitals, failure, signs
-from pixelwise.training.processes import total_over_processes
+from pixelwise.training.processes import largest, total_over_processes
 from pixelwise.training.update import Update
 
 
@@ -108,17 +108,25 @@ def fit(job: Fit, batches_from: Callable[[int], Iterator[Batch]], history: Histo
         began, first_step = time.monotonic(), history.step
         boundary = (first_step // steps_per_epoch + 1) * steps_per_epoch
         train_loss, waited = train_epoch(job, batches, history, boundary)
-        if (reason := failure([row.train_loss for row in history.epochs], train_loss)) is not None:
+        state = job.update.state()
+        reason = failure([row.train_loss for row in history.epochs], train_loss, finite=_all_finite(job, state))
+        if reason is not None:
             set_back(job, history, reason, good)
             batches = batches_from(history.step)
             continue
-        good = job.update.state()
+        good = state
         seconds = time.monotonic() - began
         rate = (history.step - first_step) * job.config.training.batch_size / seconds
         began = time.monotonic()
         epoch = validate(job, history, train_loss, rate, waited / seconds)
         job.after_epoch(history, history.add(epoch))
         job.clock.note_validation(time.monotonic() - began)
+
+
+def _all_finite(job: Fit, state: dict[str, Tensor]) -> bool:
+    """Whether all weights are, in every process."""
+    mine = all(bool(tensor.isfinite().all()) for tensor in state.values() if tensor.is_floating_point())
+    return largest(job.fabric, 0.0 if mine else 1.0) == 0.0
 
 
 def set_back(job: Fit, history: History, reason: str, good: dict[str, Tensor]) -> None:
@@ -161,7 +169,7 @@ def train_epoch(job: Fit, batches: Iterator[Batch], history: History, boundary: 
         torch.manual_seed((job.config.seed * 1_000_003 + history.step) * 1_009 + job.fabric.global_rank)
         began = time.monotonic()
         batch = next(batches)
-        waited += time.monotonic() - began
+        waited += time.monotonic() - began if history.step > first_step else 0.0  # the first one waits for all to start
         total += train_step(job, batch, history.step, progress)
         history.step += 1
         progress = job.clock.progress(history.step)

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -33,18 +32,18 @@ class Material:
     fingerprint: Fingerprint
 
 
-def prepare(dataset: Dataset, config: Config, split_file: Path | None, watcher: Watcher) -> Material:
+def prepare(dataset: Dataset, config: Config, split: splits.Split | None, watcher: Watcher) -> Material:
     """Decode all images, split them, and measure the training side.
 
     Args:
         dataset: all cases.
         config: settings of data and seed.
-        split_file: the split of a run that is resumed.
+        split: that of a run that is resumed, or of the first process; none draws one.
         watcher: told how many images are read.
     """
     cache, decoded = opened(dataset, config, watcher)
     by_name = {case.case.name: case for case in decoded}
-    split = splits.restore(dataset, split_file) if split_file else _split(dataset, decoded, config)
+    split = split or _split(dataset, decoded, config)
     train, validation = ([by_name[case.name] for case in side] for side in (split.train, split.validation))
     return Material(cache, split, train, validation, measure(train))
 

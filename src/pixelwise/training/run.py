@@ -20,7 +20,7 @@ from pixelwise.config import Config
 from pixelwise.data.cache import Cache, Decoded, default_folder, hash_of_cases
 from pixelwise.data.dataset import Dataset
 from pixelwise.data.loader import Batch, Share, stream
-from pixelwise.data.split import Split
+from pixelwise.data.split import Split, restore
 from pixelwise.errors import memory_errors
 from pixelwise.files import make_folder, write_atomically, write_json
 from pixelwise.inference.predictor import Model, choose_device
@@ -45,6 +45,9 @@ from pixelwise.training.plan import LOOKS, Plan, RuleMaker, plan
 from pixelwise.training.stop import StopRequest
 from pixelwise.training.update import Update
 from pixelwise.training.watch import Several, TensorBoard, Watcher, tensorboard_is_installed
+
+LOOKING = 2.0
+"""Sorting mistakes and drawing pictures for the report takes about as long as comparing outlines."""
 
 
 @dataclass(frozen=True)
@@ -96,8 +99,7 @@ def train(request: Request, watcher: Watcher) -> Trained:
 
 def _train(request: Request, files: Files, fabric: Fabric, watcher: Watcher) -> Trained:
     config = request.config
-    with fabric.rank_zero_first():  # the others find the images decoded
-        material = prepare(request.dataset, config, files.split if request.resume else None, watcher)
+    material = _prepared(request, files, fabric, watcher)
     watcher.say(material.split.describe())
     if request.resume:
         refuse_other_data(files, request.dataset, material)
@@ -111,6 +113,19 @@ def _train(request: Request, files: Files, fabric: Fabric, watcher: Watcher) -> 
     with _determinism(config.training.deterministic):
         interrupted = _fit(request, config, material, files, fabric, watcher)
     return Trained(request.folder, material.cache, material.split, fabric.is_global_zero, interrupted)
+
+
+def _prepared(request: Request, files: Files, fabric: Fabric, watcher: Watcher) -> Material:
+    """The data, with the same split in all processes; the others find the images decoded by the first.
+
+    One process draws the split: it depends on similarities, which two processors may round differently.
+    """
+    known = restore(request.dataset, files.split) if request.resume else None
+    drawn = prepare(request.dataset, request.config, known, watcher) if fabric.is_global_zero else None
+    split = fabric.broadcast(drawn.split.to_json() if drawn is not None else None)
+    if drawn is not None:
+        return drawn
+    return prepare(request.dataset, request.config, Split.from_json(split, request.dataset), watcher)
 
 
 @contextmanager
@@ -167,7 +182,8 @@ def _write_preparation(files: Files, request: Request, planned: Plan, material: 
     dataset = request.dataset
     write_json(files.split, material.split.to_json())
     write_json(files.fingerprint, material.fingerprint.model_dump(mode="json"))
-    write_json(files.plan, planned.to_json())
+    if planned.decisions or not files.plan.exists():  # a run that begins anew has all that was planned in its settings
+        write_json(files.plan, planned.to_json())
     facts = {
         "data": str(request.data.resolve()),
         "layout": dataset.layout,
@@ -193,21 +209,23 @@ def _fit(request: Request, config: Config, material: Material, files: Files, fab
         progress = checkpoint.restore(files.last, update)
         history, trained_seconds = progress.history, progress.seconds
         if progress.damaged is not None:
-            watcher.say(f"note: {progress.damaged} The one before it is taken.")
+            watcher.say(f"note: {progress.damaged.where}: {progress.damaged.what} The one before it is taken.")
         watcher.say(f"resuming at step {history.step}, after {len(history.epochs)} epochs")
     samples = windows(config, material)
     steps_per_epoch = config.training.steps_per_epoch or max(1, round(len(samples) / config.training.batch_size))
     stop = StopRequest(lambda: watcher.say("stopping: the model so far is kept and evaluated"))
     epochs = config.training.epochs
+    outline_seconds = _outline_seconds(config, material) if config.training.time else 0.0
+    scored = fabric.world_size * _scored_pixels(material) / _pixels(material.validation)
     prepared_seconds = time.monotonic() - request.began if request.began else 0.0
     _warn_of_short_budget(config, prepared_seconds, watcher)
     clock = Clock(
         partial(processes.largest, fabric),
         total_steps=epochs * steps_per_epoch if epochs is not None else None,
         budget_seconds=config.training.time,
-        set_aside_seconds=prepared_seconds + (_outline_seconds(config, material) if config.training.time else 0.0),
+        set_aside_seconds=prepared_seconds + LOOKING * outline_seconds,
         trained_seconds=trained_seconds,
-        pixels_after=fabric.world_size * _scored_pixels(material) / _pixels(material.validation),
+        pixels_after=scored,
         stopped=stop,
     )
     board = TensorBoard(files.folder) if fabric.is_global_zero and tensorboard_is_installed() else Watcher()
