@@ -7,7 +7,7 @@ for strangers, and up to 0.8 for different images of one kind of object in one f
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -128,7 +128,18 @@ class Likeness:
 
 def linked(pairs: Sequence[Pair], count: int) -> list[list[int]]:
     """Sets of indices that hang together by these pairs, without those that are alone."""
-    leader = list(range(count))
+    sets = joined(((pair.first, pair.second) for pair in pairs), range(count))
+    return [members for members in sets if len(members) > 1]
+
+
+def joined(ties: Iterable[Sequence[int]], indices: Sequence[int]) -> list[list[int]]:
+    """The indices in sets that hang together, each set and all of them in the order of `indices`.
+
+    Args:
+        ties: indices that belong together; those that are not among `indices` are passed over.
+        indices: what to sort into sets; one that nothing ties is a set of its own.
+    """
+    leader = {index: index for index in indices}
 
     def find(index: int) -> int:
         while leader[index] != index:
@@ -136,12 +147,14 @@ def linked(pairs: Sequence[Pair], count: int) -> list[list[int]]:
             index = leader[index]
         return index
 
-    for pair in pairs:
-        leader[find(pair.second)] = find(pair.first)
+    for members in ties:
+        inside = [index for index in members if index in leader]
+        for index in inside[1:]:
+            leader[find(index)] = find(inside[0])
     sets: dict[int, list[int]] = {}
-    for index in range(count):
+    for index in indices:
         sets.setdefault(find(index), []).append(index)
-    return [members for members in sets.values() if len(members) > 1]
+    return list(sets.values())
 
 
 def _most_alike(

@@ -23,7 +23,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from pixelwise.config import DataConfig
-from pixelwise.data.alike import ALIKE, STRICTER, Pair, linked
+from pixelwise.data.alike import ALIKE, STRICTER, Pair, joined, linked
 from pixelwise.data.dataset import SPLIT_NAMES, Case, Dataset, SplitName
 from pixelwise.data.masks import shortened
 from pixelwise.errors import ConfigError, DataError
@@ -296,25 +296,12 @@ def _tell_left_out(names: Sequence[str]) -> list[str]:
 
 def _tie(cases: Sequence[Case], chosen: Sequence[int], duplicates: Sequence[Sequence[int]]) -> list[list[int]]:
     """Groups of indices that must stay together, ordered by the name of their first case."""
-    leader = {index: index for index in chosen}
-
-    def find(index: int) -> int:
-        while leader[index] != index:
-            index = leader[index]
-        return index
-
     by_group: dict[str, list[int]] = {}
     for index in chosen:
         if cases[index].group:
             by_group.setdefault(cases[index].group, []).append(index)
-    for members in [*by_group.values(), *duplicates]:
-        inside = [index for index in members if index in leader]
-        for index in inside[1:]:
-            leader[find(index)] = find(inside[0])
-    groups: dict[int, list[int]] = {}
-    for index in chosen:  # in the order of names, hence independent of the order on disk
-        groups.setdefault(find(index), []).append(index)
-    return list(groups.values())
+    # in the order of names, hence independent of the order on disk
+    return joined([*by_group.values(), *duplicates], chosen)
 
 
 def _tell(
