@@ -44,8 +44,7 @@ def save(path: Path, update: Update, history: History, seconds: float) -> None:
     tensors = update.state()
     metadata = {"format": FORMAT, "progress": json.dumps(progress), "hash": hash_of_tensors(tensors)}
     content = to_bytes(tensors, metadata)
-    if _is_whole(path):
-        keep_previous(path, previous(path))
+    keep_previous(path, previous(path))
     write_atomically(path, content)
 
 
@@ -63,9 +62,13 @@ def restore(path: Path, update: Update) -> Progress:
     try:
         return _restore(path, update)
     except BundleError as error:
-        with contextlib.suppress(BundleError):
-            return replace(_restore(previous(path), update), damaged=error)
-        raise
+        try:
+            progress = _restore(previous(path), update)
+        except BundleError:
+            raise error from None
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)  # else the next save would keep it in the place of the good one
+        return replace(progress, damaged=error)
 
 
 def _restore(path: Path, update: Update) -> Progress:
@@ -88,19 +91,6 @@ def _restore(path: Path, update: Update) -> Progress:
         ) from None
     update.rate_scale = progress.history.rate_scale
     return progress
-
-
-def _is_whole(path: Path) -> bool:
-    """Whether a checkpoint is worth keeping: a damaged one must not take the place of the one before it."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a dictionary
-            _refuse_changed((file.metadata() or {}).get("hash", ""), tensors)
-    except (SafetensorError, OSError, RuntimeError, ValueError):
-        return False
-    return True
 
 
 def _refuse_changed(written: str, tensors: dict[str, Tensor]) -> None:
