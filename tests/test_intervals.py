@@ -180,3 +180,10 @@ def test_pooled_scores_are_compared_and_not_means_of_images() -> None:
     scores = [Scores(("background", "cell"), names(9), each) for each in counts]
     found = difference(ratios(counts[0])["iou"], ratios(counts[1])["iou"], names(9))
     assert found.value == pytest.approx(scores[0].miou - scores[1].miou)
+
+
+def test_a_class_that_occurs_nowhere_changes_nothing() -> None:
+    counts = [counts_of(np.random.default_rng(seed), 20) for seed in (1, 2)]
+    wider = [torch.nn.functional.pad(each, (0, 1, 0, 1)) for each in counts]
+    two, three = (difference(ratios(a)["iou"], ratios(b)["iou"], names(20)) for a, b in (counts, wider))
+    assert (three.value, three.p, three.needed) == (pytest.approx(two.value), two.p, two.needed)

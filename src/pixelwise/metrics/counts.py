@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float64, Int64, Integer
+from jaxtyping import Float64, Int64, Integer, Num
 from torch import Tensor
 
 from pixelwise.classes import IGNORE
@@ -54,32 +54,32 @@ def _check_bytes(values: Integer[Tensor, "*s"], name: str) -> None:
 
 def iou(counts: Int64[Tensor, "*N K K"]) -> Float64[Tensor, "*N K"]:
     """Intersection over union per class, TP / (TP + FP + FN); nan for a class neither present nor predicted."""
-    hit, present, predicted = _margins(counts)
-    return _ratio(hit, present + predicted - hit, present + predicted)
+    hit, present, predicted = margins(counts)
+    return quotient(hit, present + predicted - hit, present + predicted)
 
 
 def dice(counts: Int64[Tensor, "*N K K"]) -> Float64[Tensor, "*N K"]:
     """Dice per class, 2 TP / (2 TP + FP + FN), also called F1; nan for a class neither present nor predicted."""
-    hit, present, predicted = _margins(counts)
-    return _ratio(2 * hit, present + predicted, present + predicted)
+    hit, present, predicted = margins(counts)
+    return quotient(2 * hit, present + predicted, present + predicted)
 
 
 def precision(counts: Int64[Tensor, "*N K K"]) -> Float64[Tensor, "*N K"]:
     """Share of the predicted pixels that are right; 0 for a class present but never predicted, nan for neither."""
-    hit, present, predicted = _margins(counts)
-    return _ratio(hit, predicted, present + predicted)
+    hit, present, predicted = margins(counts)
+    return quotient(hit, predicted, present + predicted)
 
 
 def recall(counts: Int64[Tensor, "*N K K"]) -> Float64[Tensor, "*N K"]:
     """Share of the present pixels that are found; 0 for a class predicted but not present, nan for neither."""
-    hit, present, predicted = _margins(counts)
-    return _ratio(hit, present, present + predicted)
+    hit, present, predicted = margins(counts)
+    return quotient(hit, present, present + predicted)
 
 
 def pixel_accuracy(counts: Int64[Tensor, "*N K K"]) -> Float64[Tensor, "*N"]:
     """Share of the counted pixels that are right, over all classes; nan where no pixel counts."""
-    hit, present, _ = _margins(counts)
-    return _ratio(hit.sum(-1), present.sum(-1), present.sum(-1))
+    hit, present, _ = margins(counts)
+    return quotient(hit.sum(-1), present.sum(-1), present.sum(-1))
 
 
 def mean_over_classes(scores: Float64[Tensor, "*N K"]) -> Float64[Tensor, "*N"]:
@@ -87,18 +87,17 @@ def mean_over_classes(scores: Float64[Tensor, "*N K"]) -> Float64[Tensor, "*N"]:
     return scores.nanmean(-1)
 
 
-def _margins(
+def margins(
     counts: Int64[Tensor, "*N K K"],
 ) -> tuple[Int64[Tensor, "*N K"], Int64[Tensor, "*N K"], Int64[Tensor, "*N K"]]:
     """Pixels per class that are right, that are present, that are predicted."""
     return counts.diagonal(dim1=-2, dim2=-1), counts.sum(-1), counts.sum(-2)
 
 
-def _ratio(
-    part: Int64[Tensor, "*N"], whole: Int64[Tensor, "*N"], occurring: Int64[Tensor, "*N"]
-) -> Float64[Tensor, "*N"]:
-    """Quotient; 0 where the whole is empty, nan where the class does not occur."""
-    return (part.double() / whole.clamp(min=1)).masked_fill(occurring == 0, math.nan)
+def quotient(part: Num[Tensor, "*N"], whole: Num[Tensor, "*N"], occurring: Num[Tensor, "*N"]) -> Float64[Tensor, "*N"]:
+    """Part of a whole; 0 where the whole is empty, nan where the class does not occur."""
+    score = torch.where(whole > 0, part.double() / torch.where(whole > 0, whole, 1), 0.0)
+    return score.masked_fill(occurring == 0, math.nan)
 
 
 @dataclass(frozen=True)

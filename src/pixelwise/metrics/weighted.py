@@ -4,12 +4,13 @@ N images, K classes, B weightings: a weight says how often an image counts. Weig
 as they are, a row of the unit matrix that of a single image, random whole numbers that of a bootstrap sample.
 """
 
-import math
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
+
+from pixelwise.metrics.counts import margins, quotient
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Ratio:
     def of(self, weights: Float64[Tensor, "B N"]) -> Float64[Tensor, "B K"]:
         """The score of weighted images by class: 0 where the whole is empty, nan where the class does not occur."""
         part, whole, occurring = weights @ self.part, weights @ self.whole, weights @ self.occurring
-        return _quotient(part, whole).masked_fill(occurring == 0, math.nan)
+        return quotient(part, whole, occurring)
 
     def pooled(self) -> Float64[Tensor, " K"]:
         """The score of all images together."""
@@ -38,23 +39,17 @@ class Ratio:
 
     def by_image(self) -> Float64[Tensor, "N K"]:
         """The score of each image by itself."""
-        return _quotient(self.part, self.whole).masked_fill(self.occurring == 0, math.nan)
+        return quotient(self.part, self.whole, self.occurring)
 
     def influence(self) -> Float64[Tensor, "N K"]:
         """By how much each image moves the pooled score, to first order; nan where the class does not occur."""
-        whole = self.whole.sum(0)
-        return _quotient(self.part - self.pooled() * self.whole, whole.expand_as(self.whole))
-
-
-def _quotient(part: Float64[Tensor, "*n"], whole: Float64[Tensor, "*n"]) -> Float64[Tensor, "*n"]:
-    """0 where the whole is empty."""
-    return torch.where(whole > 0, part / torch.where(whole > 0, whole, 1.0), 0.0)
+        whole, occurring = (sums.sum(0).expand_as(sums) for sums in (self.whole, self.occurring))
+        return quotient(self.part - self.pooled() * self.whole, whole, occurring)
 
 
 def ratios(counts: Int64[Tensor, "N K K"]) -> dict[str, Ratio]:
     """IoU, Dice, precision and recall as parts of a whole, from the counts of each image."""
-    hit = counts.diagonal(dim1=-2, dim2=-1).double()
-    present, predicted = counts.sum(-1).double(), counts.sum(-2).double()
+    hit, present, predicted = (sums.double() for sums in margins(counts))
     either = present + predicted
     return {
         "iou": Ratio(hit, either - hit, either),
