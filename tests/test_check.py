@@ -11,8 +11,11 @@ from PIL import Image
 
 from pixelwise.classes import IGNORE, ClassTable
 from pixelwise.data import check
-from pixelwise.data.check import CHECKS, Finding, examine, is_fatal, to_json, to_text
+from pixelwise.data.check import CHECKS, examine
 from pixelwise.data.dataset import Case, Dataset, MaskEncoding, SplitName
+from pixelwise.data.findings import Finding, is_fatal, to_json, to_text
+from pixelwise.data.fingerprint import Fingerprint
+from pixelwise.data.measure import measure
 
 VALUES = MaskEncoding(kind="values", values={0: 0, 1: 1, 255: IGNORE})
 
@@ -365,3 +368,61 @@ def test_a_mask_that_is_a_jpeg_under_another_name_is_a_warning_and_an_image_a_no
     told = {finding.what: finding for finding in findings}
     assert told["1 mask stored as JPEG under another name."].files == (mask_file,)
     assert told["1 file in another format than the name says; they are read as what they are."].files == (image,)
+
+
+def of(dataset: Dataset, name: str) -> list[Finding]:
+    """What one check finds."""
+    return CHECKS[name](dataset, measure(dataset))
+
+
+@pytest.mark.parametrize(("orientation", "shape", "found"), [(3, (24, 32), 1), (6, (32, 32), 1), (1, (24, 32), 0)])
+def test_images_turned_by_the_camera_without_a_change_of_size_are_named(
+    healthy: Dataset, orientation: int, shape: tuple[int, int], found: int
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    case = healthy.cases[1]
+    Image.fromarray(picture(9, *shape, 3)).save(case.image, exif=exif)
+    Image.fromarray(np.zeros(shape, np.uint8)).save(case.masks[0])
+    findings = of(healthy, "orientation")
+    assert [finding.files for finding in findings] == [(case.image,)] * found
+
+
+def test_a_mask_drawn_on_the_image_as_stored_is_told_from_a_turned_one(healthy: Dataset) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    case = healthy.cases[1]
+    Image.fromarray(picture(9)).save(case.image, exif=exif)
+    assert "EXIF" in only(of(healthy, "sizes of image and mask"), "fatal", "--fix").cause
+
+
+def test_what_was_detected_is_a_notice(healthy: Dataset) -> None:
+    told = replace(healthy, notices=("The masks hold 0 and 255.",))
+    assert only(examine(told), "notice").what == "The masks hold 0 and 255."
+
+
+def test_a_camera_that_does_not_move_is_noticed_unless_groups_are_given(tmp_path: Path) -> None:
+    scene = picture(1, 64, 64, 3) // 2
+    cases = []
+    for i in range(12):
+        view = scene.copy()
+        view[4 * i : 4 * i + 8, 20:28] = 255
+        image = save(tmp_path / f"c{i}.png", view)
+        truth = save(tmp_path / f"m{i}.png", (view[..., 0] == 255).astype(np.uint8))
+        cases.append(Case(f"c{i}", image, (truth,)))
+    table = ClassTable.from_names(["background", "object"])
+    fixed = Dataset(tmp_path, tuple(cases), table, VALUES, "")
+    assert only(of(fixed, "one view"), "warning", "one view", "group")
+    grouped = replace(fixed, cases=tuple(replace(case, group=str(i // 3)) for i, case in enumerate(cases)))
+    assert of(grouped, "one view") == []
+
+
+def test_objects_that_vanish_when_images_are_resized_are_named() -> None:
+    table = ClassTable.from_names(["background", "cell", "spot"])
+    known = {"median_size_px": (400, 600), "lost_objects": ((0.0, 0.0, 0.1), (0.0, 0.01, 0.4), (0.0, 0.3, 0.9))}
+    fingerprint = Fingerprint.model_construct(**known)
+    assert check.of_resizing(fingerprint, table, None) == []
+    assert check.of_resizing(fingerprint, table, (300, 450)) == []
+    finding = only(check.of_resizing(fingerprint, table, (100, 150)), "warning", "spot 40%", "4.0 times")
+    assert "cell" not in finding.what
+    assert "cell 30%" in check.of_resizing(fingerprint, table, (60, 90))[0].what

@@ -127,6 +127,16 @@ def test_what_is_left_of_reduced_masks_by_hand() -> None:
     assert measure(of_masks([stripes])).reduced_miou == pytest.approx((0.25, 0.25, 0.25))
 
 
+def test_objects_that_vanish_by_hand() -> None:
+    # one dot of one pixel where no reduced mask looks (reduced twice, odd rows and columns are kept), one of 8 x 8
+    mask = np.zeros((64, 64), np.uint8)
+    mask[10, 20], mask[32:40, 32:40] = 1, 1
+    mask[11, 40], mask[12, 41] = 2, 2  # one object that hangs together by a corner, and none of its pixels is kept
+    measured = measure(of_masks([mask, mask]), background=0)
+    assert measured.lost_objects[0] == (0.0, 0.5, 1.0)
+    assert measured.lost_objects[2] == (0.0, 0.5, 1.0)
+
+
 def test_ignored_pixels_do_not_make_masks_fine() -> None:
     mask = np.ones((32, 32), np.uint8)
     mask[::4] = IGNORE

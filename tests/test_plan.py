@@ -34,7 +34,7 @@ class Told(Stopwatch):
         return Speed(work=work, training_patches_per_second=rate, prediction_patches_per_second=4 * rate)
 
 
-def fingerprint(
+def fingerprint(  # noqa: PLR0917
     size: tuple[int, int] = (256, 256),
     images: int = 100,
     upright: bool = False,
@@ -42,6 +42,7 @@ def fingerprint(
     reduced_miou: tuple[float, ...] = (0.9, 0.8, 0.7),
     aspect_spread: float = 1.0,
     shares: tuple[float, ...] = (0.5, 0.5),
+    lost: float = 0.0,
 ) -> Fingerprint:
     return Fingerprint(
         images=images,
@@ -60,6 +61,7 @@ def fingerprint(
         ignored_fraction=0.0,
         aspect_spread=aspect_spread,
         reduced_miou=reduced_miou,
+        lost_objects=((0.0, 0.0), (0.0, 0.0), (0.0, lost)),
         upright=upright,
         data_hash="0",
     )
@@ -179,6 +181,7 @@ def test_images_are_not_resized_where_it_would_cost() -> None:
     for data in (
         fingerprint(size, reduced_miou=(0.99, 0.98, 0.94)),
         fingerprint(size, reduced_miou=SMOOTH, aspect_spread=1.2),
+        fingerprint(size, reduced_miou=SMOOTH, lost=0.03),
     ):
         assert planned((), data).config.data.resize is None
     assert planned(["model=paper"], fingerprint(size, reduced_miou=SMOOTH)).config.data.resize is None

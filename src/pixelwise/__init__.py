@@ -11,7 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pixelwise.api import Run, check, compare, evaluate, load, predict_files, preview, settings, train, unet
+    from pixelwise.api import Run, check, compare, evaluate, fix, load, predict_files, preview, settings, train, unet
     from pixelwise.config import Config, ModelConfig
     from pixelwise.errors import BundleError, ConfigError, DataError, MachineError, PixelwiseError, TrainingError
     from pixelwise.inference.predictor import Model, Prediction
@@ -25,6 +25,7 @@ _HOMES = {
         "check",
         "compare",
         "evaluate",
+        "fix",
         "load",
         "predict_files",
         "preview",
@@ -47,7 +48,7 @@ _HOMES = {
 }
 
 __all__ = [  # noqa: RUF022  in the order of _HOMES
-    "Run", "check", "compare", "evaluate", "load", "predict_files", "preview", "settings", "train", "unet",
+    "Run", "check", "compare", "evaluate", "fix", "load", "predict_files", "preview", "settings", "train", "unet",
     "Config", "ModelConfig", "BundleError", "ConfigError", "DataError", "MachineError", "PixelwiseError",
     "TrainingError",
     "Model", "Prediction", "Scores", "UNet",

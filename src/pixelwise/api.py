@@ -15,14 +15,17 @@ from jaxtyping import Shaped, UInt8
 from pixelwise import config as configs
 from pixelwise.config import Config
 from pixelwise.data import check as checks
+from pixelwise.data import findings as verdicts
 from pixelwise.data import folder as folders
-from pixelwise.data import formats
+from pixelwise.data import formats, repair
 from pixelwise.data.augment import augment
 from pixelwise.data.cache import Cache, Decoded, default_folder, with_channels
-from pixelwise.data.check import Finding
 from pixelwise.data.dataset import Case, Dataset
+from pixelwise.data.findings import Finding
 from pixelwise.data.fingerprint import measure
+from pixelwise.data.measure import measure as measure_files
 from pixelwise.data.preprocess import moments
+from pixelwise.data.repair import Repair
 from pixelwise.data.split import Split
 from pixelwise.errors import ConfigError, DataError
 from pixelwise.evaluation import figures, results, saved, sides
@@ -91,6 +94,32 @@ def check(data: Path | str, watcher: Watcher | None = None) -> tuple[Dataset, li
     return dataset, checks.examine(dataset, partial((watcher or Watcher()).work, "checking files"))
 
 
+def fix(
+    data: Path | str, out: Path | str, watcher: Watcher | None = None
+) -> tuple[Dataset, list[Finding], list[Repair]]:
+    """Write a copy of a data set in which what can be repaired is, and what cannot be is left out.
+
+    Its table `repairs.csv` says what was done to each file; `data.repair` says what is done to which.
+
+    Args:
+        data: a folder of images and masks, or a data.yaml.
+        out: a folder that is empty or does not exist, outside of the data.
+        watcher: told how far it is.
+
+    Returns:
+        The data set as it was, what is wrong with it, and what became of each file.
+
+    Raises:
+        DataError: it is not clear which images and masks belong together or what masks mean, nothing is left, or the
+            copy cannot be written.
+    """
+    watcher = watcher or Watcher()
+    dataset = folders.scan(Path(data))
+    measured = measure_files(dataset, partial(watcher.work, "checking files"))
+    repairs = repair.write_copy(dataset, measured, Path(out), partial(watcher.work, "writing the copy"))
+    return dataset, checks.judge(dataset, measured), repairs
+
+
 def train(  # noqa: PLR0913  all but two are given by name
     data: Path | str,
     out: Path | str | None = None,
@@ -131,19 +160,19 @@ def train(  # noqa: PLR0913  all but two are given by name
         watcher.say("note: the run ended before its first checkpoint; it begins anew")
         source = read_begun(Files(place)).started_from
     dataset, findings = check(data, watcher)
-    for line in describe(dataset):
+    for line in (*describe(dataset), *dataset.notices):
         watcher.say(line)
-    if checks.is_fatal(findings):
-        raise DataError(f"This data cannot be trained on.\n\n{checks.to_text(findings)}", where=data)
+    if verdicts.is_fatal(findings):
+        raise DataError(f"This data cannot be trained on.\n\n{verdicts.to_text(findings)}", where=data)
     folder = Path(out) if out is not None else _agree_on_folder(Path(data), wanted)
     if processes.is_first():
         files = Files(make_folder(folder))
         if not resume:
             write_json(files.begun, Begun(config=wanted, started_from=source and source.resolve()).to_json())
-        write_json(files.findings, checks.to_json(findings))
     request = runs.Request(
         data=Path(data),
         dataset=dataset,
+        findings=findings,
         folder=folder,
         config=wanted,
         start_from=source,
@@ -381,7 +410,7 @@ def next_free(parent: Path, name: str) -> Path:
 def describe(dataset: Dataset) -> list[str]:
     """What was found in a folder, a line each."""
     counts = f"{len(dataset.cases)} images with masks, classes: {', '.join(dataset.classes.names)}"
-    return [dataset.layout, dataset.encoding.description, counts, *dataset.notices]
+    return [dataset.layout, dataset.encoding.description, counts]
 
 
 def score_lines(scores: Evaluation) -> list[str]:
@@ -452,7 +481,9 @@ def _dataset_to_score(model: Model, said: saved.RunFacts | None, data: Path | st
 def _all_of(dataset: Dataset, config: Config, watcher: Watcher) -> materials.Material:
     """Every image as if it were trained on: to look at them needs no split."""
     cache, decoded = materials.opened(dataset, config, watcher)
-    return materials.Material(cache, Split(dataset.cases, (), ()), decoded, (), measure(decoded))
+    return materials.Material(
+        cache, Split(dataset.cases, (), ()), decoded, (), measure(decoded, dataset.classes.background)
+    )
 
 
 def _patch(

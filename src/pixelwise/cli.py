@@ -77,29 +77,38 @@ def demo(
 
 
 @app.command()
-def check(data: DataArgument, as_json: JsonOption = False) -> None:
-    """Look at every file once and list every problem, with its remedy."""
+def check(
+    data: DataArgument,
+    fix: Annotated[
+        Path | None, typer.Option("--fix", metavar="OUT", help="Write a repaired copy into this new folder.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Look at every file once and list every problem, with its remedy; exit code 1 if training would be wrong."""
     import json
 
     from pixelwise import api
-    from pixelwise.data import check as checks
+    from pixelwise.data import findings as verdicts
+    from pixelwise.data import repair
     from pixelwise.training.watch import on_this_terminal
 
     try:
         with on_this_terminal() as watcher:
-            dataset, findings = api.check(data, watcher)
+            dataset, findings, repairs = api.fix(data, fix, watcher) if fix else (*api.check(data, watcher), [])
+            left = api.check(fix, watcher)[1] if fix else findings
     except DataError as error:
         if not as_json:
             raise
-        typer.echo(json.dumps(checks.to_json(checks.of_error(error)), indent=2))
+        typer.echo(json.dumps(verdicts.to_json(verdicts.of_error(error)), indent=2))
         raise typer.Exit(1) from None
     if as_json:
-        typer.echo(json.dumps(checks.to_json(findings), indent=2))
+        typer.echo(json.dumps(verdicts.to_json(findings), indent=2))
     else:
-        for line in api.describe(dataset):
+        for line in (*api.describe(dataset), verdicts.to_text(findings)):
             typer.echo(line)
-        typer.echo(checks.to_text(findings))
-    if checks.is_fatal(findings):
+    if fix and not as_json:
+        typer.echo(f"\n{repair.to_text(repairs, fix)}\n\nwhat is left in the copy:\n{verdicts.to_text(left)}")
+    if verdicts.is_fatal(left):
         raise typer.Exit(1)
 
 

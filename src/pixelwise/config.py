@@ -5,12 +5,13 @@ the plan may choose a better value for them and says why. `Config.given` tells w
 """
 
 import difflib
-from collections.abc import Iterable, Mapping
+import itertools
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
 from pixelwise.errors import ConfigError
 
@@ -47,8 +48,13 @@ def _square(value: object) -> object:
     return (value, value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
+LARGEST_EDGE_PX = 8192
+"""No patch, tile or resized image has a longer edge."""
+
+_Edge = Annotated[int, Field(ge=1, le=LARGEST_EDGE_PX)]
 Seconds = Annotated[float, BeforeValidator(parse_seconds), Field(gt=0.0)]
-Size = Annotated[SizePx, BeforeValidator(_square)]
+Size = Annotated[tuple[_Edge, _Edge], BeforeValidator(_square)]
+"""Height and width in pixels; one number stands for both."""
 
 
 class Section(BaseModel):
@@ -86,13 +92,13 @@ class DataConfig(Section):
 class Preprocessing(Section):
     """What is done to an image before the network sees it; kept in the bundle with the weights."""
 
-    channels: Annotated[int, Field(ge=1)]
+    channels: Annotated[int, Field(ge=1, le=65536)]
     """Channels C of the images the network was trained on."""
     normalisation: Literal["standard", "image", "none"]
     """As `DataConfig.normalisation`."""
-    mean: tuple[float, ...]
+    mean: tuple[FiniteFloat, ...]
     """Per channel, in raw pixel values (`standard`)."""
-    deviation: tuple[Positive, ...]
+    deviation: tuple[Annotated[FiniteFloat, Field(gt=0.0)], ...]
     """Per channel, in raw pixel values (`standard`)."""
     types: tuple[str, ...] = ()
     """Number types of the training images, such as uint8; nothing if it is not known."""
@@ -101,21 +107,29 @@ class Preprocessing(Section):
     resize: Size | None = None
     """Height and width images are resized to."""
 
+    @model_validator(mode="after")
+    def _has_all_channels(self) -> "Preprocessing":
+        if not len(self.mean) == len(self.deviation) == self.channels:
+            raise ValueError(
+                f"{len(self.mean)} means and {len(self.deviation)} deviations for {self.channels} channels"
+            )
+        return self
+
 
 class ModelConfig(Section):
     """The network."""
 
     encoder: Literal["plain"] = "plain"
     """Contracting path."""
-    width: Annotated[int, Field(ge=1)] = 32
+    width: Annotated[int, Field(ge=1, le=4096)] = 32
     """Features of the finest level; they double at every level down."""
     stride: Literal[1, 2, 4] = 1
     """Pixels per edge of the blocks that the finest level works on; 2 is four times as fast, with coarser outlines."""
     depth: Annotated[int, Field(ge=1, le=8)] = 4
     """How many times the finest level is halved."""
-    max_width: Annotated[int, Field(ge=1)] = 512
+    max_width: Annotated[int, Field(ge=1, le=65536)] = 512
     """No level has more features than this."""
-    convolutions: Annotated[int, Field(ge=1)] = 2
+    convolutions: Annotated[int, Field(ge=1, le=16)] = 2
     """3 x 3 convolutions per level."""
     norm: Literal["batch", "instance", "group", "none"] = "batch"
     """Normalisation after each convolution."""
@@ -427,12 +441,63 @@ def keys_of(model: type[BaseModel]) -> set[str]:
     return keys
 
 
+MOST_YAML = 1_000_000
+"""Values in a file, those that are named once and repeated counted each time."""
+
+
+def parse_yaml(text: str, as_text: Collection[str] = ()) -> Any:
+    """What a YAML file holds.
+
+    Args:
+        text: of the file.
+        as_text: keys of the outermost level whose values are text as it is written, whatever YAML takes them for.
+
+    Raises:
+        yaml.YAMLError: it is no YAML, or repeats itself millions of times.
+        ValueError: it holds a date that does not exist, or a number of thousands of digits.
+        RecursionError: it is nested too deeply, or holds itself.
+    """
+    loader = yaml.SafeLoader(text)
+    top = loader.get_single_node()
+    if top is None:
+        return None
+    if _values_in(top, {}) > MOST_YAML:
+        raise yaml.YAMLError("aliases repeat its values millions of times")
+    if isinstance(top, yaml.MappingNode):
+        for key, value in top.value:
+            if key.value in as_text:
+                _make_text(value)
+    return loader.construct_document(top)
+
+
+def _values_in(node: yaml.Node, known: dict[int, int]) -> int:
+    """How many values a node stands for, aliases followed."""
+    if isinstance(node, yaml.ScalarNode):
+        return 1
+    if id(node) not in known:
+        parts = itertools.chain.from_iterable(node.value) if isinstance(node, yaml.MappingNode) else node.value
+        known[id(node)] = 1 + sum(_values_in(part, known) for part in parts)
+    return known[id(node)]
+
+
+def _make_text(node: yaml.Node) -> None:
+    """Turns numbers, dates and truth values, also those in a list or table, into text; nothing stays nothing."""
+    if isinstance(node, yaml.ScalarNode) and not node.tag.endswith(":null"):
+        node.tag = "tag:yaml.org,2002:str"
+    elif isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            _make_text(item)
+    elif isinstance(node, yaml.MappingNode):
+        for _, value in node.value:
+            _make_text(value)
+
+
 def _read(file: Path) -> dict[str, Any]:
     try:
-        tree = yaml.safe_load(file.read_text(encoding="utf-8"))
+        tree = parse_yaml(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"The settings cannot be read ({error}).", where=file) from None
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that does not exist
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that does not exist
         raise ConfigError(f"This is not valid YAML: {error}.", where=file) from None
     if tree is None:
         return {}
@@ -443,8 +508,8 @@ def _read(file: Path) -> dict[str, Any]:
 
 def _parse_value(text: str) -> Any:
     try:
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError):  # ValueError: a date that does not exist
+        return parse_yaml(text)
+    except (yaml.YAMLError, ValueError, RecursionError):  # ValueError: a date that does not exist
         return text
 
 

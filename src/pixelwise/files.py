@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import secrets
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,22 @@ def write_atomically(path: Path, content: bytes) -> None:
         _replace(path, content)
     except OSError as error:
         raise cannot_write(path, error) from None
+
+
+def copy_file(path: Path, to: Path) -> None:
+    """Copy the bytes of a file, which appear whole or not at all.
+
+    Raises:
+        DataError: the folder is missing or read-only, or the disk is full.
+    """
+    part = to.with_name(f".{to.name[:200]}.{secrets.token_hex(8)}")
+    try:
+        shutil.copyfile(path, part)
+        part.replace(to)
+    except OSError as error:
+        raise cannot_write(to, error) from None
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def keep_previous(path: Path, other: Path) -> None:
@@ -57,7 +74,7 @@ def read_json(path: Path) -> Any:
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"This file cannot be read as JSON ({error}).", where=path) from None
 
 

@@ -30,6 +30,9 @@ microscopy and nuclei: different images reach 0.2 to 0.85, copies that were resi
 STRICTER = (ALIKE, 0.97, 0.99)
 """Tried one after the other where too many images would hang together."""
 
+ONE_VIEW = 0.95
+"""Images whose common part is so long (1: all are equal) show one view, and what differs between them is small."""
+
 _CHUNK = 1000
 _MOST_TURNED = 20_000
 """Of more images, turned and mirrored copies are not looked for: comparing them takes minutes."""
@@ -87,6 +90,8 @@ class Likeness:
     def __init__(self, pictures: Sequence[Float32[np.ndarray, "32 32"]]) -> None:
         stack = np.stack(pictures) if pictures else np.zeros((0, PLACES, PLACES), dtype=np.float32)
         common = stack.mean(axis=0) if len(stack) else np.zeros((PLACES, PLACES), dtype=np.float32)
+        self.common = float(np.linalg.norm(common))
+        """How much of each image is common to all: 0 for strangers, 1 if all are equal."""
         has_structure = np.asarray(stack.any(axis=(1, 2)))[:, None]  # blank images are not alike for being blank
         self._pictures, *turned = (
             has_structure * _unit((picture - common).reshape(-1, PLACES**2)).astype(np.float32)

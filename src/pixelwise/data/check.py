@@ -5,25 +5,24 @@ a function from all of these to findings; a new check is a new function and a li
 training wrong or impossible is fatal, what probably makes it worse is a warning, what is good to know is a notice.
 """
 
-import textwrap
+import math
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from scipy.spatial import KDTree
 
-from pixelwise.data.alike import ALIKE, Likeness
+from pixelwise.classes import ClassTable
+from pixelwise.config import SizePx
+from pixelwise.data.alike import ALIKE, ONE_VIEW, Likeness
 from pixelwise.data.dataset import Dataset
-from pixelwise.data.folder import SeveralProblemsError
+from pixelwise.data.findings import SEVERITIES, Finding, Severity
+from pixelwise.data.fingerprint import FEW_LOST, REDUCTIONS, Fingerprint
 from pixelwise.data.masks import LOSSY_SUFFIXES, UnknownValuesError, WrongSizeError, shortened
-from pixelwise.data.measure import Measurement, measure
-from pixelwise.errors import DataError
-
-Severity = Literal["fatal", "warning", "notice"]
-SEVERITIES: tuple[Severity, ...] = ("fatal", "warning", "notice")
+from pixelwise.data.measure import Measurement, Misfit, equal, measure
 
 _FEWEST_LABELLED = 3
 """Train, validation and test need one image each."""
@@ -33,22 +32,10 @@ _FEWEST_FOR_HABITS = 10
 _MOSTLY = 0.8
 _LONELY = 10.0
 """An outlier is so many times farther from its neighbours than is usual."""
-_SHOWN_FILES = 6
 _LEFT_OUT = "Those in no given split are left out of training."
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One problem, with all files that have it."""
-
-    severity: Severity
-    what: str
-    """What is wrong, with numbers."""
-    files: tuple[Path, ...]
-    cause: str
-    """How it usually comes about, or what follows from it."""
-    remedy: str
-    """What to do."""
+Check = Callable[[Dataset, Sequence[Measurement]], list[Finding]]
 
 
 def examine(dataset: Dataset, progress: Callable[[int, int], None] | None = None) -> list[Finding]:
@@ -58,55 +45,43 @@ def examine(dataset: Dataset, progress: Callable[[int, int], None] | None = None
         dataset: from `data.folder.scan`.
         progress: is called with the number of cases done and their total.
     """
-    measurements = measure(dataset, progress)
+    return judge(dataset, measure(dataset, progress))
+
+
+def judge(dataset: Dataset, measurements: Sequence[Measurement]) -> list[Finding]:
+    """All findings about a data set that was measured, fatal ones first."""
     found = [finding for check in CHECKS.values() for finding in check(dataset, measurements)]
     return sorted(found, key=lambda finding: SEVERITIES.index(finding.severity))
 
 
-def of_error(error: DataError) -> list[Finding]:
-    """What keeps a folder from being understood, as fatal findings."""
-    problems = error.problems if isinstance(error, SeveralProblemsError) else (error,)
+def of_resizing(fingerprint: Fingerprint, classes: ClassTable, size: SizePx | None) -> list[Finding]:
+    """Whether objects are too small to be seen at the size to which images are resized.
+
+    Args:
+        fingerprint: of the training images as they are.
+        classes: their names.
+        size: height and width to resize to; none leaves images as they are.
+    """
+    if size is None or (ratio := max(fingerprint.median_size_px) / max(size)) < math.sqrt(min(REDUCTIONS)):
+        return []
+    losses = zip(REDUCTIONS, fingerprint.lost_objects, strict=True)
+    by, lost = min(losses, key=lambda one: abs(math.log(one[0] / ratio)))
+    vanish = [f"{name} {share:.0%}" for name, share in zip(classes.names, lost, strict=True) if share > FEW_LOST]
+    if not vanish:
+        return []
     return [
-        Finding("fatal", one.what, (Path(one.where),) if one.where is not None else (), "", one.remedy)
-        for one in problems
+        Finding(
+            "warning",
+            f"Objects are smaller than the network can see: of masks reduced {by} times, these shares of the objects "
+            f"have no pixel left: {', '.join(vanish)}.",
+            (),
+            f"Images are resized to {size[0]} x {size[1]} (height x width), {ratio:.1f} times smaller.",
+            "Train on patches of the images as they are (--set data.resize=null), or resize less.",
+        )
     ]
-
-
-def is_fatal(findings: Iterable[Finding]) -> bool:
-    """Whether training on these data has to be refused."""
-    return any(finding.severity == "fatal" for finding in findings)
-
-
-def to_text(findings: Sequence[Finding], width: int = 100) -> str:
-    """The findings as paragraphs of plain text, `width` characters wide."""
-    return "\n\n".join(_paragraph(finding, width) for finding in findings) or "No problems were found."
-
-
-def to_json(findings: Sequence[Finding]) -> list[dict[str, Any]]:
-    """The findings as dictionaries of text, all files listed."""
-    return [
-        {
-            "severity": finding.severity,
-            "what": finding.what,
-            "files": [str(path) for path in finding.files],
-            "cause": finding.cause,
-            "remedy": finding.remedy,
-        }
-        for finding in findings
-    ]
-
-
-def _paragraph(finding: Finding, width: int) -> str:
-    body = " ".join(part for part in (finding.what, finding.cause, finding.remedy) if part)
-    text = textwrap.fill(f"{finding.severity.upper()}: {body}", width, subsequent_indent="  ", break_on_hyphens=False)
-    lines = [f"  - {path}" for path in finding.files[:_SHOWN_FILES]]
-    more = len(finding.files) - _SHOWN_FILES
-    return "\n".join([text, *lines, *([f"  - and {more} more"] if more > 0 else [])])
 
 
 # the checks --------------------------------------------------------------------------------------------------------
-
-Check = Callable[[Dataset, Sequence[Measurement]], list[Finding]]
 
 
 def _unreadable(_: Dataset, cases: Sequence[Measurement]) -> list[Finding]:
@@ -141,33 +116,36 @@ def _unknown_values(_: Dataset, cases: Sequence[Measurement]) -> list[Finding]:
 
 def _sizes(_: Dataset, cases: Sequence[Measurement]) -> list[Finding]:
     """Masks that are not as large as their image, grouped by how they differ."""
-    wrong: dict[str, list[Measurement]] = {}
+    wrong: dict[Misfit | Literal["parts"], list[Measurement]] = {}
     for one in cases:
-        if isinstance(one.mask_error, WrongSizeError):
-            wrong.setdefault("parts", []).append(one)
-        elif one.shape is not None and one.mask_size is not None and one.mask_size != one.shape[:2]:
-            wrong.setdefault(_difference(one.shape[:2], one.mask_size), []).append(one)
+        kind = "parts" if isinstance(one.mask_error, WrongSizeError) else one.misfit
+        if kind is not None:
+            wrong.setdefault(kind, []).append(one)
     return [_size_finding(kind, members) for kind, members in wrong.items()]
 
 
-def _difference(image: tuple[int, int], mask: tuple[int, int]) -> str:
-    if mask == image[::-1]:
-        return "turned"
-    if max(abs(image[0] - mask[0]), abs(image[1] - mask[1])) <= 1:
-        return "off by one"
-    if abs(mask[0] / image[0] - mask[1] / image[1]) < 0.01:
-        return "scaled"
-    return "different"
+_MISFITS: Mapping[Misfit | Literal["parts"], tuple[str, str]] = {
+    "parts": ("The mask files of one image have different sizes.", ""),
+    "turned": ("Height and width are exchanged: the image or the mask was rotated.", ""),
+    "turned by the camera": (
+        "The image says how the camera was held (EXIF) and is read upright; the mask was drawn on the image as stored.",
+        "`pixelwise check --fix` turns them. ",
+    ),
+    "off by one": (
+        "They differ by a single pixel: a program rounded differently when it cropped or scaled.",
+        "`pixelwise check --fix` crops or fills them. ",
+    ),
+    "scaled": (
+        "They have the same proportions: one of them was scaled.",
+        "`pixelwise check --fix` scales the masks. ",
+    ),
+    "different": ("One of them was cropped, or they are not a pair.", ""),
+}
+"""The usual cause, and what can be done without the owner of the data."""
 
 
-def _size_finding(kind: str, members: Sequence[Measurement]) -> Finding:
-    causes = {
-        "parts": "The mask files of one image have different sizes.",
-        "turned": "Height and width are exchanged: one of them was rotated, or the camera's orientation was ignored.",
-        "off by one": "They differ by a single pixel: a program rounded differently when it cropped or scaled.",
-        "scaled": "They have the same proportions: one of them was scaled.",
-        "different": "One of them was cropped, or they are not a pair.",
-    }
+def _size_finding(kind: Misfit | Literal["parts"], members: Sequence[Measurement]) -> Finding:
+    cause, fix = _MISFITS[kind]
     first = members[0]
     said = f" The first: {first.mask_error.what}" if first.mask_error is not None else ""
     if first.shape is not None and first.mask_size is not None:
@@ -179,9 +157,33 @@ def _size_finding(kind: str, members: Sequence[Measurement]) -> Finding:
         "fatal",
         f"{_counted(len(members), 'mask')} not of the size of the image.{said}",
         _distinct(one.case.masks[0] for one in members),
-        causes[kind],
-        "Export the masks again at the size of their image; masks must be scaled without smoothing (nearest).",
+        cause,
+        f"{fix}Or export the masks again at the size of their image; masks must be scaled without smoothing (nearest)."
+        if fix
+        else "Export the masks again at the size of their image; masks must be scaled without smoothing (nearest).",
     )
+
+
+def _orientation(_: Dataset, cases: Sequence[Measurement]) -> list[Finding]:
+    """Images that the camera turned without a change of size, which would show if the mask was not turned with them."""
+    turned = [one for one in cases if one.orientation > 1 and one.misfit is None and one.case.masks]
+    hidden = [one for one in turned if one.orientation < 5 or (one.shape is not None and one.shape[0] == one.shape[1])]
+    return _if_any(
+        _distinct(one.case.image for one in hidden),
+        "image",
+        Finding(
+            "notice",
+            "{n} turned or mirrored by what the camera wrote into the file (EXIF); they are read upright.",
+            (),
+            "A mask that was drawn on the image as stored lies wrong, and its size does not show it.",
+            "Look at them with `pixelwise preview`.",
+        ),
+    )
+
+
+def _notices(dataset: Dataset, _: Sequence[Measurement]) -> list[Finding]:
+    """What was concluded from the masks and not declared."""
+    return [Finding("notice", notice, (), "", "") for notice in dataset.notices]
 
 
 def _unpaired(dataset: Dataset, _: Sequence[Measurement]) -> list[Finding]:
@@ -348,7 +350,7 @@ def _single_image_classes(dataset: Dataset, cases: Sequence[Measurement]) -> lis
 
 def _duplicates(_: Dataset, cases: Sequence[Measurement]) -> list[Finding]:
     """Pixel-identical images, by what their copies mean: other masks, another split, or nothing but repetition."""
-    groups = [group for group in _alike(cases, lambda one: one.image_hash) if not group[0].constant]
+    groups = [group for group in equal(cases, lambda one: one.image_hash) if not group[0].constant]
     contradicting = [group for group in groups if len({one.mask_hash for one in group}) > 1]
     leaking = [group for group in groups if len({one.case.split or "train" for one in group}) > 1]
     plain = [group for group in groups if group not in contradicting and group not in leaking]
@@ -407,6 +409,24 @@ def _near_duplicates(_: Dataset, cases: Sequence[Measurement]) -> list[Finding]:
     ]
 
 
+def _one_view(_: Dataset, cases: Sequence[Measurement]) -> list[Finding]:
+    """Images of a camera that does not move: what repeats in all of them hides which ones are nearly the same."""
+    known = [one for one in cases if one.coarse is not None and not one.constant]
+    common = Likeness([one.coarse for one in known if one.coarse is not None]).common
+    if len(known) < _FEWEST_FOR_HABITS or common < ONE_VIEW or all(one.case.group or one.case.split for one in known):
+        return []
+    return [
+        Finding(
+            "warning",
+            f"All images show one view (their common part is {common:.2f} of each; 1 is equality).",
+            (),
+            "Scores on a test split of the same view say nothing of other places, and frames that follow each other "
+            "cannot be told from others.",
+            "Say which images belong together with `group` or `group_table` in data.yaml, such as the day or the film.",
+        )
+    ]
+
+
 def _pair_findings(
     severity: Severity, pairs: Sequence[tuple[Measurement, Measurement, float]], what: str, cause: str, remedy: str
 ) -> list[Finding]:
@@ -421,7 +441,7 @@ def _pair_findings(
 
 def _groups(_: Dataset, cases: Sequence[Measurement]) -> list[Finding]:
     """Groups that the given split tears apart."""
-    groups = _alike(cases, lambda one: one.case.group or None)
+    groups = equal(cases, lambda one: one.case.group or None)
     torn = [group for group in groups if len({one.case.split or "train" for one in group}) > 1]
     if not torn:
         return []
@@ -587,6 +607,7 @@ CHECKS: dict[str, Check] = {
     "unreadable files": _unreadable,
     "unknown mask values": _unknown_values,
     "sizes of image and mask": _sizes,
+    "orientation": _orientation,
     "not finite": _not_finite,
     "too few images": _too_few,
     "channels": _channels,
@@ -594,6 +615,7 @@ CHECKS: dict[str, Check] = {
     "unpaired files": _unpaired,
     "duplicates": _duplicates,
     "near duplicates": _near_duplicates,
+    "one view": _one_view,
     "groups": _groups,
     "constant images": _constant,
     "ignored masks": _all_ignored,
@@ -605,6 +627,7 @@ CHECKS: dict[str, Check] = {
     "inverted masks": _inverted,
     "outliers": _outliers,
     "class imbalance": _imbalance,
+    "what was detected": _notices,
 }
 """Every check by name, in the order in which findings of the same severity are told."""
 
@@ -629,11 +652,3 @@ def _distinct(paths: Iterable[Path]) -> tuple[Path, ...]:
 def _images_per_class(dataset: Dataset, cases: Sequence[Measurement]) -> list[int]:
     known = [one.class_pixels for one in cases if one.class_pixels is not None]
     return [sum(pixels[index] > 0 for pixels in known) for index in range(len(dataset.classes))]
-
-
-def _alike(cases: Sequence[Measurement], key: Callable[[Measurement], Hashable]) -> list[list[Measurement]]:
-    """Groups of at least two cases with the same key that is not none."""
-    groups: dict[Hashable, list[Measurement]] = {}
-    for one in cases:
-        groups.setdefault(key(one), []).append(one)
-    return [group for value, group in groups.items() if value is not None and len(group) > 1]

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from pixelwise.config import describe
+from pixelwise.config import describe, parse_yaml
 from pixelwise.data import formats, layouts
 from pixelwise.data.dataset import SplitName
 from pixelwise.data.detect import Declaration
@@ -107,7 +107,7 @@ def _grouping(path: Path, data: DataFile, listing: Listing) -> Grouping | None:
 
 def _read(path: Path) -> DataFile:
     try:
-        tree = _tree(path.read_text(encoding="utf-8"))
+        tree = parse_yaml(path.read_text(encoding="utf-8"), TEXTS)
     except FileNotFoundError:
         raise DataError("There is no such file.", where=path, remedy="Check the path.") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -120,29 +120,6 @@ def _read(path: Path) -> DataFile:
         return DataFile.model_validate(tree)
     except ValidationError as error:
         raise ConfigError(describe(error, DataFile), where=path, remedy="See docs/data-folder.md.") from None
-
-
-def _tree(text: str) -> Any:
-    """What a YAML file holds, with names and patterns as they are written."""
-    loader = yaml.SafeLoader(text)
-    top = loader.get_single_node()
-    if isinstance(top, yaml.MappingNode):
-        for key, value in top.value:
-            if key.value in TEXTS:
-                _make_text(value)
-    return loader.construct_document(top) if top is not None else None
-
-
-def _make_text(node: yaml.Node) -> None:
-    """Turns numbers, dates and truth values, also those in a list or table, into text; nothing stays nothing."""
-    if isinstance(node, yaml.ScalarNode) and not node.tag.endswith(":null"):
-        node.tag = "tag:yaml.org,2002:str"
-    elif isinstance(node, yaml.SequenceNode):
-        for item in node.value:
-            _make_text(item)
-    elif isinstance(node, yaml.MappingNode):
-        for _, value in node.value:
-            _make_text(value)
 
 
 def _root(path: Path, data: DataFile) -> Path:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, Int64
 from pydantic import Field
+from scipy import ndimage
 
 from pixelwise.classes import IGNORE
 from pixelwise.config import Section, SizePx
@@ -24,7 +25,11 @@ REDUCTIONS = (2, 4, 8)
 """By how much masks are reduced to see what is left of them."""
 
 REDUCED_IMAGES = 64
-"""So many masks, spread evenly, say how fine masks are."""
+"""So many masks, spread evenly, say how fine masks are, and how small their objects."""
+
+
+FEW_LOST = 0.02
+"""Of the objects of a class, so many may vanish when images are resized."""
 
 
 class Fingerprint(Section):
@@ -64,20 +69,29 @@ class Fingerprint(Section):
     reduced_miou: tuple[float, ...]
     """mIoU of masks with themselves after they were reduced by each of `REDUCTIONS` and enlarged again: near 1 where
     objects are large and smooth, low where they are thin or small."""
+    lost_objects: tuple[tuple[float, ...], ...]
+    """For each of `REDUCTIONS`, per class: which share of its objects (pixels that hang together, also by corners) have
+    no pixel left in the reduced masks; 0 for the background."""
     upright: bool
     """Up and down are different in these images (road scenes are, cells are not)."""
     data_hash: str = Field(description="Hash of all training images and masks.")
     """Hash of all training images and masks, as decoded."""
 
 
-def measure(decoded: Sequence[Decoded]) -> Fingerprint:
-    """Measure the training split; images are read once, one at a time."""
+def measure(decoded: Sequence[Decoded], background: int | None = None) -> Fingerprint:
+    """Measure the training split; images are read once, one at a time.
+
+    Args:
+        decoded: its cases.
+        background: the class whose pixels are no objects.
+    """
     heights, widths = zip(*(case.size for case in decoded), strict=True)
     aspects = [width / height for height, width in zip(heights, widths, strict=True)]
     mean, deviation, between = _pooled_statistics(decoded)
     pixels = np.sum([case.class_pixels for case in decoded], axis=0)
     total = sum(case.pixels for case in decoded)
     counted = int(pixels.sum())
+    some = decoded[:: -(-len(decoded) // REDUCED_IMAGES)]
     return Fingerprint(
         images=len(decoded),
         median_size_px=(int(np.median(heights)), int(np.median(widths))),
@@ -94,7 +108,8 @@ def measure(decoded: Sequence[Decoded]) -> Fingerprint:
         class_images=tuple(int(n) for n in np.sum([case.class_pixels > 0 for case in decoded], axis=0)),
         ignored_fraction=1.0 - counted / total,
         aspect_spread=float(max(aspects) / min(aspects)),
-        reduced_miou=tuple(_reduced_miou(decoded[:: -(-len(decoded) // REDUCED_IMAGES)], by) for by in REDUCTIONS),
+        reduced_miou=tuple(_reduced_miou(some, by) for by in REDUCTIONS),
+        lost_objects=_lost_objects(some, len(pixels), background),
         upright=_is_upright([_half_difference(case.mask, len(pixels)) for case in decoded]),
         data_hash=hash_of_cases(decoded),
     )
@@ -134,6 +149,23 @@ def _reduced_miou(decoded: Sequence[Decoded], by: int) -> float:
     before, after, same = counts[:, :IGNORE]
     occurs = before > 0
     return float((same / np.maximum(before + after - same, 1))[occurs].mean()) if occurs.any() else 1.0
+
+
+def _lost_objects(decoded: Sequence[Decoded], classes: int, background: int | None) -> tuple[tuple[float, ...], ...]:
+    """See `Fingerprint.lost_objects`."""
+    there, lost = np.zeros(classes, dtype=np.int64), np.zeros((len(REDUCTIONS), classes), dtype=np.int64)
+    for case in decoded:
+        mask = np.array(case.mask)
+        height, width = mask.shape
+        for index in np.flatnonzero(case.class_pixels):
+            if index == background:
+                continue
+            numbers, count = ndimage.label(mask == index, structure=np.ones((3, 3)))
+            there[index] += count
+            for row, by in enumerate(REDUCTIONS):
+                small = resize_mask(numbers, (-(-height // by), -(-width // by)))
+                lost[row, index] += count - np.unique(small[small > 0]).size
+    return tuple(map(tuple, (lost / np.maximum(there, 1)).tolist()))
 
 
 def _half_difference(mask: np.ndarray, classes: int) -> Float[np.ndarray, " K"]:

@@ -61,6 +61,8 @@ class ImageInfo:
     """As stored; palette images count as three. `read_image` drops an alpha channel that is constant."""
     dtype: str
     pages: int
+    orientation: int = 1
+    """How the camera was held, 1 to 8 of EXIF; 1 is upright, above 4 height and width are exchanged in the file."""
 
 
 @dataclass(frozen=True)
@@ -202,6 +204,29 @@ def write_mask(path: Path, mask: UInt8[np.ndarray, "*pages H W"], classes: Class
         )
 
 
+def write_image(path: Path, image: Shaped[np.ndarray, "H W C"]) -> Path:
+    """Write pixels so that `read_image` gives them back: PNG where it keeps them, else TIFF; whole or not at all.
+
+    Args:
+        path: without suffix, which is added.
+        image: numbers of any type and any number of channels.
+
+    Raises:
+        DataError: the file cannot be written.
+    """
+    plain = np.ascontiguousarray(image[:, :, 0] if image.shape[2] == 1 else image)
+    kept_by_png = {("uint8", 1), ("uint8", 3), ("uint16", 1)}  # Pillow has no deep colours; two and four are alpha
+    if (image.dtype.name, image.shape[2]) in kept_by_png:
+        from PIL import Image
+
+        target = path.with_name(f"{path.name}.png")
+        _write(target, lambda file: Image.fromarray(plain).save(file, format="PNG"))
+    else:
+        target = path.with_name(f"{path.name}.tif")
+        _write(target, lambda file: _save_tiff(file, plain, photometric="minisblack", colormap=None))
+    return target
+
+
 def write_picture(path: Path, rgb: UInt8[np.ndarray, "H W 3"]) -> None:
     """Write a picture as .png, .jpg (quality 92), .tif or .tiff, whole or not at all.
 
@@ -221,6 +246,17 @@ def write_picture(path: Path, rgb: UInt8[np.ndarray, "H W 3"]) -> None:
         raise DataError(
             f"A picture cannot be written as '{suffix}'.", where=path, remedy="Write .png, .jpg, .tif or .tiff."
         )
+
+
+def upright(pixels: Shaped[np.ndarray, "h w ..."], orientation: int) -> Shaped[np.ndarray, "H W ..."]:
+    """Undo the camera's orientation, 1..8 of EXIF: 5..8 swap the axes, then rows or columns are reversed."""
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return pixels
 
 
 # Values ---------------------------------------------------------------------------------------------
@@ -277,17 +313,6 @@ def _native(pixels: np.ndarray) -> np.ndarray:
     """The same numbers in this machine's byte order and in numpy's own types (int64, not long long)."""
     own = np.dtype(pixels.dtype.name)
     return pixels.astype(own, copy=False).view(own)  # astype takes long long for int64 and leaves it
-
-
-def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Undo the camera's orientation, 1..8 of EXIF: 5..8 swap the axes, then rows or columns are reversed."""
-    if orientation in (5, 6, 7, 8):
-        pixels = pixels.swapaxes(0, 1)
-    if orientation in (3, 4, 7, 8):
-        pixels = pixels[::-1]
-    if orientation in (2, 3, 6, 7):
-        pixels = pixels[:, ::-1]
-    return pixels
 
 
 def _upright_size(height: int, width: int, orientation: int) -> tuple[int, int]:
@@ -404,9 +429,10 @@ def _refuse_promises(image: Any, path: Path) -> None:
 
 def _pillow_info(path: Path) -> ImageInfo:
     with _opened(path) as image:
-        height, width = _upright_size(image.height, image.width, _orientation(image))
+        orientation = _orientation(image)
+        height, width = _upright_size(image.height, image.width, orientation)
         dtype = "uint16" if _is_deep_color(path) else DTYPES.get(image.mode, "uint8")
-        return ImageInfo(height, width, CHANNELS.get(image.mode, 3), dtype, _frames(image))
+        return ImageInfo(height, width, CHANNELS.get(image.mode, 3), dtype, _frames(image), orientation)
 
 
 def _pillow_read(path: Path, page: int | None) -> Raster:
@@ -420,7 +446,7 @@ def _pillow_read(path: Path, page: int | None) -> Raster:
             return _deep_png(path, orientation)
         mode = "RGBA" if image.mode == "PA" else image.mode if image.mode in CHANNELS else "RGB"
         image.load()  # an incomplete file must fail here, not be converted
-        pixels = _upright(_three_axes(np.array(image if mode == image.mode else image.convert(mode))), orientation)
+        pixels = upright(_three_axes(np.array(image if mode == image.mode else image.convert(mode))), orientation)
         palette = _palette(image.getpalette("RGB") or []) if mode == "P" else None
     pixels = _native(pixels)
     step = _grey_step(path)
@@ -476,7 +502,7 @@ def _deep_png(path: Path, orientation: int) -> Raster:
     import imagecodecs
 
     pixels = _three_axes(np.asarray(imagecodecs.png_decode(path.read_bytes())))
-    return Raster(_upright(pixels, orientation), alpha=pixels.shape[2] in (2, 4))
+    return Raster(upright(pixels, orientation), alpha=pixels.shape[2] in (2, 4))
 
 
 # TIFF -------------------------------------------------------------------------------------------------
@@ -521,11 +547,12 @@ def _tiff_info(path: Path) -> ImageInfo:
         with tifffile.TiffFile(raw) as file:
             series, stack = _main_series(file, path)
             page = series.keyframe
-            height, width = _upright_size(stack.count("H"), stack.count("W"), _tiff_orientation(page))
+            orientation = _tiff_orientation(page)
+            height, width = _upright_size(stack.count("H"), stack.count("W"), orientation)
             channels = 3 if page.photometric in (3, 5) else stack.count("C")
             bytes_only = page.photometric == 3 or series.dtype.kind == "b"
             dtype = "uint8" if bytes_only else series.dtype.name
-            return ImageInfo(height, width, channels, dtype, stack.count("P"))
+            return ImageInfo(height, width, channels, dtype, stack.count("P"), orientation)
 
 
 def _tiff_read(path: Path, page: int | None) -> Raster:
@@ -585,7 +612,7 @@ def _tiff_page(series: Any, stack: _Stack, chosen: int, size: int) -> np.ndarray
 def _tiff_raster(pixels: np.ndarray, page: Any, path: Path) -> Raster:
     """Pixels with the meaning that the tags give them."""
     photometric = int(page.photometric)
-    pixels = _upright(_native(pixels), _tiff_orientation(page))
+    pixels = upright(_native(pixels), _tiff_orientation(page))
     if photometric == 3:
         return Raster(pixels, _tiff_palette(page.colormap, pixels, path))
     if photometric == 5:
@@ -789,8 +816,17 @@ def content_of(path: Path) -> str | None:
 def _save_tiff(file: io.BytesIO, pixels: np.ndarray, photometric: str, colormap: np.ndarray | None) -> None:
     import tifffile
 
+    # of many channels without a name nobody could tell that they are no pages
+    many = photometric == "minisblack" and pixels.ndim == 3
     tifffile.imwrite(
-        file, pixels, photometric=photometric, colormap=colormap, compression="zlib", metadata=None, rowsperstrip=256
+        file,
+        pixels,
+        photometric=photometric,
+        planarconfig="contig" if many else None,
+        colormap=colormap,
+        compression="zlib",
+        metadata={"axes": "YXS"} if many else None,
+        rowsperstrip=256,
     )
 
 

@@ -251,7 +251,7 @@ def _coco_names(path: Path) -> list[str] | None:
     """File names of a COCO file's images, or none if it is something else."""
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     if not isinstance(tree, dict) or not all(isinstance(tree.get(k), list) for k in ("images", "annotations")):
         return None
@@ -319,7 +319,7 @@ def _nnunet_declaration(listing: Listing) -> Declaration:
         labels = json.loads(path.read_text(encoding="utf-8"))["labels"]
         # version 1 writes {"1": "cell"}, version 2 {"cell": 1}
         pairs = [(name, int(raw)) if not str(name).isdigit() else (raw, int(name)) for name, raw in labels.items()]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise DataError(
             "The entry 'labels' does not give one number per class (regions of several are not supported).",
             where=path,

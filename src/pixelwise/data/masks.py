@@ -44,7 +44,7 @@ def decode(case: Case, encoding: MaskEncoding, size: tuple[int, int] | None) -> 
     """
     if not case.masks:
         raise DataError("The image has no mask.", where=case.image, remedy="Add one or leave the image out.")
-    if encoding.kind in ("labelme", "coco", "yolo"):
+    if is_drawn(encoding):
         return polygons.draw(case, encoding, size)
     result: UInt8[np.ndarray, "H W"] | None = None
     for path in case.masks:
@@ -57,6 +57,11 @@ def decode(case: Case, encoding: MaskEncoding, size: tuple[int, int] | None) -> 
         result = part if result is None else np.where(result == 0, part, result)
     assert result is not None
     return result
+
+
+def is_drawn(encoding: MaskEncoding) -> bool:
+    """Whether masks are drawn from outlines."""
+    return encoding.kind in ("labelme", "coco", "yolo")
 
 
 def wrong_size(path: Path, found: Sequence[int], expected: Sequence[int], whose: str = "its image") -> DataError:

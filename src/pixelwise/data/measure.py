@@ -4,10 +4,10 @@ Where nobody can say what the masks mean, `faults` still finds what is wrong wit
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float32, Shaped, UInt8
@@ -15,8 +15,15 @@ from jaxtyping import Float32, Shaped, UInt8
 from pixelwise.classes import IGNORE
 from pixelwise.data import alike, formats, masks, polygons
 from pixelwise.data.alike import Looks
-from pixelwise.data.dataset import Case, Dataset
+from pixelwise.data.dataset import Case, Dataset, MaskEncoding
+from pixelwise.data.parallel import bytes_of_case, in_parallel
 from pixelwise.errors import DataError
+
+Misfit = Literal["off by one", "turned by the camera", "turned", "scaled", "different"]
+"""How a mask can fail to lie on its image."""
+
+_SAME_SHAPE = 0.01
+"""A mask was scaled if the ratios of its edges to those of the image differ by less."""
 
 
 @dataclass(frozen=True)
@@ -46,26 +53,46 @@ class Measurement:
     mask_hash: str | None = None
     rim_pixels: tuple[int, ...] | None = None
     """Pixels of each class in the outermost rows and columns of the mask."""
+    orientation: int = 1
+    """Of the image, as `formats.ImageInfo`."""
     misnamed: tuple[tuple[Path, str], ...] = ()
     """Files that hold another format than their name says, and which."""
+
+    @property
+    def misfit(self) -> Misfit | None:
+        """How the size of the mask differs from that of the image; none if it does not, or one of them is not known."""
+        if self.shape is None or self.mask_size in (None, self.shape[:2]):
+            return None
+        (height, width), (rows, columns) = self.shape[:2], self.mask_size
+        if (rows, columns) == (width, height):
+            return "turned by the camera" if self.orientation > 4 else "turned"
+        if max(abs(height - rows), abs(width - columns)) <= 1:
+            return "off by one"
+        return "scaled" if abs(rows / height - columns / width) < _SAME_SHAPE else "different"
 
 
 def measure(dataset: Dataset, progress: Callable[[int, int], None] | None = None) -> list[Measurement]:
     """Reads every image and mask once, in the order of the cases; files that cannot be read are recorded."""
     results: list[Measurement] = []
-    with ThreadPoolExecutor() as pool:
-        for measurement in pool.map(lambda case: _measure(case, dataset), dataset.cases):
-            results.append(measurement)
-            if progress is not None:
-                progress(len(results), len(dataset.cases))
+    for measurement in in_parallel(lambda case: _measure(case, dataset), dataset.cases, bytes_of_case):
+        results.append(measurement)
+        if progress is not None:
+            progress(len(results), len(dataset.cases))
     return results
+
+
+def equal(measurements: Sequence[Measurement], key: Callable[[Measurement], Hashable]) -> list[list[Measurement]]:
+    """Groups of at least two with the same key that is not none."""
+    groups: dict[Hashable, list[Measurement]] = {}
+    for one in measurements:
+        groups.setdefault(key(one), []).append(one)
+    return [group for value, group in groups.items() if value is not None and len(group) > 1]
 
 
 def faults(cases: Sequence[Case]) -> list[DataError]:
     """What is wrong whatever the masks mean: files that cannot be read, masks that are not as large as their image."""
     annotations = {path for case in cases for path in case.masks if path.suffix.lower() in polygons.SUFFIXES}
-    with ThreadPoolExecutor() as pool:
-        found = [error for errors in pool.map(_faults, cases) for error in errors]
+    found = [error for errors in in_parallel(_faults, cases, bytes_of_case) for error in errors]
     found += [error for path in sorted(annotations) for error in _annotation_faults(path)]
     return list({(str(error.where), error.what): error for error in found}.values())  # pages share a file
 
@@ -99,14 +126,27 @@ def _measure(case: Case, dataset: Dataset) -> Measurement:
     result = Measurement(case, misnamed=_misnamed(case))
     try:
         result = _measure_image(result, formats.read_image(case.image, case.page))
+        result = replace(result, orientation=formats.read_info(case.image).orientation)
     except DataError as error:
         result = replace(result, image_error=error)
     if not case.masks:
         return result
+    if result.shape is None and masks.is_drawn(dataset.encoding):
+        return result  # without the image, outlines may claim any size
     try:
-        return _measure_mask(result, masks.decode(case, dataset.encoding, None), len(dataset.classes))
+        return _measure_mask(result, decoded_mask(result, dataset.encoding), len(dataset.classes))
     except DataError as error:
         return replace(result, mask_error=error)
+
+
+def decoded_mask(one: Measurement, encoding: MaskEncoding) -> UInt8[np.ndarray, "H W"]:
+    """The mask of a case, at the size that its files have; outlines are drawn at that of the image.
+
+    Raises:
+        DataError: as `masks.decode`.
+    """
+    size = one.shape[:2] if one.shape is not None and masks.is_drawn(encoding) else None
+    return masks.decode(one.case, encoding, size)
 
 
 def _measure_image(result: Measurement, image: Shaped[np.ndarray, "H W C"]) -> Measurement:

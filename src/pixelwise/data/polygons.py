@@ -27,6 +27,9 @@ SUFFIXES = frozenset({".json", ".txt"})
 IGNORED_LABELS = frozenset({"__ignore__", "_ignore_", "ignore", "void"})
 BACKGROUND_LABELS = frozenset({"_background_", "__background__", "background"})
 
+FARTHEST_PX = 1e7
+"""A corner that lies farther away is a mistake."""
+
 _DRAWN = ("polygon", "rectangle", "circle", "mask")
 
 
@@ -178,9 +181,14 @@ def fill(
     Args:
         points: x and y of each corner; pixel column i covers i..i+1.
         size: height and width in pixels.
+
+    Raises:
+        ValueError: a corner is not finite, or farther away than `FARTHEST_PX`.
     """
     height, width = size
     start = np.asarray(points, dtype=np.float64)
+    if not (np.abs(start) < FARTHEST_PX).all():
+        raise ValueError("a corner is no place in an image")
     end = np.roll(start, -1, axis=0)
     left, top = np.clip(np.floor(start.min(axis=0)), 0, (width, height)).astype(int)
     right, bottom = np.clip(np.ceil(start.max(axis=0)), (left, top), (width, height)).astype(int)
@@ -265,8 +273,8 @@ def _labelme_shape(shape: Any, path: Path) -> tuple[str, str, list[tuple[float, 
     """Label, kind and points of a shape; what has too few points for an area is called `point` or `line`."""
     try:
         kind, label = str(shape.get("shape_type") or "polygon"), str(shape["label"])
-        points = [(float(x), float(y)) for x, y in shape["points"]]
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        points = [(_coordinate(x), _coordinate(y)) for x, y in shape["points"]]
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise DataError(
             f"A shape has no label or no points ({error!r}).", where=path, remedy="Draw it again."
         ) from None
@@ -279,13 +287,25 @@ def _labelme_shape(shape: Any, path: Path) -> tuple[str, str, list[tuple[float, 
     return label, kind, points
 
 
+def _coordinate(number: Any) -> float:
+    value = float(number)
+    if not abs(value) < FARTHEST_PX:
+        raise ValueError(f"{value} is no place in an image")
+    return value
+
+
 def _draw_labelme(
     path: Path, encoding: MaskEncoding, size: tuple[int, int] | None, under: UInt8[np.ndarray, "H W"] | None
 ) -> UInt8[np.ndarray, "H W"]:
     from PIL import Image, ImageDraw
 
     tree = _load(path)
-    own = _size_in(tree, "imageHeight", "imageWidth") or size
+    try:
+        own = _size_in(tree, "imageHeight", "imageWidth") or size
+    except (TypeError, ValueError, OverflowError) as error:
+        raise DataError(
+            f"The size of the image is no number ({error}).", where=path, remedy="Export it again."
+        ) from None
     if own is None:
         raise DataError("The annotation does not say the size of its image.", where=path, remedy="Export it again.")
     _same_size(own, size, path)
@@ -378,9 +398,10 @@ def _read_coco(path: Path, _stamp_ns: int) -> _Coco:
         grouped: dict[str, list[Mapping[str, Any]]] = {name: [] for name in names.values()}
         owners = [(annotation["image_id"], annotation) for annotation in tree["annotations"]]
         absent = [owner for owner, _ in owners if owner not in names]
+        hash(tuple(annotation.get("category_id") for _, annotation in owners))  # each can be looked up
     except KeyError as error:
         raise DataError(f"An entry of the COCO file has no {error}.", where=path, remedy="Export it again.") from None
-    except (AttributeError, TypeError, ValueError) as error:
+    except (AttributeError, TypeError, ValueError, OverflowError) as error:
         raise DataError(
             f"An entry of the COCO file cannot be understood ({error}).", where=path, remedy="Export it again."
         ) from None
@@ -468,7 +489,7 @@ def _region(segmentation: Any, size: tuple[int, int], path: Path, name: str) -> 
         region = np.zeros(size, dtype=bool)
         for part in segmentation or ():
             region |= fill(np.asarray(part, dtype=np.float64).reshape(-1, 2), size)
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
         raise DataError(
             f"An outline of {name} cannot be drawn ({error}).", where=path, remedy="Draw it again."
         ) from None
@@ -488,8 +509,8 @@ def _yolo_shapes(path: Path) -> list[tuple[int, list[float]]]:
     """Class number and x y x y ... of each line."""
     try:
         lines = [line.split() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-        shapes = [(int(float(first)), [float(number) for number in rest]) for first, *rest in lines]
-    except (OSError, UnicodeDecodeError, ValueError) as error:
+        shapes = [(int(float(first)), [_coordinate(number) for number in rest]) for first, *rest in lines]
+    except (OSError, UnicodeDecodeError, ValueError, OverflowError) as error:
         raise DataError(
             f"This is not a YOLO polygon file ({error}).",
             where=path,

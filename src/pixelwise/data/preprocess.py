@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812  the name everybody knows it by
-from jaxtyping import Float, Float32, Shaped, UInt8
+from jaxtyping import Float, Float32, Integer, Shaped
 
 from pixelwise.config import Preprocessing
 from pixelwise.errors import DataError
@@ -77,7 +77,7 @@ def resize_image(image: Shaped[np.ndarray, "H W C"], size: tuple[int, int]) -> S
     return np.ascontiguousarray(result.astype(image.dtype))
 
 
-def resize_mask(mask: UInt8[np.ndarray, "H W"], size: tuple[int, int]) -> UInt8[np.ndarray, "h w"]:
+def resize_mask(mask: Integer[np.ndarray, "H W"], size: tuple[int, int]) -> Integer[np.ndarray, "h w"]:
     """Nearest-neighbour resizing: every pixel keeps a value that was there."""
     rows, columns = (
         np.minimum(((np.arange(new) + 0.5) * old / new).astype(np.int64), old - 1)

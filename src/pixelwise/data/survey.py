@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -14,6 +13,7 @@ from pixelwise.classes import MAX_CLASSES
 from pixelwise.data import formats
 from pixelwise.data.dataset import Case
 from pixelwise.data.masks import LOSSY_SUFFIXES, pack_colors, unpack_color
+from pixelwise.data.parallel import bytes_of_case, in_parallel
 from pixelwise.errors import DataError
 
 Kind = Literal["scalar", "color", "layers"]
@@ -135,8 +135,7 @@ def take_survey(cases: Sequence[Case]) -> Survey:
 def _samples(cases: Sequence[Case]) -> Iterator[Sample | DataError]:
     """What each file holds, or why it cannot be read, in order."""
     files = [(case, path) for case in cases for path in case.masks]
-    with ThreadPoolExecutor() as pool:
-        yield from pool.map(_sample, files)
+    yield from in_parallel(_sample, files, lambda file: bytes_of_case(file[0]))
 
 
 def _sample(file: tuple[Case, Path]) -> Sample | DataError:

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Int, Int64, UInt8
 from scipy import ndimage
 
 from pixelwise.classes import IGNORE
-from pixelwise.metrics.boundaries import boundary_width_px
+from pixelwise.metrics.boundaries import boundary_width_px, classes_in
 
 Kind = Literal["boundary", "missed", "false", "confused"]
 KINDS: tuple[Kind, ...] = ("boundary", "missed", "false", "confused")
@@ -73,7 +73,7 @@ def find_mistakes(
         background: index of the class that is no object; none where all classes are things to see.
     """
     wrong = (prediction != target) & (target != IGNORE)
-    things = [index for index in range(classes) if index != background]
+    things = [index for index in classes_in(target, prediction, below=classes) if index != background]
     objects, lost = _objects(target, prediction, wrong, things)
     _, invented = _objects(np.where(target == IGNORE, IGNORE, prediction), target, wrong, things)
     shifted = wrong & ~lost & ~invented & _is_close(prediction, target, wrong, classes)
@@ -132,8 +132,6 @@ def _objects(
     alone = np.zeros(mask.shape, dtype=bool)
     for index in things:
         parts, number = ndimage.label(mask == index, structure=_EIGHT)
-        if not number:
-            continue
         size = np.bincount(parts.ravel(), minlength=number + 1)[1:]
         hit = np.bincount(parts[other == index], minlength=number + 1)[1:]
         labels.append(np.full(number, index))
@@ -153,9 +151,7 @@ def _is_close(
     """Where the predicted class is the true one not far away."""
     close = np.zeros(target.shape, dtype=bool)
     window = 2 * boundary_width_px(target.shape) + 1
-    for index in range(classes):
-        here = wrong & (prediction == index)
-        if here.any():
-            near = ndimage.maximum_filter(target == index, size=window, mode="constant", cval=0)
-            close |= here & near
+    for index in classes_in(prediction[wrong], below=classes):
+        near = ndimage.maximum_filter(target == index, size=window, mode="constant", cval=0)
+        close |= wrong & (prediction == index) & near
     return close

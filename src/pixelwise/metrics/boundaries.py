@@ -49,6 +49,12 @@ def boundary_width_px(size: tuple[int, ...]) -> int:
     return max(1, round(BOUNDARY_SHARE * math.hypot(*size)))
 
 
+def classes_in(*masks: UInt8[np.ndarray, "..."], below: int) -> list[int]:
+    """The classes that occur in any of some masks, of those with a lower index than `below`."""
+    counts = sum(np.bincount(mask.reshape(-1), minlength=below)[:below] for mask in masks)
+    return np.flatnonzero(counts).tolist()
+
+
 def compare_boundaries(
     prediction: UInt8[np.ndarray, "H W"], target: UInt8[np.ndarray, "H W"], classes: int, tolerance_px: float
 ) -> ImageBoundaries:
@@ -63,7 +69,7 @@ def compare_boundaries(
     found = ImageBoundaries(*(np.zeros(classes) for _ in range(4)), *(np.full(classes, math.nan) for _ in range(2)))
     unknown = target == IGNORE
     width_px = boundary_width_px(target.shape)
-    for index in range(classes):
+    for index in classes_in(target, prediction[~unknown], below=classes):
         masks = (prediction == index) & ~unknown, target == index
         place = _place(masks[0] | masks[1], width_px)
         if place is None:

@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError
 from torch import Tensor
 
 from pixelwise.classes import IGNORE, ClassTable
-from pixelwise.config import ModelConfig, PredictionConfig, Preprocessing, Section, SizePx
+from pixelwise.config import ModelConfig, PredictionConfig, Preprocessing, Section, Size
 from pixelwise.errors import BundleError
 from pixelwise.files import write_atomically
 from pixelwise.models.unet import UNet, build
@@ -39,7 +39,7 @@ class Description(Section):
     """Names and colours by class index."""
     ignore_value: int = IGNORE
     """Mask value of pixels that did not count."""
-    patch_size: SizePx
+    patch_size: Size
     """Height and width of what the network saw in training, in pixels."""
     prediction: PredictionConfig = PredictionConfig()
     """How to predict, unless told otherwise."""
@@ -62,15 +62,24 @@ class Bundle:
         Raises:
             BundleError: the weights do not belong to the described network.
         """
-        network = build(self.description.model, self.description.preprocessing.channels, len(self.description.classes))
+        with torch.device("meta"):  # nothing is allocated for what a file only claims
+            network = build(
+                self.description.model, self.description.preprocessing.channels, len(self.description.classes)
+            )
         try:
-            network.load_state_dict(self.weights)
+            network.load_state_dict(self.weights, assign=True)
         except RuntimeError as error:
-            raise BundleError(
-                f"The weights do not fit the network that the file describes ({str(error).splitlines()[-1].strip()}).",
-                remedy="The file is damaged or was edited; take the original.",
-            ) from None
+            raise _unfit(str(error).splitlines()[-1].strip()) from None
+        if any(tensor.dtype not in (torch.float32, torch.int64) for tensor in self.weights.values()):
+            raise _unfit("they are numbers of another type")
         return network.eval()
+
+
+def _unfit(why: str) -> BundleError:
+    return BundleError(
+        f"The weights do not fit the network that the file describes ({why}).",
+        remedy="The file is damaged or was edited; take the original.",
+    )
 
 
 def save(bundle: Bundle, path: Path) -> None:
@@ -131,11 +140,15 @@ def _description(metadata: dict[str, str], path: Path) -> Description:
             where=path,
             remedy="Bundles are the best.safetensors of a run.",
         )
-    if int(metadata.get("version", "0")) > VERSION:
-        raise BundleError("This bundle is of a newer version.", where=path, remedy="Update Pixelwise.")
+    if metadata.get("version") != str(VERSION):
+        raise BundleError(
+            f"This bundle is of version {metadata.get('version')!r}, not {VERSION}.",
+            where=path,
+            remedy="Update Pixelwise.",
+        )
     try:
         return Description.model_validate(json.loads(metadata["description"]))
-    except (KeyError, ValueError, ValidationError) as error:
+    except (KeyError, ValueError, ValidationError, RecursionError) as error:
         raise BundleError(f"The description in this bundle is damaged ({error}).", where=path) from None
 
 

@@ -45,7 +45,7 @@ def prepare(dataset: Dataset, config: Config, split: splits.Split | None, watche
     by_name = {case.case.name: case for case in decoded}
     split = split or _split(dataset, decoded, config)
     train, validation = ([by_name[case.name] for case in side] for side in (split.train, split.validation))
-    return Material(cache, split, train, validation, measure(train))
+    return Material(cache, split, train, validation, measure(train, dataset.classes.background))
 
 
 def opened(dataset: Dataset, config: Config, watcher: Watcher) -> tuple[Cache, list[Decoded]]:
@@ -102,7 +102,8 @@ def resized(material: Material, config: Config) -> Material:
         return material
     cases, channels = [case.case for case in material.train], material.fingerprint.channels
     train = [with_channels(case, channels) for case in material.cache.open_all(cases, config.data.resize)]
-    return Material(material.cache, material.split, train, material.validation, measure(train))
+    fingerprint = measure(train, material.cache.dataset.classes.background)
+    return Material(material.cache, material.split, train, material.validation, fingerprint)
 
 
 def windows(config: Config, material: Material) -> Windows:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pixelwise.config import WEIGHTED, Config, ModelConfig, SizePx
-from pixelwise.data.fingerprint import REDUCTIONS, Fingerprint
+from pixelwise.data.fingerprint import FEW_LOST, REDUCTIONS, Fingerprint
 from pixelwise.errors import ConfigError, MachineError
 from pixelwise.models.unet import border_px, coarsest_px, valid_size_px
 from pixelwise.training.machine import Machine, Speed, Stopwatch, Work
@@ -177,15 +177,18 @@ def resize_rule(situation: Situation) -> Rule:
     cap = max(config.data.patch_size) if is_given else LARGEST_PATCH_PX[situation.machine.device]
     reduction = max(fingerprint.median_size_px) / cap
     kept = dict(zip(REDUCTIONS, fingerprint.reduced_miou, strict=True))
+    lost = dict(zip(REDUCTIONS, fingerprint.lost_objects, strict=True))
     measured = next((by for by in REDUCTIONS if by >= reduction), None)
     is_worth_it = reduction > PATCH_SEES_LITTLE and fingerprint.aspect_spread < SAME_ASPECT
-    if measured is None or not is_worth_it or kept[measured] < MASKS_ARE_COARSE or not config.model.padded:
+    if measured is None or not is_worth_it or not config.model.padded:
+        return
+    if kept[measured] < MASKS_ARE_COARSE or max(lost[measured]) > FEW_LOST:
         return
     yield Decision(
         "data.resize",
         [round(edge / reduction) for edge in fingerprint.median_size_px],
         f"a patch of {cap} px would show a small part of an image, and masks reduced {measured} times still have "
-        f"an mIoU of {kept[measured]:.3f} with themselves",
+        f"an mIoU of {kept[measured]:.3f} with themselves and lose {max(lost[measured]):.1%} of their objects",
     )
 
 

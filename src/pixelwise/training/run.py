@@ -18,7 +18,9 @@ from pixelwise import losses
 from pixelwise.classes import IGNORE
 from pixelwise.config import Config
 from pixelwise.data.cache import Cache, Decoded, default_folder, hash_of_cases
+from pixelwise.data.check import of_resizing
 from pixelwise.data.dataset import Dataset
+from pixelwise.data.findings import Finding, to_json, to_text
 from pixelwise.data.loader import Batch, Share, stream
 from pixelwise.data.split import Split, restore
 from pixelwise.errors import memory_errors
@@ -60,6 +62,8 @@ class Request:
     folder: Path
     config: Config
     """As `settle` gives it."""
+    findings: Sequence[Finding] = ()
+    """What the check of the data found."""
     start_from: Path | None = None
     """A run or bundle to take the weights from."""
     resume: bool = False
@@ -158,9 +162,13 @@ def _planned(
                 f"note: other programs use {planned.disturbed:.0%} of the processor; training beside them is slow, and "
                 "the speeds measured now are not kept for later runs"
             )
-        _write_preparation(files, request, planned, material)
         for decision in planned.decisions:
             watcher.say(f"  {decision.setting} = {decision.value}: {decision.because}")
+        unseen = of_resizing(material.fingerprint, request.dataset.classes, planned.config.data.resize)
+        for finding in unseen:
+            watcher.say(to_text([finding]))
+        write_json(files.findings, to_json([*unseen, *request.findings]))
+        _write_preparation(files, request, planned, material)
     return fabric.broadcast(planned.config if planned else config)
 
 

@@ -1,0 +1,79 @@
+"""Work on many files at once, as far as memory allows."""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from threading import Condition
+from typing import TypeVar
+
+import numpy as np
+
+from pixelwise.data import formats
+from pixelwise.data.dataset import Case
+from pixelwise.errors import DataError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+MOST_BYTES = 400_000_000
+"""What the items that are worked on at a time may take together; a larger one is worked on alone."""
+
+IMAGE_COPIES = 4
+"""Decoding and looking at an image takes so many times its pixels."""
+
+MASK_PIXEL_BYTES = 24
+"""Decoding and counting a mask takes so much for each pixel."""
+
+
+def in_parallel(
+    work: Callable[[Item], Result], items: Sequence[Item], weigh: Callable[[Item], int]
+) -> Iterator[Result]:
+    """The result for each item, in order, from several threads.
+
+    Args:
+        work: what is done.
+        items: on what.
+        weigh: bytes that work on an item takes.
+    """
+    gate = _Gate(MOST_BYTES)
+
+    def guarded(item: Item) -> Result:
+        weight = weigh(item)
+        gate.enter(weight)
+        try:
+            return work(item)
+        finally:
+            gate.leave(weight)
+
+    with ThreadPoolExecutor() as pool:
+        yield from pool.map(guarded, items)
+
+
+class _Gate:
+    """Lets weights in while their sum stays below a bound, and any weight alone."""
+
+    def __init__(self, bound: int) -> None:
+        self._bound = bound
+        self._inside = 0
+        self._changed = Condition()
+
+    def enter(self, weight: int) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._inside == 0 or self._inside + weight <= self._bound)
+            self._inside += weight
+
+    def leave(self, weight: int) -> None:
+        with self._changed:
+            self._inside -= weight
+            self._changed.notify_all()
+
+
+@lru_cache(maxsize=256)  # an image may have a mask file for each object
+def bytes_of_case(case: Case) -> int:
+    """About what it takes to decode and look at an image and its mask; 0 for a file that cannot be read."""
+    try:
+        info = formats.read_info(case.image)
+    except DataError:
+        return 0
+    pixels = info.height * info.width
+    return pixels * (IMAGE_COPIES * info.channels * np.dtype(info.dtype).itemsize + MASK_PIXEL_BYTES)

@@ -1,0 +1,64 @@
+"""Work in parallel within a bound: the order, the bound, and an item that is larger than it."""
+
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pixelwise.data import parallel
+from pixelwise.data.dataset import Case
+from pixelwise.data.parallel import bytes_of_case, in_parallel
+
+
+class Scale:
+    """Weighs what is worked on at a time."""
+
+    def __init__(self) -> None:
+        self.now = self.most = self.together = 0
+        self.lock = threading.Lock()
+
+    def __call__(self, weight: int) -> int:
+        with self.lock:
+            self.now += weight
+            self.most, self.together = max(self.most, self.now), max(self.together, self.now // max(weight, 1))
+        time.sleep(0.005)
+        with self.lock:
+            self.now -= weight
+        return weight
+
+
+def test_results_come_in_order_and_no_more_is_worked_on_than_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parallel, "MOST_BYTES", 100)
+    scale, weights = Scale(), [40, 10, 60, 99, 1, 100, 30, 30, 30, 30] * 5
+    assert list(in_parallel(scale, weights, int)) == weights
+    assert scale.most <= 100
+
+
+def test_what_is_larger_than_the_bound_is_worked_on_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parallel, "MOST_BYTES", 100)
+    scale, weights = Scale(), [10, 500, 10, 700, 10]
+    assert list(in_parallel(scale, weights, int)) == weights
+    assert scale.most == 700
+
+
+def test_an_error_reaches_the_caller_and_frees_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parallel, "MOST_BYTES", 1)
+
+    def work(item: int) -> int:
+        if item == 2:
+            raise ValueError("two")
+        return item
+
+    results = in_parallel(work, range(9), lambda _: 1)
+    assert [next(results), next(results)] == [0, 1]
+    with pytest.raises(ValueError, match="two"):
+        next(results)
+
+
+def test_a_case_weighs_what_its_header_says(tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((30, 40, 3), np.uint8)).save(tmp_path / "a.png")
+    assert bytes_of_case(Case("a", tmp_path / "a.png")) == 30 * 40 * (4 * 3 + 24)
+    assert bytes_of_case(Case("b", tmp_path / "b.png")) == 0

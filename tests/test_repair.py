@@ -1,0 +1,300 @@
+"""The repaired copy: what is sound stays byte for byte, what is certain is mended, the rest is left out and named."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from pixelwise import api
+from pixelwise.classes import IGNORE
+from pixelwise.data import formats, masks
+from pixelwise.data.dataset import Dataset
+from pixelwise.data.findings import is_fatal
+from pixelwise.data.folder import scan
+from pixelwise.data.repair import REPORT, Repair, to_text
+from pixelwise.errors import DataError
+
+ORIENTATION = 0x0112
+
+
+def picture(seed: int, *shape: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, shape or (24, 32, 3)).astype(np.uint8)
+
+
+def mask(seed: int, *shape: int) -> np.ndarray:
+    return (np.random.default_rng(seed).random(shape or (24, 32)) < 0.4).astype(np.uint8)
+
+
+def save(path: Path, array: np.ndarray, **options: object) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".tif":
+        tifffile.imwrite(path, array, photometric="rgb" if array.shape[-1] == 3 else "minisblack")
+    else:
+        Image.fromarray(array).save(path, **options)
+    return path
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Six sound pairs."""
+    for i in range(6):
+        save(tmp_path / "data" / "images" / f"c{i}.png", picture(i))
+        save(tmp_path / "data" / "masks" / f"c{i}.png", 255 * mask(i))
+    return tmp_path / "data"
+
+
+def repaired(data: Path) -> tuple[Dataset, dict[str, Repair]]:
+    """The copy, which has no fatal findings left, and what was done, by the name of the first file."""
+    out = data.parent / "copy"
+    _, _, repairs = api.fix(data, out)
+    dataset, findings = api.check(out)
+    assert not is_fatal(findings), findings
+    rows = list(csv.DictReader((out / REPORT).read_text().splitlines()))
+    assert [row["outcome"] for row in rows] == [repair.outcome for repair in repairs]
+    return dataset, {repair.files[0].name: repair for repair in repairs}
+
+
+def read(dataset: Dataset, name: str) -> tuple[np.ndarray, np.ndarray]:
+    (case,) = [case for case in dataset.cases if case.name == name]
+    return formats.read_image(case.image, case.page), masks.decode(case, dataset.encoding, None)
+
+
+def test_what_is_sound_is_copied_byte_for_byte_and_masks_become_class_indices(data: Path) -> None:
+    copy, repairs = repaired(data)
+    assert {repair.outcome for repair in repairs.values()} == {"copied"}
+    assert len(copy.cases) == 6
+    for i, case in enumerate(copy.cases):
+        assert case.name == f"c{i}"
+        assert case.image.read_bytes() == (data / "images" / f"c{i}.png").read_bytes()
+        assert (masks.decode(case, copy.encoding, None) == mask(i)).all()
+        assert formats.read_palette(case.masks[0]) is not None
+    assert copy.classes == scan(data).classes
+
+
+@pytest.mark.parametrize("kind", ["image", "mask"])
+@pytest.mark.parametrize("size", [0, 70])
+def test_what_cannot_be_read_is_left_out_with_its_reason(data: Path, kind: str, size: int) -> None:
+    path = data / f"{kind}s" / "c3.png"
+    path.write_bytes(path.read_bytes()[:size])
+    copy, repairs = repaired(data)
+    assert [case.name for case in copy.cases] == ["c0", "c1", "c2", "c4", "c5"]
+    assert repairs["c3.png"].outcome == "left out"
+    assert ("empty" if size == 0 else "damaged") in repairs["c3.png"].said[0]
+
+
+def test_files_without_partner_are_named_and_left_out(data: Path) -> None:
+    save(data / "images" / "lonely.png", picture(9))
+    copy, repairs = repaired(data)
+    assert len(copy.cases) == 6
+    assert repairs["lonely.png"] == Repair((data / "images" / "lonely.png",), "left out", ("It has no partner.",))
+
+
+def test_missing_values_become_the_median_of_their_channel_and_are_ignored(tmp_path: Path) -> None:
+    for i in range(4):
+        save(tmp_path / "data" / "images" / f"c{i}.tif", picture(i).astype(np.float32))
+        save(tmp_path / "data" / "masks" / f"c{i}.png", mask(i))
+    broken = picture(1).astype(np.float32)
+    broken[3, 4, 1], broken[5, 6, :] = np.nan, np.inf
+    save(tmp_path / "data" / "images" / "c1.tif", broken)
+    copy, repairs = repaired(tmp_path / "data")
+    image, truth = read(copy, "c1")
+    assert repairs["c1.tif"].outcome == "changed"
+    assert "4 values" in repairs["c1.tif"].said[0]
+    assert image.dtype == np.float32
+    finite = np.isfinite(broken)
+    assert (image[finite] == broken[finite]).all()
+    assert image[3, 4, 1] == np.median(broken[..., 1][finite[..., 1]])
+    assert [tuple(place) for place in np.argwhere(truth == IGNORE)] == [(3, 4), (5, 6)]
+
+
+def test_an_image_without_any_finite_value_is_left_out(tmp_path: Path) -> None:
+    for i in range(4):
+        save(tmp_path / "data" / "images" / f"c{i}.tif", picture(i).astype(np.float32))
+        save(tmp_path / "data" / "masks" / f"c{i}.png", mask(i))
+    save(tmp_path / "data" / "images" / "c1.tif", np.full((24, 32, 3), np.nan, dtype=np.float32))
+    copy, repairs = repaired(tmp_path / "data")
+    assert len(copy.cases) == 3
+    assert repairs["c1.tif"].outcome == "left out"
+
+
+def test_constant_images_and_masks_without_any_label_are_left_out(data: Path) -> None:
+    save(data / "images" / "c1.png", np.full((24, 32, 3), 7, dtype=np.uint8))
+    (data / "data.yaml").write_text("values: {0: 0, 255: 1, 9: ignore}\n")
+    save(data / "masks" / "c2.png", np.full((24, 32), 9, dtype=np.uint8))
+    copy, repairs = repaired(data)
+    assert [case.name for case in copy.cases] == ["c0", "c3", "c4", "c5"]
+    assert "same value" in repairs["c1.png"].said[0]
+    assert "ignored" in repairs["c2.png"].said[0]
+
+
+@pytest.mark.parametrize("shape", [(23, 32), (24, 33), (25, 31)])
+def test_a_mask_that_is_off_by_one_is_cropped_or_filled_with_ignored_pixels(data: Path, shape: tuple[int, int]) -> None:
+    wrong = mask(50, *shape)
+    save(data / "masks" / "c1.png", 255 * wrong)
+    copy, repairs = repaired(data)
+    _, truth = read(copy, "c1")
+    assert truth.shape == (24, 32)
+    rows, columns = min(24, shape[0]), min(32, shape[1])
+    assert (truth[:rows, :columns] == wrong[:rows, :columns]).all()
+    assert (truth[rows:] == IGNORE).all()
+    assert (truth[:, columns:] == IGNORE).all()
+    assert repairs["c1.png"].outcome == "changed"
+
+
+def test_a_scaled_mask_is_scaled_back_without_new_values(data: Path) -> None:
+    save(data / "masks" / "c1.png", 255 * np.kron(mask(1), np.ones((2, 2), dtype=np.uint8)))
+    copy, _ = repaired(data)
+    assert (read(copy, "c1")[1] == mask(1)).all()
+
+
+def test_a_mask_of_another_shape_is_left_out(data: Path) -> None:
+    save(data / "masks" / "c1.png", 255 * mask(1, 32, 24))
+    save(data / "masks" / "c2.png", 255 * mask(2, 10, 32))
+    copy, repairs = repaired(data)
+    assert [case.name for case in copy.cases] == ["c0", "c3", "c4", "c5"]
+    assert "24 x 32 pixels, the image 32 x 24" in repairs["c1.png"].said[0]
+
+
+@pytest.mark.parametrize("orientation", [5, 6, 7, 8])
+def test_a_mask_drawn_on_the_image_as_stored_is_turned_like_it(data: Path, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    stored, drawn = picture(70), mask(70)
+    stored[..., 0] = 255 * drawn  # so that image and mask can be compared
+    save(data / "images" / "c1.png", stored, exif=exif)
+    save(data / "masks" / "c1.png", 255 * drawn)
+    copy, repairs = repaired(data)
+    image, truth = read(copy, "c1")
+    assert image.shape[:2] == truth.shape == (32, 24)
+    assert (image[..., 0] == 255 * truth).all()
+    assert "turned" in repairs["c1.png"].said[0]
+
+
+def test_copies_are_left_out_and_of_contradicting_masks_the_agreement_stays(data: Path) -> None:
+    for name, source in (("copy", 2), ("other", 4)):
+        save(data / "images" / f"{name}.png", picture(source))
+    save(data / "masks" / "copy.png", 255 * mask(2))
+    changed = mask(4)
+    changed[:5] = 1 - changed[:5]
+    save(data / "masks" / "other.png", 255 * changed)
+    copy, repairs = repaired(data)
+    assert len(copy.cases) == 6
+    assert repairs["copy.png"].said == ("The image has the same pixels as c2, which is kept.",)
+    assert repairs["other.png"].outcome == "left out"
+    assert "160 pixels" in repairs["c4.png"].said[0]
+    _, truth = read(copy, "c4")
+    assert (truth[:5] == IGNORE).all()
+    assert (truth[5:] == mask(4)[5:]).all()
+    assert repairs["c2.png"].outcome == "copied"
+
+
+def test_of_copies_on_two_sides_that_of_the_test_split_stays(tmp_path: Path) -> None:
+    for side, seeds in (("train", (0, 1, 2, 3)), ("test", (4, 2))):
+        for seed in seeds:
+            save(tmp_path / "data" / side / "images" / f"{side}{seed}.png", picture(seed))
+            save(tmp_path / "data" / side / "masks" / f"{side}{seed}.png", mask(seed))
+    copy, _ = repaired(tmp_path / "data")
+    sides = {case.name.rpartition("/")[2]: case.split for case in copy.cases}
+    assert sides == {"train0": None, "train1": None, "train3": None, "test2": "test", "test4": "test"}
+
+
+def test_grey_among_colour_becomes_colour_and_transparency_goes(data: Path) -> None:
+    grey = picture(80, 24, 32)
+    save(data / "images" / "c1.png", grey)
+    clear = picture(81, 24, 32, 4)
+    save(data / "images" / "c2.png", clear)
+    copy, repairs = repaired(data)
+    assert (read(copy, "c1")[0] == grey[..., None]).all()
+    assert read(copy, "c1")[0].shape[2] == 3
+    assert (read(copy, "c2")[0] == clear[..., :3]).all()
+    assert "transparency" in repairs["c2.png"].said[0]
+
+
+def test_a_file_is_called_after_what_it_holds(data: Path) -> None:
+    (data / "images" / "c1.png").unlink()
+    Image.fromarray(picture(1)).save(data / "images" / "c1.png", format="BMP")
+    copy, repairs = repaired(data)
+    (case,) = [case for case in copy.cases if case.name == "c1"]
+    assert case.image.suffix == ".bmp"
+    assert (formats.read_image(case.image) == picture(1)).all()
+    assert repairs["c1.png"].said == ("The file is BMP and is now called .bmp.",)
+
+
+def test_stacks_become_single_images_that_stay_together(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        seeds = range(3) if name == "a" else range(3, 6)
+        save(tmp_path / "data" / "images" / f"{name}.tif", np.stack([picture(seed, 24, 32) for seed in seeds]))
+        save(tmp_path / "data" / "masks" / f"{name}.tif", np.stack([mask(seed) for seed in seeds]))
+    before = scan(tmp_path / "data")
+    copy, _ = repaired(tmp_path / "data")
+    assert [case.name for case in copy.cases] == [case.name for case in before.cases]
+    assert [case.group for case in copy.cases] == [case.group for case in before.cases]
+    for seed, case in enumerate(copy.cases):
+        assert (formats.read_image(case.image)[..., 0] == picture(seed, 24, 32)).all()
+        assert (masks.decode(case, copy.encoding, None) == mask(seed)).all()
+
+
+def test_splits_groups_names_and_colours_are_those_of_the_original(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    for i in range(8):
+        save(data / f"patient {i // 2}" / "images" / f"x{i} (1).png", picture(i))
+        save(data / f"patient {i // 2}" / "masks" / f"x{i} (1).png", mask(i))
+    (data / "data.yaml").write_text(
+        "names: [nothing, Gefäß]\ncolors: [[0, 0, 0], [1, 2, 3]]\ngroup: '^patient ([0-9])'\n"
+        "train: ['patient 0', 'patient 1']\nval: 'patient 2'\ntest: 'patient 3'\n"
+    )
+    before = scan(data)
+    copy, _ = repaired(data)
+    assert [(c.name, c.group, c.split) for c in copy.cases] == [(c.name, c.group, c.split) for c in before.cases]
+    assert copy.classes == before.classes
+
+
+@pytest.mark.parametrize(
+    ("dtype", "channels"),
+    [
+        (kind, count)
+        for kind in ("uint8", "uint16", "int16", "uint32", "float32", "float64")
+        for count in (1, 2, 3, 4, 5, 17)
+    ],
+)
+def test_written_images_are_read_as_they_were(tmp_path: Path, dtype: str, channels: int) -> None:
+    image = (np.random.default_rng(1).random((20, 30, channels)) * 200).astype(dtype)
+    path = formats.write_image(tmp_path / "a.b", image)
+    again = formats.read_image(path)
+    assert again.dtype == image.dtype
+    assert (again == image).all()
+
+
+@pytest.mark.parametrize("place", ["data/copy", "data", "full", "file"])
+def test_the_copy_goes_into_an_empty_folder_outside_of_the_data(data: Path, place: str) -> None:
+    (data.parent / "full").mkdir()
+    (data.parent / "full" / "x").touch()
+    (data.parent / "file").touch()
+    with pytest.raises(DataError, match=r"within the data|not an empty folder"):
+        api.fix(data, data.parent / place)
+    assert len(list(data.rglob("*.*"))) == 12
+
+
+def test_where_nothing_is_left_the_table_says_why(tmp_path: Path) -> None:
+    for i in range(3):
+        save(tmp_path / "data" / "images" / f"c{i}.png", np.full((24, 32, 3), i, dtype=np.uint8))
+        save(tmp_path / "data" / "masks" / f"c{i}.png", mask(i))
+    with pytest.raises(DataError, match="No image can be used"):
+        api.fix(tmp_path / "data", tmp_path / "out")
+    assert (tmp_path / "out" / REPORT).read_text().count("left out") == 3
+
+
+def test_the_summary_counts_and_names_what_was_done() -> None:
+    repairs = [
+        Repair((Path("a.png"), Path("m.png")), "left out", ("Broken.",)),
+        Repair((Path("b.png"), Path("m.png")), "left out", ("Broken.",)),
+        Repair((Path("c.png"), Path("m.png")), "changed", ("Mended.",)),
+        Repair((Path("d.png"), Path("m.png")), "copied"),
+    ]
+    text = to_text(repairs, Path("out"))
+    assert "2 left out, 1 changed, 1 copied" in text
+    assert "left out: a.png and 1 more: Broken." in text
+    assert "changed: c.png: Mended." in text
