@@ -112,6 +112,18 @@ def test_a_picture_opens_large_with_layers_opacity_and_neighbours(thousand: Path
     assert page.locator("#viewer-name").text_content() == names[3].strip()
     box = page.locator("#viewer-photo").bounding_box()
     assert box["width"] > 300
+    page.locator("#viewer-in").click()
+    larger = page.locator("#viewer-photo").bounding_box()
+    assert larger["width"] == pytest.approx(1.5 * box["width"], rel=0.01)
+    assert page.locator("#viewer-layer").bounding_box() == larger
+    page.locator("#viewer-picture").hover(position={"x": 5, "y": 5})
+    page.mouse.down()
+    page.mouse.move(larger["x"] + 500, larger["y"] + 500)
+    page.mouse.up()
+    dragged = page.locator("#viewer-photo").bounding_box()
+    assert (dragged["x"], dragged["y"]) == pytest.approx((box["x"], box["y"]), abs=1)  # no farther than its corner
+    page.locator("#viewer-next").click()
+    assert page.locator("#viewer-photo").bounding_box()["width"] == pytest.approx(box["width"], abs=1)
     page.keyboard.press("Escape")
     assert not viewer.is_visible()
 

@@ -1,8 +1,10 @@
 """From settings and a folder to a bundle."""
 
+import errno
 import itertools
 import json
 import math
+import os
 import shutil
 import subprocess
 import sys
@@ -182,6 +184,51 @@ def test_a_run_that_was_to_start_from_another_does_so_when_it_begins_anew(discs:
     folder = tmp_path / "broken"
     folder.mkdir()
     shutil.copy(whole / "begun.json", folder)
+    pixelwise.train(discs, folder, resume=True)
+    assert_equal_runs(whole, folder)
+
+
+class Filling:
+    """A disk that has no room for the file after so many."""
+
+    def __init__(self, files: int) -> None:
+        self.left = files
+
+    def __call__(self, _descriptor: int) -> None:
+        self.left -= 1
+        if self.left < 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.slow
+# of eight files before training, and three after each epoch
+@pytest.mark.parametrize("files", [2, 7, 9, 10, 11])
+def test_a_disk_that_fills_up_costs_a_run_nothing_but_time(
+    discs: Path, tmp_path: Path, files: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = quick()
+    whole = pixelwise.train(discs, tmp_path / "whole", config=config).folder
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", Filling(files))
+        with pytest.raises(DataError, match="No space left"):
+            pixelwise.train(discs, tmp_path / "broken", config=config)
+    pixelwise.train(discs, tmp_path / "broken", resume=True)
+    assert_equal_runs(whole, tmp_path / "broken")
+    assert json.loads((whole / "scores.json").read_text()) == json.loads(
+        (tmp_path / "broken" / "scores.json").read_text()
+    )
+
+
+@pytest.mark.slow
+def test_an_image_that_vanished_is_named_and_put_back_the_run_goes_on(discs: Path, tmp_path: Path) -> None:
+    config = quick("training.epochs=3")
+    whole = pixelwise.train(discs, tmp_path / "whole", config=config).folder
+    folder = pixelwise.train(discs, tmp_path / "broken", config=config, watcher=Stopping(4)).folder
+    image = sorted((discs / "images").iterdir())[2]
+    image.rename(tmp_path / "aside.png")
+    with pytest.raises(DataError, match=f"'{image.stem}'"):
+        pixelwise.train(discs, folder, resume=True)
+    (tmp_path / "aside.png").rename(image)
     pixelwise.train(discs, folder, resume=True)
     assert_equal_runs(whole, folder)
 

@@ -563,7 +563,7 @@ def run_case(seed: int, room: Path) -> Outcome:
 def _work(pipe: Connection, seeds: Sequence[int], room: Path) -> None:
     """A process that does one case after the other and tells of each."""
     torch.set_num_threads(1)
-    os.environ["XDG_CACHE_HOME"] = str(room / "cache")
+    os.environ["PIXELWISE_CACHE"] = str(room / "cache")
     with open(os.devnull, "w") as nowhere:  # noqa: PTH123  decoders write their complaints
         os.dup2(nowhere.fileno(), 2)
     model_file(), images(), masks(), _model()
@@ -605,7 +605,7 @@ def main() -> None:
     wanted = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="fuzz-") as room:
         if wanted.only is not None:
-            os.environ["XDG_CACHE_HOME"] = f"{room}/cache"
+            os.environ["PIXELWISE_CACHE"] = f"{room}/cache"
             outcome = run_case(wanted.only, Path(room))
             print(f"{outcome.target}: {outcome.verdict}\n{outcome.detail}")
             sys.exit(outcome.is_failure)

@@ -598,7 +598,13 @@ def _imbalance(dataset: Dataset, cases: Sequence[Measurement]) -> list[Finding]:
             f"{_counted(len(rare), 'class')} with less than 1 % of the pixels: {', '.join(rare)}.",
             (),
             "A network that never predicts such a class is right almost everywhere; pixel accuracy does not show it.",
-            "Judge it by its own IoU; the dice_cross_entropy loss and patches centred on rare classes help.",
+            "Judge it by its own IoU. "
+            + (
+                "Training draws half of its patches around classes and weighs rare ones more, unless you set "
+                "data.foreground_fraction and loss.class_weights."
+                if len(dataset.classes) > 2
+                else "The Dice part of the loss keeps it in sight; data.foreground_fraction draws patches around it."
+            ),
         )
     ]
 

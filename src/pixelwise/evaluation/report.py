@@ -39,6 +39,9 @@ FEWEST_FOR_THIRDS = 9
 ALMOST_EQUAL = 1.5
 """Images that differ in size by less are of one size, but for ignored pixels."""
 
+MOST_LISTED = 5000
+"""Of more images, the worst ones are listed."""
+
 FEW = 6
 """Longer lists of files are folded."""
 
@@ -114,7 +117,8 @@ def render(content: Content) -> str:
         pooled=content.scores["pooled"],
         image_mean=content.scores["image_mean"],
         per_class=_per_class(content),
-        per_image=rows,
+        per_image=rows[:MOST_LISTED],
+        left_out=len(rows[MOST_LISTED:]),
         kinds=_kinds(content),
         looks=_looks(rows),
         groups=_groups(rows),

@@ -16,7 +16,7 @@ from pixelwise.errors import BundleError
 from pixelwise.files import keep_previous, write_atomically
 from pixelwise.models.bundle import hash_of_tensors
 from pixelwise.training.loop import Epoch, History
-from pixelwise.training.update import Update
+from pixelwise.training.update import State, Update
 
 FORMAT = "pixelwise-checkpoint"
 
@@ -32,7 +32,7 @@ class Progress:
     """What is wrong with the last checkpoint, where the one before it had to be taken."""
 
 
-def save(path: Path, update: Update, history: History, seconds: float) -> None:
+def save(path: Path, state: State, history: History, seconds: float) -> None:
     """Write the state of a run, atomically; the one before it is kept beside it.
 
     Raises:
@@ -41,9 +41,8 @@ def save(path: Path, update: Update, history: History, seconds: float) -> None:
     from safetensors.torch import save as to_bytes
 
     progress = {**vars(history), "epochs": [vars(row) for row in history.epochs], "seconds": seconds}
-    tensors = update.state()
-    metadata = {"format": FORMAT, "progress": json.dumps(progress), "hash": hash_of_tensors(tensors)}
-    content = to_bytes(tensors, metadata)
+    metadata = {"format": FORMAT, "progress": json.dumps(progress), "hash": hash_of_tensors(state)}
+    content = to_bytes(state, metadata)
     keep_previous(path, previous(path))
     write_atomically(path, content)
 

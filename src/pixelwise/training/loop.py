@@ -27,7 +27,7 @@ from pixelwise.models.blocks import centre_crop
 from pixelwise.training.clock import Clock
 from pixelwise.training.health import SETBACKS, SLOWER, Vitals, failure, signs
 from pixelwise.training.processes import largest, total_over_processes
-from pixelwise.training.update import Update
+from pixelwise.training.update import State, Update
 
 
 @dataclass(frozen=True)
@@ -95,10 +95,10 @@ class Fit:
     """Says how far the run is, and when it is over: out of steps, out of time, or stopped by someone."""
     on_step: Callable[[int, float], None]
     """Told the step and the progress of the run, 0 to 1, after every update."""
-    after_epoch: Callable[[History, bool], None]
-    """Told the history and whether the model is the best so far: saves, prints."""
-    after_setback: Callable[[History], None]
-    """Told that the weights are again those after the last epoch of the history: saves, tells."""
+    after_epoch: Callable[[History, bool, State], None]
+    """Told the history, whether the model is the best so far, and the state of the update: saves, prints."""
+    after_setback: Callable[[History, State], None]
+    """Told that the state is again that after the last epoch of the history: saves, tells."""
 
 
 def fit(job: Fit, batches_from: Callable[[int], Iterator[Batch]], history: History, steps_per_epoch: int) -> None:
@@ -119,17 +119,17 @@ def fit(job: Fit, batches_from: Callable[[int], Iterator[Batch]], history: Histo
         rate = (history.step - first_step) * job.config.training.batch_size / seconds
         began = time.monotonic()
         epoch = validate(job, history, train_loss, rate, waited / seconds)
-        job.after_epoch(history, history.add(epoch))
+        job.after_epoch(history, history.add(epoch), state)
         job.clock.note_validation(time.monotonic() - began)
 
 
-def _all_finite(job: Fit, state: dict[str, Tensor]) -> bool:
+def _all_finite(job: Fit, state: State) -> bool:
     """Whether all weights are, in every process."""
     mine = all(bool(tensor.isfinite().all()) for tensor in state.values() if tensor.is_floating_point())
     return largest(job.fabric, 0.0 if mine else 1.0) == 0.0
 
 
-def set_back(job: Fit, history: History, reason: str, good: dict[str, Tensor]) -> None:
+def set_back(job: Fit, history: History, reason: str, good: State) -> None:
     """Return to the state after the last epoch that went well, and go on with a lower learning rate.
 
     Args:
@@ -155,7 +155,7 @@ def set_back(job: Fit, history: History, reason: str, good: dict[str, Tensor]) -
     )
     job.update.put_back(good)
     job.update.rate_scale = history.rate_scale
-    job.after_setback(history)
+    job.after_setback(history, good)
 
 
 def train_epoch(job: Fit, batches: Iterator[Batch], history: History, boundary: int) -> tuple[float, float]:

@@ -45,7 +45,7 @@ from pixelwise.training.material import (
 )
 from pixelwise.training.plan import LOOKS, Plan, RuleMaker, plan
 from pixelwise.training.stop import StopRequest
-from pixelwise.training.update import Update
+from pixelwise.training.update import State, Update
 from pixelwise.training.watch import Several, TensorBoard, Watcher, tensorboard_is_installed
 
 LOOKING = 2.0
@@ -252,7 +252,7 @@ def _fit(request: Request, config: Config, material: Material, files: Files, fab
         clock=clock,
         on_step=_step_listener(listener, config.training.batch_size),
         after_epoch=_keeper(files, update, description, clock, listener) if fabric.is_global_zero else _nothing,
-        after_setback=_setback_keeper(files, update, clock, listener) if fabric.is_global_zero else _nothing,
+        after_setback=_setback_keeper(files, clock, listener) if fabric.is_global_zero else _nothing,
     )
     if config.training.time is not None:
         clock.note_validation(_validation_seconds(job))
@@ -263,7 +263,7 @@ def _fit(request: Request, config: Config, material: Material, files: Files, fab
         return stream(samples, step, config.training.batch_size, share, config.data.workers, pinned=pinned)
 
     if fabric.is_global_zero and not request.resume:
-        checkpoint.save(files.last, update, history, 0.0)  # a run can be resumed from its first moment on
+        checkpoint.save(files.last, update.state(), history, 0.0)  # a run can be resumed from its first moment on
     with stop, board:
         fit(job, batches_from, history, steps_per_epoch)
     return stop()
@@ -366,10 +366,10 @@ def _step_listener(watcher: Watcher, batch_size: int) -> Callable[[int, float], 
 
 def _keeper(
     files: Files, update: Update, description: bundles.Description, clock: Clock, watcher: Watcher
-) -> Callable[[History, bool], None]:
+) -> Callable[[History, bool, State], None]:
     """Writes best model, checkpoint and history after every epoch."""
 
-    def after_epoch(history: History, is_best: bool) -> None:
+    def after_epoch(history: History, is_best: bool, state: State) -> None:
         row = history.epochs[-1]
         if is_best:
             summary: dict[str, Any] = {
@@ -380,7 +380,7 @@ def _keeper(
             }
             said = description.model_copy(update={"training": {**description.training, **summary}})
             bundles.save(bundles.Bundle(said, bundles.state_on_cpu(update.average)), files.best)
-        checkpoint.save(files.last, update, history, clock.trained())
+        checkpoint.save(files.last, state, history, clock.trained())
         lines = [json.dumps(epoch.to_json(), allow_nan=False) for epoch in history.epochs]
         write_atomically(files.history, ("\n".join(lines) + "\n").encode())
         watcher.epoch(row, is_best)
@@ -391,15 +391,15 @@ def _keeper(
     return after_epoch
 
 
-def _setback_keeper(files: Files, update: Update, clock: Clock, watcher: Watcher) -> Callable[[History], None]:
+def _setback_keeper(files: Files, clock: Clock, watcher: Watcher) -> Callable[[History, State], None]:
     """Writes the checkpoint again, with the lower learning rate, and tells why."""
 
-    def after_setback(history: History) -> None:
-        checkpoint.save(files.last, update, history, clock.trained())
+    def after_setback(history: History, state: State) -> None:
+        checkpoint.save(files.last, state, history, clock.trained())
         watcher.say(f"warning: {history.setbacks[-1]}")
 
     return after_setback
 
 
-def _nothing(_history: History, _is_best: bool = False) -> None:
+def _nothing(*_: object) -> None:
     """The first process writes for all."""

@@ -19,6 +19,10 @@ POLY_POWER = 0.9
 """Exponent of the poly schedule, as DeepLab (Chen et al., 2018) and nnU-Net have it."""
 
 
+State = dict[str, Tensor]
+"""Everything that the next update depends on, on the CPU."""
+
+
 def rate_factor(progress: float, config: TrainingConfig) -> float:
     """Share of the peak learning rate at `progress`, 0 at the start and 1 at the end of the run."""
     if progress < config.warmup_fraction:
@@ -88,7 +92,7 @@ class Update:
         # the first steps move far: an average that remembers the start would hold the run back
         average_into(self.average, self.plain, min(self._config.ema_decay, (1 + step) / (10 + step)))
 
-    def state(self) -> dict[str, Tensor]:
+    def state(self) -> State:
         """Everything that the next update depends on, as copies on the CPU."""
         tensors = {f"network.{name}": tensor for name, tensor in state_on_cpu(self.plain).items()}
         tensors |= {f"average.{name}": tensor for name, tensor in state_on_cpu(self.average).items()}
@@ -96,7 +100,7 @@ class Update:
             tensors |= {f"optimizer.{index}.{name}": value.detach().cpu().clone() for name, value in values.items()}
         return {name: tensor.contiguous() for name, tensor in tensors.items()}
 
-    def put_back(self, state: dict[str, Tensor]) -> None:
+    def put_back(self, state: State) -> None:
         """Make everything as it was when `state` gave this.
 
         Raises:

@@ -48,10 +48,25 @@ if (held) {
   const [photo, layer, frame, name, opacity] = ["photo", "layer", "picture", "name", "opacity"].map((id) =>
     document.getElementById(`viewer-${id}`),
   );
+  // The picture is moved and made larger inside of its frame, never so that the frame shows.
+  const layers = document.getElementById("viewer-layers");
+  const [smallest, largest] = [1, 12];
+  let view = { scale: 1, x: 0, y: 0 };
+  const place = (scale, x, y) => {
+    const kept = (value, room) => Math.min(0, Math.max(room * (1 - scale), value));
+    view = { scale, x: kept(x, frame.clientWidth), y: kept(y, frame.clientHeight) };
+    layers.style.transform = `translate(${view.x}px, ${view.y}px) scale(${scale})`;
+  };
+  const zoom = (factor, x = frame.clientWidth / 2, y = frame.clientHeight / 2) => {
+    const scale = Math.min(largest, Math.max(smallest, view.scale * factor));
+    const ratio = scale / view.scale;
+    place(scale, x - ratio * (x - view.x), y - ratio * (y - view.y)); // what lies under the pointer stays there
+  };
   const nameOf = (thumb) => thumb.closest("th").textContent.trim();
   let shown = null;
   const show = (thumb) => {
     if (!thumb) return;
+    const isAnother = thumb !== shown;
     shown = thumb;
     const index = thumb.dataset.picture;
     const [height, width] = pictures[index].slice(4);
@@ -63,6 +78,7 @@ if (held) {
     layer.src = source(index, Number(viewer.querySelector("[name=layer]:checked").value));
     layer.style.opacity = opacity.value / 100;
     if (!viewer.open) viewer.showModal();
+    if (isAnother) place(1, 0, 0);
   };
   const neighbour = (step) => {
     const thumbs = [...document.querySelectorAll(".thumb")];
@@ -79,6 +95,22 @@ if (held) {
   }
   viewer.querySelectorAll("[name=layer]").forEach((choice) => choice.addEventListener("change", () => show(shown)));
   opacity.addEventListener("input", () => (layer.style.opacity = opacity.value / 100));
+  frame.addEventListener(
+    "wheel",
+    (event) => {
+      event.preventDefault();
+      const box = frame.getBoundingClientRect();
+      zoom(Math.exp(-event.deltaY / 300), event.clientX - box.left, event.clientY - box.top);
+    },
+    { passive: false },
+  );
+  frame.addEventListener("pointerdown", (event) => frame.setPointerCapture(event.pointerId));
+  frame.addEventListener("pointermove", (event) => {
+    if (!frame.hasPointerCapture(event.pointerId)) return;
+    place(view.scale, view.x + event.movementX, view.y + event.movementY);
+  });
+  document.getElementById("viewer-in").addEventListener("click", () => zoom(1.5));
+  document.getElementById("viewer-out").addEventListener("click", () => zoom(1 / 1.5));
   document.getElementById("viewer-previous").addEventListener("click", () => neighbour(-1));
   document.getElementById("viewer-next").addEventListener("click", () => neighbour(1));
   viewer.addEventListener("click", (event) => event.target === viewer && viewer.close());
@@ -86,5 +118,7 @@ if (held) {
     if (event.target.matches("input")) return;
     if (event.key === "ArrowLeft") neighbour(-1);
     if (event.key === "ArrowRight") neighbour(1);
+    if (event.key === "+") zoom(1.5);
+    if (event.key === "-") zoom(1 / 1.5);
   });
 }
