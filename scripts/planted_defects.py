@@ -22,7 +22,7 @@ from PIL import Image
 from pixelwise.data import formats, polygons
 from pixelwise.data.check import CHECKS
 from pixelwise.data.dataset import Case, Dataset
-from pixelwise.data.findings import of_error
+from pixelwise.data.finding import of_error
 from pixelwise.data.folder import scan
 from pixelwise.data.measure import measure
 from pixelwise.errors import DataError

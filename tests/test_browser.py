@@ -64,10 +64,7 @@ def opened(browser: Any) -> Iterator[Any]:
         page = context.new_page()
         page.on("console", lambda message: complaints.append(message.text))
         page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on(
-            "request",
-            lambda request: None if request.url.startswith(("file:", "data:")) else complaints.append(request.url),
-        )
+        page.on("request", lambda request: note(request.url))
         page.goto(path.as_uri())
         return page
 

@@ -13,7 +13,7 @@ from pixelwise.classes import IGNORE, ClassTable
 from pixelwise.data import check
 from pixelwise.data.check import CHECKS, examine
 from pixelwise.data.dataset import Case, Dataset, MaskEncoding, SplitName
-from pixelwise.data.findings import Finding, is_fatal, to_json, to_text
+from pixelwise.data.finding import Finding, is_fatal, to_json, to_text
 from pixelwise.data.fingerprint import Fingerprint
 from pixelwise.data.measure import measure
 

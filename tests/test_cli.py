@@ -286,6 +286,27 @@ def test_a_torch_pickle_is_not_a_bundle(run_cli, tmp_path: Path) -> None:
     assert "not a Pixelwise bundle" in err
 
 
+def test_check_writes_a_repaired_copy_and_its_exit_code_is_that_of_the_copy(
+    run_cli, discs: Path, tmp_path: Path
+) -> None:
+    (discs / "images" / "3.png").write_bytes(b"")
+    code, out, _ = run_cli("check", discs, "--fix", tmp_path / "fixed")
+    assert code == 0
+    assert "FATAL" in out
+    assert "1 left out" in out
+    assert "what is left in the copy:" in out
+    assert run_cli("check", discs)[0] == 1
+    code, out, _ = run_cli("check", discs, "--fix", tmp_path / "again", "--json")
+    told = json.loads(out)
+    assert code == 0
+    assert [repair["outcome"] for repair in told["repairs"]].count("left out") == 1
+    assert "fatal" in {finding["severity"] for finding in told["findings"]}
+    assert "fatal" not in {finding["severity"] for finding in told["left"]}
+    code, _, err = run_cli("check", discs, "--fix", tmp_path / "again")
+    assert code == 1
+    assert "not an empty folder" in err
+
+
 @pytest.mark.slow
 def test_a_full_disk_is_named_and_the_old_model_stays(
     run_cli, discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

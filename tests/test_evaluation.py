@@ -21,7 +21,7 @@ from pixelwise.classes import IGNORE, ClassTable
 from pixelwise.data.cache import Cache, default_folder
 from pixelwise.data.check import examine
 from pixelwise.data.dataset import Dataset, MaskEncoding
-from pixelwise.data.findings import to_json
+from pixelwise.data.finding import to_json
 from pixelwise.data.folder import scan
 from pixelwise.errors import ConfigError, DataError
 from pixelwise.evaluation import evaluate as evaluation

@@ -748,6 +748,22 @@ def test_what_is_not_a_test_is_left_to_be_split(tmp_path: Path, describe: Descri
 
 
 @pytest.mark.usefixtures("undetected")
+def test_a_line_of_a_list_is_a_path_before_it_is_anything_else(tmp_path: Path, describe: Describe) -> None:
+    names = ["images/7.png", "x/images/7.png", "images/scan.png (2).png", "images/scan.png"]
+    write(tmp_path, [*names, *(name.replace("images/", "masks/") for name in names)])
+    (tmp_path / "test.txt").write_text("images/7.png\nimages/scan.png (2).png\n")
+    found = {case.image.relative_to(tmp_path).as_posix(): case.split for case in describe("test: test.txt").cases}
+    assert found == dict(zip(names, ("test", None, "test", None), strict=True))
+
+
+@pytest.mark.usefixtures("undetected")
+def test_an_empty_list_says_that_folders_give_no_split(tmp_path: Path, describe: Describe) -> None:
+    write(tmp_path, [f"{side}/{role}/{side}.png" for side in ("train", "val", "test") for role in ("images", "masks")])
+    assert {case.split for case in describe("group: '(.)'").cases} == {"train", "validation", "test"}
+    assert {case.split for case in describe("test: []").cases} == {None}
+
+
+@pytest.mark.usefixtures("undetected")
 def test_an_image_on_two_sides_or_a_line_without_image_is_an_error(tmp_path: Path, describe: Describe) -> None:
     write(tmp_path, [f"{role}/{stem}.png" for role in ("images", "masks") for stem in "abc"])
     with pytest.raises(DataError, match=r"in train and in validation, such as images/b.png"):

@@ -17,16 +17,16 @@ class Scale:
     """Weighs what is worked on at a time."""
 
     def __init__(self) -> None:
-        self.now = self.most = self.together = 0
+        self.now = self.most = self.inside = self.together = 0
         self.lock = threading.Lock()
 
     def __call__(self, weight: int) -> int:
         with self.lock:
-            self.now += weight
-            self.most, self.together = max(self.most, self.now), max(self.together, self.now // max(weight, 1))
+            self.now, self.inside = self.now + weight, self.inside + 1
+            self.most, self.together = max(self.most, self.now), max(self.together, self.inside)
         time.sleep(0.005)
         with self.lock:
-            self.now -= weight
+            self.now, self.inside = self.now - weight, self.inside - 1
         return weight
 
 
@@ -35,6 +35,7 @@ def test_results_come_in_order_and_no_more_is_worked_on_than_fits(monkeypatch: p
     scale, weights = Scale(), [40, 10, 60, 99, 1, 100, 30, 30, 30, 30] * 5
     assert list(in_parallel(scale, weights, int)) == weights
     assert scale.most <= 100
+    assert scale.together > 1
 
 
 def test_what_is_larger_than_the_bound_is_worked_on_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """The repaired copy: what is sound stays byte for byte, what is certain is mended, the rest is left out and named."""
 
 import csv
+import json
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,10 @@ from pixelwise import api
 from pixelwise.classes import IGNORE
 from pixelwise.data import formats, masks
 from pixelwise.data.dataset import Dataset
-from pixelwise.data.findings import is_fatal
+from pixelwise.data.finding import is_fatal
 from pixelwise.data.folder import scan
-from pixelwise.data.repair import REPORT, Repair, to_text
+from pixelwise.data.measure import measure
+from pixelwise.data.repair import REPORT, Remark, Repair, to_text, write_copy
 from pixelwise.errors import DataError
 
 ORIENTATION = 0x0112
@@ -82,14 +84,16 @@ def test_what_cannot_be_read_is_left_out_with_its_reason(data: Path, kind: str, 
     copy, repairs = repaired(data)
     assert [case.name for case in copy.cases] == ["c0", "c1", "c2", "c4", "c5"]
     assert repairs["c3.png"].outcome == "left out"
-    assert ("empty" if size == 0 else "damaged") in repairs["c3.png"].said[0]
+    assert ("empty" if size == 0 else "damaged") in repairs["c3.png"].remarks[0].text
 
 
 def test_files_without_partner_are_named_and_left_out(data: Path) -> None:
     save(data / "images" / "lonely.png", picture(9))
     copy, repairs = repaired(data)
     assert len(copy.cases) == 6
-    assert repairs["lonely.png"] == Repair((data / "images" / "lonely.png",), "left out", ("It has no partner.",))
+    assert repairs["lonely.png"].files == (data / "images" / "lonely.png",)
+    assert repairs["lonely.png"].outcome == "left out"
+    assert "no partner" in repairs["lonely.png"].remarks[0].text
 
 
 def test_missing_values_become_the_median_of_their_channel_and_are_ignored(tmp_path: Path) -> None:
@@ -102,7 +106,7 @@ def test_missing_values_become_the_median_of_their_channel_and_are_ignored(tmp_p
     copy, repairs = repaired(tmp_path / "data")
     image, truth = read(copy, "c1")
     assert repairs["c1.tif"].outcome == "changed"
-    assert "4 values" in repairs["c1.tif"].said[0]
+    assert "4 values" in repairs["c1.tif"].remarks[0].text
     assert image.dtype == np.float32
     finite = np.isfinite(broken)
     assert (image[finite] == broken[finite]).all()
@@ -126,8 +130,8 @@ def test_constant_images_and_masks_without_any_label_are_left_out(data: Path) ->
     save(data / "masks" / "c2.png", np.full((24, 32), 9, dtype=np.uint8))
     copy, repairs = repaired(data)
     assert [case.name for case in copy.cases] == ["c0", "c3", "c4", "c5"]
-    assert "same value" in repairs["c1.png"].said[0]
-    assert "ignored" in repairs["c2.png"].said[0]
+    assert "same value" in repairs["c1.png"].remarks[0].text
+    assert "ignored" in repairs["c2.png"].remarks[0].text
 
 
 @pytest.mark.parametrize("shape", [(23, 32), (24, 33), (25, 31)])
@@ -155,7 +159,7 @@ def test_a_mask_of_another_shape_is_left_out(data: Path) -> None:
     save(data / "masks" / "c2.png", 255 * mask(2, 10, 32))
     copy, repairs = repaired(data)
     assert [case.name for case in copy.cases] == ["c0", "c3", "c4", "c5"]
-    assert "24 x 32 pixels, the image 32 x 24" in repairs["c1.png"].said[0]
+    assert "24 x 32 pixels, the image 32 x 24" in repairs["c1.png"].remarks[0].text
 
 
 @pytest.mark.parametrize("orientation", [5, 6, 7, 8])
@@ -170,7 +174,7 @@ def test_a_mask_drawn_on_the_image_as_stored_is_turned_like_it(data: Path, orien
     image, truth = read(copy, "c1")
     assert image.shape[:2] == truth.shape == (32, 24)
     assert (image[..., 0] == 255 * truth).all()
-    assert "turned" in repairs["c1.png"].said[0]
+    assert "turned" in repairs["c1.png"].remarks[0].text
 
 
 def test_copies_are_left_out_and_of_contradicting_masks_the_agreement_stays(data: Path) -> None:
@@ -182,9 +186,9 @@ def test_copies_are_left_out_and_of_contradicting_masks_the_agreement_stays(data
     save(data / "masks" / "other.png", 255 * changed)
     copy, repairs = repaired(data)
     assert len(copy.cases) == 6
-    assert repairs["copy.png"].said == ("The image has the same pixels as c2, which is kept.",)
+    assert [one.text for one in repairs["copy.png"].remarks] == ["The image has the same pixels as c2, which is kept."]
     assert repairs["other.png"].outcome == "left out"
-    assert "160 pixels" in repairs["c4.png"].said[0]
+    assert "160 pixels" in repairs["c4.png"].remarks[0].text
     _, truth = read(copy, "c4")
     assert (truth[:5] == IGNORE).all()
     assert (truth[5:] == mask(4)[5:]).all()
@@ -201,16 +205,100 @@ def test_of_copies_on_two_sides_that_of_the_test_split_stays(tmp_path: Path) -> 
     assert sides == {"train0": None, "train1": None, "train3": None, "test2": "test", "test4": "test"}
 
 
-def test_grey_among_colour_becomes_colour_and_transparency_goes(data: Path) -> None:
-    grey = picture(80, 24, 32)
-    save(data / "images" / "c1.png", grey)
-    clear = picture(81, 24, 32, 4)
-    save(data / "images" / "c2.png", clear)
+@pytest.mark.parametrize("grey", [1, 4])
+def test_grey_among_colour_becomes_colour_and_transparency_goes(data: Path, grey: int) -> None:
+    greys = {f"c{i}": picture(80 + i, 24, 32) for i in range(grey)}
+    for name, image in greys.items():
+        save(data / "images" / f"{name}.png", image)
+    clear = picture(90, 24, 32, 4)
+    save(data / "images" / "c5.png", clear)
     copy, repairs = repaired(data)
-    assert (read(copy, "c1")[0] == grey[..., None]).all()
-    assert read(copy, "c1")[0].shape[2] == 3
-    assert (read(copy, "c2")[0] == clear[..., :3]).all()
-    assert "transparency" in repairs["c2.png"].said[0]
+    assert len(copy.cases) == 6
+    for name, image in greys.items():
+        assert (read(copy, name)[0] == np.stack([image] * 3, axis=2)).all()
+    assert (read(copy, "c5")[0] == clear[..., :3]).all()
+    assert "transparency" in repairs["c5.png"].remarks[0].text
+
+
+def test_a_channel_that_is_no_transparency_is_not_dropped(data: Path) -> None:
+    tifffile.imwrite(data / "images" / "c1.tif", picture(5, 24, 32, 4), photometric="minisblack", planarconfig="contig")
+    (data / "images" / "c1.png").unlink()
+    copy, repairs = repaired(data)
+    assert len(copy.cases) == 5
+    assert repairs["c1.tif"].outcome == "left out"
+    assert "4 channels" in repairs["c1.tif"].remarks[0].text
+
+
+def test_what_stands_in_no_split_and_is_like_a_test_image_does_not_train_in_the_copy(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+
+    def smooth(seed: int) -> np.ndarray:
+        return np.kron(picture(seed, 6, 8, 3), np.ones((8, 8, 1), dtype=np.uint8))
+
+    for folder, seeds in (("train", (0, 1, 2, 3)), ("val", (4,)), ("test", (5,)), ("more", (6,))):
+        for seed in seeds:
+            save(data / folder / "images" / f"{folder}{seed}.png", smooth(seed))
+            save(data / folder / "masks" / f"{folder}{seed}.png", mask(seed, 48, 64))
+    save(data / "test" / "images" / "test7.png", smooth(99))
+    save(data / "test" / "masks" / "test7.png", mask(7, 48, 64))
+    save(data / "more" / "images" / "leak.png", (smooth(99) * 0.9).astype(np.uint8))
+    save(data / "more" / "masks" / "leak.png", mask(7, 48, 64))
+    copy, repairs = repaired(data)
+    assert repairs["leak.png"].outcome == "left out"
+    sides = {case.name.rpartition("/")[2]: case.split for case in copy.cases}
+    assert sides["more6"] == "train"
+    assert sides["test7"] == "test"
+    assert "leak" not in sides
+
+
+def test_groups_that_hold_the_same_image_are_one_in_the_copy(data: Path) -> None:
+    save(data / "images" / "c3.png", picture(0))  # c0 and c3 are of different groups
+    save(data / "masks" / "c3.png", 255 * mask(0))
+    (data / "data.yaml").write_text("group_table: {file: t.csv, column: g}\n")
+    (data / "t.csv").write_text("image,g\nc0,A\nc1,A\nc2,A\nc3,B\nc4,B\nc5,C\n")
+    copy, _ = repaired(data)
+    groups = {case.name: case.group for case in copy.cases}
+    assert groups["c1"] == groups["c4"] != groups["c5"]
+
+
+@pytest.mark.parametrize("shape", [(25, 32), (26, 32), (21, 32), (22, 30)])
+def test_a_mask_that_is_nearly_of_the_size_is_not_stretched(data: Path, shape: tuple[int, int]) -> None:
+    save(data / "masks" / "c1.png", 255 * mask(1, *shape))
+    copy, repairs = repaired(data)
+    assert repairs["c1.png"].outcome == ("changed" if shape == (25, 32) else "left out")
+    assert len(copy.cases) == (6 if shape == (25, 32) else 5)
+
+
+def test_jpeg_masks_colours_and_outlines_become_class_indices(tmp_path: Path) -> None:
+    for i in range(6):
+        save(tmp_path / "jpeg" / "images" / f"c{i}.png", picture(i, 64, 64, 3))
+        save(tmp_path / "jpeg" / "masks" / f"c{i}.jpg", 255 * np.kron(mask(i, 4, 4), np.ones((16, 16), dtype=np.uint8)))
+        save(tmp_path / "colour" / "images" / f"c{i}.png", picture(i))
+        save(tmp_path / "colour" / "masks" / f"c{i}.png", mask(i)[..., None] * np.array([200, 0, 40], dtype=np.uint8))
+        save(tmp_path / "drawn" / f"c{i}.png", picture(i))
+        shape = {"label": "cell", "points": [[2, 2], [20 + i, 2], [20 + i, 20]], "shape_type": "polygon"}
+        content = {"shapes": [shape], "imageHeight": 24, "imageWidth": 32}
+        (tmp_path / "drawn" / f"c{i}.json").write_text(json.dumps(content))
+    for name in ("jpeg", "colour", "drawn"):
+        before = scan(tmp_path / name)
+        api.fix(tmp_path / name, tmp_path / f"{name} copy")
+        copy, findings = api.check(tmp_path / f"{name} copy")
+        assert not is_fatal(findings)
+        assert copy.classes == before.classes
+        for one, other in zip(before.cases, copy.cases, strict=True):
+            assert other.masks[0].suffix == ".png"
+            truth = masks.decode(one, before.encoding, None)
+            assert (formats.read_mask(other.masks[0]) == truth).all()
+
+
+def test_an_interrupted_copy_leaves_nothing(data: Path) -> None:
+    def interrupt(_done: int, _total: int) -> None:
+        raise KeyboardInterrupt
+
+    dataset = scan(data)
+    with pytest.raises(KeyboardInterrupt):
+        write_copy(dataset, measure(dataset), data.parent / "copy", interrupt)
+    assert [path.name for path in data.parent.iterdir()] == ["data"]
 
 
 def test_a_file_is_called_after_what_it_holds(data: Path) -> None:
@@ -220,21 +308,37 @@ def test_a_file_is_called_after_what_it_holds(data: Path) -> None:
     (case,) = [case for case in copy.cases if case.name == "c1"]
     assert case.image.suffix == ".bmp"
     assert (formats.read_image(case.image) == picture(1)).all()
-    assert repairs["c1.png"].said == ("The file is BMP and is now called .bmp.",)
+    assert [one.text for one in repairs["c1.png"].remarks] == ["The file is BMP and is now called .bmp."]
 
 
-def test_stacks_become_single_images_that_stay_together(tmp_path: Path) -> None:
-    for name in ("a", "b"):
-        seeds = range(3) if name == "a" else range(3, 6)
+@pytest.mark.parametrize("names", [("a", "b"), ("train-volume", "test-volume"), ("img_1", "raw_2"), ("train", "val")])
+def test_stacks_become_single_images_that_stay_together(tmp_path: Path, names: tuple[str, str]) -> None:
+    for name in names:
+        seeds = range(3) if name == names[0] else range(3, 6)
         save(tmp_path / "data" / "images" / f"{name}.tif", np.stack([picture(seed, 24, 32) for seed in seeds]))
         save(tmp_path / "data" / "masks" / f"{name}.tif", np.stack([mask(seed) for seed in seeds]))
     before = scan(tmp_path / "data")
+    copy, repairs = repaired(tmp_path / "data")
+    assert [case.split for case in before.cases] == [None] * 6
+    assert [case.split for case in copy.cases] == [None] * 6
+    here = {case.group: sorted(case.name for case in copy.cases if case.group == case.group) for case in copy.cases}
+    assert set(here) == {case.group for case in before.cases}
+    found = sorted((case.group, int(formats.read_image(case.image)[0, 0, 0])) for case in copy.cases)
+    pages = [(case.group, int(formats.read_image(case.image, case.page)[0, 0, 0])) for case in before.cases]
+    assert found == sorted(pages)
+    assert {repair.outcome for repair in repairs.values()} == {"changed"}
+    assert len(copy.cases) == 6
+
+
+def test_a_page_that_would_be_called_as_another_image_gets_a_name_of_its_own(tmp_path: Path) -> None:
+    save(tmp_path / "data" / "images" / "a.tif", np.stack([picture(seed, 24, 32) for seed in range(2)]))
+    save(tmp_path / "data" / "masks" / "a.tif", np.stack([mask(seed) for seed in range(2)]))
+    for name in ("a_page0", "A_page1", "b"):
+        save(tmp_path / "data" / "images" / f"{name}.tif", picture(len(name) + ord(name[0]) + ord(name[-1]), 24, 32))
+        save(tmp_path / "data" / "masks" / f"{name}.tif", mask(9))
     copy, _ = repaired(tmp_path / "data")
-    assert [case.name for case in copy.cases] == [case.name for case in before.cases]
-    assert [case.group for case in copy.cases] == [case.group for case in before.cases]
-    for seed, case in enumerate(copy.cases):
-        assert (formats.read_image(case.image)[..., 0] == picture(seed, 24, 32)).all()
-        assert (masks.decode(case, copy.encoding, None) == mask(seed)).all()
+    assert len(copy.cases) == 5
+    assert len({case.name.lower() for case in copy.cases}) == 5
 
 
 def test_splits_groups_names_and_colours_are_those_of_the_original(tmp_path: Path) -> None:
@@ -289,12 +393,12 @@ def test_where_nothing_is_left_the_table_says_why(tmp_path: Path) -> None:
 
 def test_the_summary_counts_and_names_what_was_done() -> None:
     repairs = [
-        Repair((Path("a.png"), Path("m.png")), "left out", ("Broken.",)),
-        Repair((Path("b.png"), Path("m.png")), "left out", ("Broken.",)),
-        Repair((Path("c.png"), Path("m.png")), "changed", ("Mended.",)),
+        *(Repair((Path(f"{i}.png"), Path("m.png")), "left out", (Remark("broken", f"No {i}."),)) for i in range(900)),
+        Repair((Path("c.png"), Path("m.png")), "changed", (Remark("mended", "Mended."),)),
         Repair((Path("d.png"), Path("m.png")), "copied"),
     ]
     text = to_text(repairs, Path("out"))
-    assert "2 left out, 1 changed, 1 copied" in text
-    assert "left out: a.png and 1 more: Broken." in text
-    assert "changed: c.png: Mended." in text
+    assert "900 left out, 1 changed, 1 copied" in text
+    assert "900 left out, broken; such as 0.png: No 0." in text
+    assert "1 changed, mended; such as c.png: Mended." in text
+    assert len(text.splitlines()) == 4

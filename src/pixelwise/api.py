@@ -15,13 +15,12 @@ from jaxtyping import Shaped, UInt8
 from pixelwise import config as configs
 from pixelwise.config import Config
 from pixelwise.data import check as checks
-from pixelwise.data import findings as verdicts
+from pixelwise.data import finding, formats, repair
 from pixelwise.data import folder as folders
-from pixelwise.data import formats, repair
 from pixelwise.data.augment import augment
 from pixelwise.data.cache import Cache, Decoded, default_folder, with_channels
 from pixelwise.data.dataset import Case, Dataset
-from pixelwise.data.findings import Finding
+from pixelwise.data.finding import Finding
 from pixelwise.data.fingerprint import measure
 from pixelwise.data.measure import measure as measure_files
 from pixelwise.data.preprocess import moments
@@ -99,7 +98,7 @@ def fix(
 ) -> tuple[Dataset, list[Finding], list[Repair]]:
     """Write a copy of a data set in which what can be repaired is, and what cannot be is left out.
 
-    Its table `repairs.csv` says what was done to each file; `data.repair` says what is done to which.
+    Its table `repairs.csv` says what was done to each file.
 
     Args:
         data: a folder of images and masks, or a data.yaml.
@@ -115,9 +114,10 @@ def fix(
     """
     watcher = watcher or Watcher()
     dataset = folders.scan(Path(data))
+    repair.refuse_place(Path(out), dataset.root)
     measured = measure_files(dataset, partial(watcher.work, "checking files"))
-    repairs = repair.write_copy(dataset, measured, Path(out), partial(watcher.work, "writing the copy"))
-    return dataset, checks.judge(dataset, measured), repairs
+    findings = checks.judge(dataset, measured)
+    return dataset, findings, repair.write_copy(dataset, measured, Path(out), partial(watcher.work, "writing the copy"))
 
 
 def train(  # noqa: PLR0913  all but two are given by name
@@ -162,8 +162,8 @@ def train(  # noqa: PLR0913  all but two are given by name
     dataset, findings = check(data, watcher)
     for line in (*describe(dataset), *dataset.notices):
         watcher.say(line)
-    if verdicts.is_fatal(findings):
-        raise DataError(f"This data cannot be trained on.\n\n{verdicts.to_text(findings)}", where=data)
+    if finding.is_fatal(findings):
+        raise DataError(f"This data cannot be trained on.\n\n{finding.to_text(findings)}", where=data)
     folder = Path(out) if out is not None else _agree_on_folder(Path(data), wanted)
     if processes.is_first():
         files = Files(make_folder(folder))

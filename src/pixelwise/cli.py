@@ -14,6 +14,8 @@ from pixelwise.errors import ConfigError, DataError, PixelwiseError
 
 if TYPE_CHECKING:
     from pixelwise.api import Run
+    from pixelwise.data.finding import Finding
+    from pixelwise.training.watch import Watcher
 
 INTERRUPTED = 130
 
@@ -88,28 +90,40 @@ def check(
     import json
 
     from pixelwise import api
-    from pixelwise.data import findings as verdicts
-    from pixelwise.data import repair
+    from pixelwise.data import finding, repair
     from pixelwise.training.watch import on_this_terminal
 
     try:
         with on_this_terminal() as watcher:
             dataset, findings, repairs = api.fix(data, fix, watcher) if fix else (*api.check(data, watcher), [])
-            left = api.check(fix, watcher)[1] if fix else findings
+            left = _findings_of(fix, watcher) if fix else findings
     except DataError as error:
         if not as_json:
             raise
-        typer.echo(json.dumps(verdicts.to_json(verdicts.of_error(error)), indent=2))
+        typer.echo(json.dumps(finding.to_json(finding.of_error(error)), indent=2))
         raise typer.Exit(1) from None
     if as_json:
-        typer.echo(json.dumps(verdicts.to_json(findings), indent=2))
+        found = finding.to_json(findings)
+        copied = {"findings": found, "repairs": repair.to_json(repairs), "left": finding.to_json(left)}
+        typer.echo(json.dumps(copied if fix else found, indent=2))
     else:
-        for line in (*api.describe(dataset), verdicts.to_text(findings)):
+        for line in (*api.describe(dataset), finding.to_text(findings)):
             typer.echo(line)
     if fix and not as_json:
-        typer.echo(f"\n{repair.to_text(repairs, fix)}\n\nwhat is left in the copy:\n{verdicts.to_text(left)}")
-    if verdicts.is_fatal(left):
+        typer.echo(f"\n{repair.to_text(repairs, fix)}\n\nwhat is left in the copy:\n{finding.to_text(left)}")
+    if finding.is_fatal(left):
         raise typer.Exit(1)
+
+
+def _findings_of(data: Path, watcher: "Watcher") -> "list[Finding]":
+    """What is wrong with a folder, also where that keeps it from being understood."""
+    from pixelwise import api
+    from pixelwise.data import finding
+
+    try:
+        return api.check(data, watcher)[1]
+    except DataError as error:
+        return finding.of_error(error)
 
 
 @app.command()

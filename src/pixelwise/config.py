@@ -462,7 +462,7 @@ def parse_yaml(text: str, as_text: Collection[str] = ()) -> Any:
     if top is None:
         return None
     if _values_in(top, {}) > MOST_YAML:
-        raise yaml.YAMLError("aliases repeat its values millions of times")
+        raise yaml.YAMLError(f"it holds more than {MOST_YAML:,} values, aliases counted each time")
     if isinstance(top, yaml.MappingNode):
         for key, value in top.value:
             if key.value in as_text:

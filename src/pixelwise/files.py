@@ -5,8 +5,9 @@ import json
 import os
 import secrets
 import shutil
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from pixelwise.errors import DataError
 
@@ -18,7 +19,7 @@ def write_atomically(path: Path, content: bytes) -> None:
         DataError: the folder is missing or read-only, or the disk is full.
     """
     try:
-        _replace(path, content)
+        _replace(path, lambda stream: stream.write(content))
     except OSError as error:
         raise cannot_write(path, error) from None
 
@@ -27,16 +28,17 @@ def copy_file(path: Path, to: Path) -> None:
     """Copy the bytes of a file, which appear whole or not at all.
 
     Raises:
-        DataError: the folder is missing or read-only, or the disk is full.
+        DataError: the file cannot be read, or the other not be written.
     """
-    part = to.with_name(f".{to.name[:200]}.{secrets.token_hex(8)}")
     try:
-        shutil.copyfile(path, part)
-        part.replace(to)
+        source = path.open("rb")
     except OSError as error:
-        raise cannot_write(to, error) from None
-    finally:
-        part.unlink(missing_ok=True)
+        raise DataError(f"This file cannot be read ({error.strerror}).", where=path) from None
+    with source:
+        try:
+            _replace(to, lambda stream: shutil.copyfileobj(source, stream))
+        except OSError as error:
+            raise cannot_write(to, error) from None
 
 
 def keep_previous(path: Path, other: Path) -> None:
@@ -108,12 +110,13 @@ def cannot_write(path: Path, error: OSError) -> DataError:
     return DataError(f"This cannot be written ({error.strerror or error}).", where=path, remedy=remedy)
 
 
-def _replace(path: Path, content: bytes) -> None:
-    name = path.with_name(f".{path.name[:200]}.{secrets.token_hex(8)}")
+def _replace(path: Path, fill: Callable[[BinaryIO], object]) -> None:
+    beginning = path.name.encode(errors="surrogateescape")[:100].decode(errors="ignore")
+    name = path.with_name(f".{beginning}.{secrets.token_hex(8)}")
     descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
     try:
         with os.fdopen(descriptor, "wb") as stream:
-            stream.write(content)
+            fill(stream)
             stream.flush()
             os.fsync(stream.fileno())
         name.replace(path)

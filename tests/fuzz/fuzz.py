@@ -152,7 +152,7 @@ def model_file() -> bytes:
     described = bundle.Description(
         model=settings,
         preprocessing=Preprocessing(
-            channels=3, normalisation="dataset", mean=(1.0,) * 3, deviation=(2.0,) * 3, types=("uint8",), largest=255.0
+            channels=3, normalisation="standard", mean=(1.0,) * 3, deviation=(2.0,) * 3, types=("uint8",), largest=255.0
         ),
         classes=ClassTable.from_names(["background", "object"]),
         patch_size=(32, 32),
@@ -204,18 +204,18 @@ DATA_FILE: dict[str, Any] = {
     "values": {0: 0, 255: 1},
     "ignore": 9,
     "train": ["c0", "c1", "c2"],
-    "val": "c3.png",
+    "val": "images/c3.png",
     "group": "c([0-9])",
 }
 
 SETTINGS: dict[str, Any] = {
     "seed": 3,
     "device": "cpu",
-    "data": {"patch_size": [64, 64], "resize": None, "test_fraction": 0.2, "normalisation": "dataset", "folds": 3},
+    "data": {"patch_size": [64, 64], "resize": None, "test_fraction": 0.2, "normalisation": "standard", "folds": 3},
     "model": {"width": 8, "depth": 3, "norm": "batch", "dropout": 0.1},
-    "augment": {"strength": 1.0, "rotation_deg": 90, "gamma": 0.2, "flip_horizontal": True},
+    "augment": {"strength": 1.0, "elastic_sigma_px": 3.0},
     "loss": {"name": "focal", "class_weights": [1.0, 2.0]},
-    "training": {"time": "15m", "learning_rate": 1e-3, "optimiser": "adamw", "batch_size": 4, "precision": "float32"},
+    "training": {"time": "15m", "learning_rate": 1e-3, "optimizer": "adamw", "batch_size": 4, "precision": "float32"},
     "prediction": {"overlap": 0.5},
 }
 
@@ -367,17 +367,22 @@ def _write(path: Path, content: bytes | str) -> None:
     path.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8", "surrogatepass"))
 
 
-def _pairs(folder: Path, first: int = 0) -> None:
-    for number in range(first, 4):
-        _write(folder / "images" / f"c{number}.png", _by_pillow(_picture(number), "PNG"))
-        _write(folder / "masks" / f"c{number}.png", _by_pillow(255 * _mask(number), "PNG"))
+def write_pairs(folder: Path, image: str = "rgb:.png", mask: str = "0/255:.png") -> None:
+    """Four images with masks, the first of these kinds; all masks are of one kind."""
+    for number in range(4):
+        kind = "rgb:.png" if number else image
+        picture = _by_pillow(_picture(number), "PNG") if number else images()[image]
+        _write(folder / "images" / f"c{number}{suffix_of(kind)}", picture)
+        _write(folder / "masks" / f"c{number}{suffix_of(mask)}", masks()[mask])
 
 
-def _chosen(files: dict[str, bytes], chance: random.Random) -> tuple[str, bytes]:
-    """The suffix and the damaged bytes of one of several kinds of files."""
-    name = chance.choice(list(files))
-    suffix = name.partition(":")[2]
-    return suffix, bomb(suffix, chance) if chance.random() < 0.05 else damaged(files[name], chance)
+def _damaged_or_bomb(kind: str, content: bytes, chance: random.Random) -> bytes:
+    return bomb(suffix_of(kind), chance) if chance.random() < 0.05 else damaged(content, chance)
+
+
+def suffix_of(kind: str) -> str:
+    """'.png' of 'rgb:.png'."""
+    return kind.partition(":")[2]
 
 
 Use = Callable[[Path], object]
@@ -395,23 +400,21 @@ def _looked_at(folder: Path) -> Use:
 
 
 def fuzz_image(folder: Path, chance: random.Random) -> Use:
-    suffix, content = _chosen(images(), chance)
-    _pairs(folder, 1)
-    _write(folder / "images" / f"c0{suffix}", content)
-    _write(folder / "masks" / "c0.png", _by_pillow(255 * _mask(0), "PNG"))
+    kind = chance.choice(list(images()))
+    write_pairs(folder, image=kind)
+    _write(folder / "images" / f"c0{suffix_of(kind)}", _damaged_or_bomb(kind, images()[kind], chance))
     return _looked_at(folder)
 
 
 def fuzz_mask(folder: Path, chance: random.Random) -> Use:
-    suffix, content = _chosen(masks(), chance)
-    _pairs(folder, 1)
-    _write(folder / "images" / "c0.png", _by_pillow(_picture(0), "PNG"))
-    _write(folder / "masks" / f"c0{suffix}", content)
+    kind = chance.choice(list(masks()))
+    write_pairs(folder, mask=kind)
+    _write(folder / "masks" / f"c0{suffix_of(kind)}", _damaged_or_bomb(kind, masks()[kind], chance))
     return _looked_at(folder)
 
 
 def fuzz_data_yaml(folder: Path, chance: random.Random) -> Use:
-    _pairs(folder)
+    write_pairs(folder)
     _write(folder / "groups.csv", damaged(b"image,patient\nc0,1\nc1,1\nc2,2\nc3,3\n", chance))
     table = {"file": "groups.csv", "column": "patient"}
     whole = {**DATA_FILE, **({"group": None, "group_table": table} if chance.random() < 0.3 else {})}
@@ -485,8 +488,8 @@ def _model() -> Any:
 
 
 def fuzz_prediction(folder: Path, chance: random.Random) -> Use:
-    suffix, content = _chosen(images(), chance)
-    _write(folder / f"x{suffix}", content)
+    kind = chance.choice(list(images()))
+    _write(folder / f"x{suffix_of(kind)}", _damaged_or_bomb(kind, images()[kind], chance))
 
     def use(out: Path) -> None:
         done = api.predict_files(_model(), [folder], out / "masks", overlay=True)
@@ -554,7 +557,8 @@ def run_case(seed: int, room: Path) -> Outcome:
     after = _files(sandbox, out)
     if after != before:
         verdict, detail = "files", str(sorted({path for path, _ in after.items() ^ before.items()}))
-    if (peak := resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024) > LIMIT_BYTES:
+    unit = 1 if sys.platform == "darwin" else 1024
+    if (peak := resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit) > LIMIT_BYTES:
         verdict, detail = "memory", f"{peak / 2**30:.1f} GiB"
     shutil.rmtree(sandbox, ignore_errors=True)
     return Outcome(seed, target, verdict, detail)

@@ -90,8 +90,6 @@ class Likeness:
     def __init__(self, pictures: Sequence[Float32[np.ndarray, "32 32"]]) -> None:
         stack = np.stack(pictures) if pictures else np.zeros((0, PLACES, PLACES), dtype=np.float32)
         common = stack.mean(axis=0) if len(stack) else np.zeros((PLACES, PLACES), dtype=np.float32)
-        self.common = float(np.linalg.norm(common))
-        """How much of each image is common to all: 0 for strangers, 1 if all are equal."""
         has_structure = np.asarray(stack.any(axis=(1, 2)))[:, None]  # blank images are not alike for being blank
         self._pictures, *turned = (
             has_structure * _unit((picture - common).reshape(-1, PLACES**2)).astype(np.float32)
@@ -129,6 +127,11 @@ class Likeness:
                 if best is None or value > best.similarity:
                     best = Pair(int(chunk[row]), int(others[column]), value)
         return best
+
+
+def common_part(pictures: Sequence[Float32[np.ndarray, "32 32"]]) -> float:
+    """How much of each image is common to all: 0 for strangers, 1 if all are equal."""
+    return float(np.linalg.norm(np.mean(pictures, axis=0))) if len(pictures) else 0.0
 
 
 def linked(pairs: Sequence[Pair], count: int) -> list[list[int]]:

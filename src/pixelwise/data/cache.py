@@ -8,7 +8,6 @@ import functools
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
@@ -22,6 +21,7 @@ from jaxtyping import Float32, Int64, Shaped, UInt8
 from pixelwise.classes import IGNORE
 from pixelwise.data import alike, formats, masks
 from pixelwise.data.dataset import Case, Dataset
+from pixelwise.data.parallel import bytes_of_case, in_parallel
 from pixelwise.data.preprocess import match_channels, resize_image, resize_mask, storable
 from pixelwise.errors import DataError
 from pixelwise.files import make_folder, write_atomically
@@ -108,11 +108,10 @@ class Cache:
     ) -> list[Decoded]:
         """All of `cases`, decoded in parallel; `progress` is told how many of how many are done."""
         results: list[Decoded] = []
-        with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-            for decoded in pool.map(lambda case: self.open(case, resize), cases):
-                results.append(decoded)
-                if progress is not None:
-                    progress(len(results), len(cases))
+        for decoded in in_parallel(lambda case: self.open(case, resize), cases, bytes_of_case):
+            results.append(decoded)
+            if progress is not None:
+                progress(len(results), len(cases))
         return results
 
     def _decode(self, case: Case, resize: tuple[int, int] | None, files: "_Files", seed: int) -> None:

@@ -17,9 +17,9 @@ from scipy.spatial import KDTree
 
 from pixelwise.classes import ClassTable
 from pixelwise.config import SizePx
-from pixelwise.data.alike import ALIKE, ONE_VIEW, Likeness
+from pixelwise.data.alike import ALIKE, ONE_VIEW, Likeness, common_part
 from pixelwise.data.dataset import Dataset
-from pixelwise.data.findings import SEVERITIES, Finding, Severity
+from pixelwise.data.finding import SEVERITIES, Finding, Severity
 from pixelwise.data.fingerprint import FEW_LOST, REDUCTIONS, Fingerprint
 from pixelwise.data.masks import LOSSY_SUFFIXES, UnknownValuesError, WrongSizeError, shortened
 from pixelwise.data.measure import Measurement, Misfit, equal, measure
@@ -158,9 +158,7 @@ def _size_finding(kind: Misfit | Literal["parts"], members: Sequence[Measurement
         f"{_counted(len(members), 'mask')} not of the size of the image.{said}",
         _distinct(one.case.masks[0] for one in members),
         cause,
-        f"{fix}Or export the masks again at the size of their image; masks must be scaled without smoothing (nearest)."
-        if fix
-        else "Export the masks again at the size of their image; masks must be scaled without smoothing (nearest).",
+        f"{fix}Masks that are exported again need the size of their image, and no smoothing (nearest).",
     )
 
 
@@ -412,7 +410,7 @@ def _near_duplicates(_: Dataset, cases: Sequence[Measurement]) -> list[Finding]:
 def _one_view(_: Dataset, cases: Sequence[Measurement]) -> list[Finding]:
     """Images of a camera that does not move: what repeats in all of them hides which ones are nearly the same."""
     known = [one for one in cases if one.coarse is not None and not one.constant]
-    common = Likeness([one.coarse for one in known if one.coarse is not None]).common
+    common = common_part([one.coarse for one in known if one.coarse is not None])
     if len(known) < _FEWEST_FOR_HABITS or common < ONE_VIEW or all(one.case.group or one.case.split for one in known):
         return []
     return [
@@ -598,13 +596,8 @@ def _imbalance(dataset: Dataset, cases: Sequence[Measurement]) -> list[Finding]:
             f"{_counted(len(rare), 'class')} with less than 1 % of the pixels: {', '.join(rare)}.",
             (),
             "A network that never predicts such a class is right almost everywhere; pixel accuracy does not show it.",
-            "Judge it by its own IoU. "
-            + (
-                "Training draws half of its patches around classes and weighs rare ones more, unless you set "
-                "data.foreground_fraction and loss.class_weights."
-                if len(dataset.classes) > 2
-                else "The Dice part of the loss keeps it in sight; data.foreground_fraction draws patches around it."
-            ),
+            "Judge it by its own IoU. Patches drawn around it (data.foreground_fraction) and its weight in the loss "
+            "(loss.class_weights) help; the plan chooses both where three classes or more occur.",
         )
     ]
 

@@ -351,9 +351,11 @@ def _of_list(listing: Listing, beside: Path, entry: str) -> set[File]:
         by_name[file.name].append(file)
     found: set[File] = set()
     missing: list[str] = []
+    exact = {file.posix: file for file in listing.rasters}
     for line in lines:
         first = line.split()[0]  # some lists name image and mask in a line
-        members = _best_ends(by_name, first if Path(first).suffix.lower() in formats.READERS else line)
+        members = [exact[line]] if line in exact else [exact[first]] if first in exact else []
+        members = members or _best_ends(by_name, first if Path(first).suffix.lower() in formats.READERS else line)
         found.update(members)
         missing += [] if members else [line]
     if missing:

@@ -1,5 +1,6 @@
 """What the training images are like, measured: the ground that the plan stands on."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -25,7 +26,10 @@ REDUCTIONS = (2, 4, 8)
 """By how much masks are reduced to see what is left of them."""
 
 REDUCED_IMAGES = 64
-"""So many masks, spread evenly, say how fine masks are, and how small their objects."""
+"""So many masks, spread evenly, say how fine masks are."""
+
+OBJECT_MEGAPIXELS = 8.0
+"""Objects are looked for in so many pixels of these masks."""
 
 
 FEW_LOST = 0.02
@@ -153,6 +157,8 @@ def _reduced_miou(decoded: Sequence[Decoded], by: int) -> float:
 
 def _lost_objects(decoded: Sequence[Decoded], classes: int, background: int | None) -> tuple[tuple[float, ...], ...]:
     """See `Fingerprint.lost_objects`."""
+    megapixels = sum(case.pixels for case in decoded) / 1e6
+    decoded = decoded[:: max(1, math.ceil(megapixels / OBJECT_MEGAPIXELS))]
     there, lost = np.zeros(classes, dtype=np.int64), np.zeros((len(REDUCTIONS), classes), dtype=np.int64)
     for case in decoded:
         mask = np.array(case.mask)

@@ -14,6 +14,7 @@ passed over.
 """
 
 import contextlib
+import functools
 import io
 import math
 import os
@@ -63,6 +64,8 @@ class ImageInfo:
     pages: int
     orientation: int = 1
     """How the camera was held, 1 to 8 of EXIF; 1 is upright, above 4 height and width are exchanged in the file."""
+    alpha: bool = False
+    """The last channel is declared to be transparency."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,13 @@ def read_info(path: Path) -> ImageInfo:
         DataError: the file is not an image that can be read.
     """
     with _reading(path):
-        return _reader_of(path).info(path)
+        state = path.stat()
+        return _read_info(path, state.st_size, state.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=256)  # the pages of a stack ask for it again and again
+def _read_info(path: Path, _size: int, _modified_ns: int) -> ImageInfo:
+    return _reader_of(path).info(path)
 
 
 def read_image(path: Path, page: int | None = None) -> Shaped[np.ndarray, "H W C"]:
@@ -432,7 +441,8 @@ def _pillow_info(path: Path) -> ImageInfo:
         orientation = _orientation(image)
         height, width = _upright_size(image.height, image.width, orientation)
         dtype = "uint16" if _is_deep_color(path) else DTYPES.get(image.mode, "uint8")
-        return ImageInfo(height, width, CHANNELS.get(image.mode, 3), dtype, _frames(image), orientation)
+        alpha = image.mode in ("LA", "RGBA", "PA") or (_is_deep_color(path) and _png_header(path)[1] in (4, 6))
+        return ImageInfo(height, width, CHANNELS.get(image.mode, 3), dtype, _frames(image), orientation, alpha)
 
 
 def _pillow_read(path: Path, page: int | None) -> Raster:
@@ -552,7 +562,8 @@ def _tiff_info(path: Path) -> ImageInfo:
             channels = 3 if page.photometric in (3, 5) else stack.count("C")
             bytes_only = page.photometric == 3 or series.dtype.kind == "b"
             dtype = "uint8" if bytes_only else series.dtype.name
-            return ImageInfo(height, width, channels, dtype, stack.count("P"), orientation)
+            alpha = channels == page.samplesperpixel > 1 and _declares_alpha(page)
+            return ImageInfo(height, width, channels, dtype, stack.count("P"), orientation, alpha)
 
 
 def _tiff_read(path: Path, page: int | None) -> Raster:
@@ -628,9 +639,12 @@ def _tiff_raster(pixels: np.ndarray, page: Any, path: Path) -> Raster:
     if binary and photometric == 0:
         pixels = ~pixels
     plain = 3 if photometric in (2, 6) else 1
-    declared = any(int(kind) in (1, 2) for kind in page.extrasamples[-1:])
-    alpha = pixels.shape[2] == plain + 1 == page.samplesperpixel and (declared or plain == 3)
+    alpha = pixels.shape[2] == plain + 1 == page.samplesperpixel and (_declares_alpha(page) or plain == 3)
     return Raster(pixels, alpha=alpha, negative=photometric == 0 and not binary, binary=binary)
+
+
+def _declares_alpha(page: Any) -> bool:
+    return any(int(kind) in (1, 2) for kind in page.extrasamples[-1:])
 
 
 def _tiff_orientation(page: Any) -> int:

@@ -22,8 +22,8 @@ from pixelwise.errors import DataError
 Misfit = Literal["off by one", "turned by the camera", "turned", "scaled", "different"]
 """How a mask can fail to lie on its image."""
 
-_SAME_SHAPE = 0.01
-"""A mask was scaled if the ratios of its edges to those of the image differ by less."""
+_LEAST_SCALING = 1.25
+"""A mask of nearly the size of its image was rather cropped or padded than scaled."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,8 @@ class Measurement:
     """Pixels of each class in the outermost rows and columns of the mask."""
     orientation: int = 1
     """Of the image, as `formats.ImageInfo`."""
+    alpha: bool = False
+    """The last channel of the image is transparency."""
     misnamed: tuple[tuple[Path, str], ...] = ()
     """Files that hold another format than their name says, and which."""
 
@@ -68,7 +70,9 @@ class Measurement:
             return "turned by the camera" if self.orientation > 4 else "turned"
         if max(abs(height - rows), abs(width - columns)) <= 1:
             return "off by one"
-        return "scaled" if abs(rows / height - columns / width) < _SAME_SHAPE else "different"
+        factor = (rows + columns) / (height + width)
+        fits = max(abs(rows - factor * height), abs(columns - factor * width)) <= max(1.0, factor)
+        return "scaled" if fits and not 1 / _LEAST_SCALING < factor < _LEAST_SCALING else "different"
 
 
 def measure(dataset: Dataset, progress: Callable[[int, int], None] | None = None) -> list[Measurement]:
@@ -125,8 +129,9 @@ def _annotation_faults(path: Path) -> Sequence[DataError]:
 def _measure(case: Case, dataset: Dataset) -> Measurement:
     result = Measurement(case, misnamed=_misnamed(case))
     try:
-        result = _measure_image(result, formats.read_image(case.image, case.page))
-        result = replace(result, orientation=formats.read_info(case.image).orientation)
+        image, info = formats.read_image(case.image, case.page), formats.read_info(case.image)
+        alpha = info.alpha and image.shape[2] == info.channels  # one that says nothing is dropped
+        result = replace(_measure_image(result, image), orientation=info.orientation, alpha=alpha)
     except DataError as error:
         result = replace(result, image_error=error)
     if not case.masks:

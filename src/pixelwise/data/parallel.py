@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
 from threading import Condition
 from typing import TypeVar
 
@@ -68,7 +67,6 @@ class _Gate:
             self._changed.notify_all()
 
 
-@lru_cache(maxsize=256)  # an image may have a mask file for each object
 def bytes_of_case(case: Case) -> int:
     """About what it takes to decode and look at an image and its mask; 0 for a file that cannot be read."""
     try:

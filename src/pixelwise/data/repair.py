@@ -2,11 +2,15 @@
 
 What is certain is repaired, what cannot be is left out, and what only looks wrong stays as it is: nobody but its owner
 can know. The original is never touched. In the copy every mask is an indexed PNG of class indices, and a data.yaml says
-the rest, so that it can be read in one way only.
+the rest, so that it can be read in one way only. `docs/data-folder.md` has a table of what is done about which defect.
 """
 
 import csv
 import io
+import os
+import posixpath
+import secrets
+import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,17 +23,33 @@ from jaxtyping import Bool, Float, Shaped, UInt8
 
 from pixelwise.classes import IGNORE
 from pixelwise.data import formats
+from pixelwise.data.alike import ALIKE, Likeness
 from pixelwise.data.dataset import Case, Dataset
 from pixelwise.data.measure import Measurement, Misfit, decoded_mask, equal
+from pixelwise.data.parallel import bytes_of_case, in_parallel
 from pixelwise.data.preprocess import resize_mask
+from pixelwise.data.split import bearable, claimed_by_other_sides, tie_together
 from pixelwise.errors import DataError
-from pixelwise.files import copy_file, make_folder, write_atomically
+from pixelwise.files import cannot_write, copy_file, make_folder, write_atomically
 
 REPORT = "repairs.csv"
 """The table of what was done."""
 
-Outcome = Literal["copied", "changed", "left out"]
+Outcome = Literal["left out", "changed", "copied"]
 OUTCOMES: tuple[Outcome, ...] = ("left out", "changed", "copied")
+
+_KNOWN_FITS: tuple[Misfit | None, ...] = (None, "off by one", "turned by the camera", "scaled")
+"""How a mask may differ in size from its image for it to be known how it lies on it."""
+
+
+@dataclass(frozen=True)
+class Remark:
+    """What was changed, or why a file is left out."""
+
+    kind: str
+    """In general, such as 'damaged'."""
+    text: str
+    """A sentence, with the numbers of this file."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +59,7 @@ class Repair:
     files: tuple[Path, ...]
     """The image and its mask files, or the one file that has no partner."""
     outcome: Outcome
-    said: tuple[str, ...] = ()
-    """What was changed, or why it is left out."""
+    remarks: tuple[Remark, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -48,11 +67,13 @@ class _Intent:
     """What the whole data set says of each case."""
 
     channels: int
-    """Of most images."""
-    left_out: Mapping[str, str]
+    """Of the images in the copy."""
+    left_out: Mapping[str, Remark]
     """Why, by case name."""
-    contradicting: Mapping[str, Sequence[Measurement]]
-    """Copies of an image with other masks, by the name of the case that is kept."""
+    copies: Mapping[str, Sequence[Measurement]]
+    """Cases with the same image, by the name of the case that is kept."""
+    names: Mapping[str, str]
+    """Where image and mask of a case will lie, without `images/`, `masks/` and suffix."""
 
 
 def write_copy(
@@ -61,59 +82,42 @@ def write_copy(
     out: Path,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Repair]:
-    """Write the repaired copy with its data.yaml and the table `REPORT`.
+    """Write the repaired copy with its data.yaml and the table `REPORT`; the folder appears whole or not at all.
 
     Args:
         dataset: from `data.folder.scan`.
         measurements: of its cases, from `data.measure`.
-        out: a folder that is empty or does not exist, outside of the data.
+        out: as `refuse_place` wants it.
         progress: is called with the number of cases done and their total.
 
     Raises:
-        DataError: the folder is not empty, lies within the data or cannot be written, or nothing is left.
+        DataError: the folder cannot be written, or no image can be used.
     """
-    _refuse_place(out, dataset.root)
-    intent = _intent(measurements)
-    make_folder(out)
-    repairs = [Repair((path,), "left out", ("It has no partner.",)) for path in dataset.unpaired]
-    kept: list[tuple[Case, Path]] = []
-    for number, one in enumerate(measurements, 1):
-        repair, image = _repair(one, dataset, intent, out)
-        repairs.append(repair)
-        if image is not None:
-            kept.append((one.case, image.relative_to(out)))
-        if progress is not None:
-            progress(number, len(measurements))
-    write_atomically(out / REPORT, _table(repairs).encode())
-    if not kept:
+    intent = _intent(dataset, measurements)
+    make_folder(out.absolute().parent)
+    part = make_folder(out.absolute().with_name(f".{secrets.token_hex(8)}"))
+    try:
+        repairs, images = _write_cases(dataset, measurements, intent, part, progress)
+        write_atomically(part / REPORT, _table(repairs, dataset).encode("utf-8", "surrogateescape"))
+        _write_lists(dataset, images, intent, part)
+        if out.exists():
+            out.rmdir()  # Windows renames to no folder that exists, not even an empty one
+        part.rename(out)
+    except OSError as error:
+        raise cannot_write(out, error) from None
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    if not images:
         raise DataError("No image can be used.", where=out / REPORT, remedy="The table says why.")
-    _write_lists(dataset, kept, out)  # last: a copy without its data.yaml is not finished
     return repairs
 
 
-def to_text(repairs: Sequence[Repair], out: Path) -> str:
-    """How many files were left out, changed and copied, and how."""
-    counts = Counter(repair.outcome for repair in repairs)
-    lines = [f"repaired copy in {out}: " + ", ".join(f"{counts[outcome]} {outcome}" for outcome in OUTCOMES)]
-    kinds = Counter((repair.outcome, said) for repair in repairs for said in repair.said)
-    firsts = {(repair.outcome, said): repair.files[0] for repair in reversed(repairs) for said in repair.said}
-    for (outcome, said), count in sorted(kinds.items(), key=lambda kind: (OUTCOMES.index(kind[0][0]), -kind[1])):
-        which = firsts[outcome, said].name + (f" and {count - 1} more" if count > 1 else "")
-        lines.append(f"  {outcome}: {which}: {said}")
-    return "\n".join([*lines, f"what was done to each file: {out / REPORT}"])
+def refuse_place(out: Path, root: Path) -> None:
+    """Refuse a place for the copy where something is already, or that lies within the data.
 
-
-def _table(repairs: Sequence[Repair]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["image", "masks", "outcome", "what"])
-    for repair in repairs:
-        files = [str(path) for path in repair.files]
-        writer.writerow([files[0], ";".join(files[1:]), repair.outcome, " ".join(repair.said)])
-    return text.getvalue()
-
-
-def _refuse_place(out: Path, root: Path) -> None:
+    Raises:
+        DataError: it is one.
+    """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise DataError("This is not an empty folder.", where=out, remedy="Name a new folder for the repaired copy.")
     if out.resolve().is_relative_to(root.resolve()):
@@ -124,53 +128,159 @@ def _refuse_place(out: Path, root: Path) -> None:
         )
 
 
+def to_text(repairs: Sequence[Repair], out: Path) -> str:
+    """How many files were left out, changed and copied, and how, with an example of each."""
+    counts = Counter(repair.outcome for repair in repairs)
+    lines = [f"repaired copy in {out}: " + ", ".join(f"{counts[outcome]} {outcome}" for outcome in OUTCOMES)]
+    told = [(repair, remark) for repair in repairs for remark in repair.remarks]
+    kinds = Counter((repair.outcome, remark.kind) for repair, remark in told)
+    firsts = {(repair.outcome, remark.kind): (repair, remark) for repair, remark in reversed(told)}
+    for (outcome, kind), count in sorted(kinds.items(), key=lambda entry: (OUTCOMES.index(entry[0][0]), -entry[1])):
+        repair, remark = firsts[outcome, kind]
+        lines.append(f"  {count} {outcome}, {kind}; such as {repair.files[0].name}: {remark.text}")
+    return "\n".join([*lines, f"what was done to each file: {out / REPORT}"])
+
+
+def to_json(repairs: Sequence[Repair]) -> list[dict[str, object]]:
+    """The repairs as dictionaries of text."""
+    return [
+        {
+            "files": [str(path) for path in repair.files],
+            "outcome": repair.outcome,
+            "what": [remark.text for remark in repair.remarks],
+        }
+        for repair in repairs
+    ]
+
+
+def _table(repairs: Sequence[Repair], dataset: Dataset) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["file", "masks", "outcome", "what", "masks were read as"])
+    for repair in repairs:
+        file, *parts = map(str, repair.files)
+        what = " ".join(remark.text for remark in repair.remarks)
+        read_as = "" if repair.outcome == "left out" else dataset.encoding.description
+        writer.writerow([file, "; ".join(parts), repair.outcome, what, read_as])
+    return text.getvalue()
+
+
 # what the data set says of each case -------------------------------------------------------------------------------
 
 
-def _intent(measurements: Sequence[Measurement]) -> _Intent:
-    counts = Counter(one.shape[2] for one in measurements if one.shape is not None)
-    channels = counts.most_common(1)[0][0] if counts else 0
-    left_out = {one.case.name: reason for one in measurements if (reason := next(_reasons(one, channels), ""))}
-    contradicting: dict[str, list[Measurement]] = {}
-    for first, *others in _copies([one for one in measurements if one.case.name not in left_out]):
-        for other in others:
-            left_out[other.case.name] = f"The image has the same pixels as {first.case.name}, which is kept."
-            if other.mask_hash != first.mask_hash:
-                contradicting.setdefault(first.case.name, []).append(other)
-    return _Intent(channels, left_out, contradicting)
+def _intent(dataset: Dataset, measurements: Sequence[Measurement]) -> _Intent:
+    channels = _common_channels(measurements)
+    left_out = {one.case.name: why for one in measurements if (why := next(_reasons(one, channels), None)) is not None}
+    left_out |= _beside_other_sides([one for one in measurements if one.case.name not in left_out])
+    copies: dict[str, Sequence[Measurement]] = {}
+    for first, *others in _with_copies([one for one in measurements if one.case.name not in left_out]):
+        copies[first.case.name] = others
+        same = Remark("a copy of another image", f"The image has the same pixels as {first.case.name}, which is kept.")
+        left_out |= dict.fromkeys((other.case.name for other in others), same)
+    return _Intent(channels, left_out, copies, _names(dataset.cases))
 
 
-def _copies(measurements: Sequence[Measurement]) -> list[list[Measurement]]:
+def _common_channels(measurements: Sequence[Measurement]) -> int:
+    """Channels of most coloured images, transparency left out; of grey ones where there are no others."""
+    counts = Counter(_opaque_channels(one) for one in measurements if one.shape is not None)
+    colored = Counter({channels: number for channels, number in counts.items() if channels > 1})
+    return (colored or counts or Counter([1])).most_common(1)[0][0]
+
+
+def _opaque_channels(one: Measurement) -> int:
+    assert one.shape is not None
+    return one.shape[2] - one.alpha
+
+
+def _with_copies(measurements: Sequence[Measurement]) -> list[list[Measurement]]:
     """Cases whose images are equal, those of a given test or validation split first: what was kept apart stays."""
     rank = {"test": 0, "validation": 1}
     groups = equal(measurements, lambda one: one.image_hash)
     return [sorted(group, key=lambda one: rank.get(one.case.split or "", 2)) for group in groups]
 
 
-def _reasons(one: Measurement, channels: int) -> Iterator[str]:
+def _beside_other_sides(measurements: Sequence[Measurement]) -> dict[str, Remark]:
+    """Cases in no given split that belong to a given validation or test case, as `data.split` leaves them out."""
+    if not any(one.case.split in ("validation", "test") for one in measurements):
+        return {}
+    pictures = [one.coarse for one in measurements if one.coarse is not None]
+    _, near = bearable(Likeness(pictures).pairs(ALIKE), len(measurements))
+    cases = [one.case for one in measurements]
+    why = "It stands in no given split, and is nearly the same as a validation or test image, or of its group."
+    return {cases[index].name: Remark("a leak", why) for index in claimed_by_other_sides(cases, near)}
+
+
+def _names(cases: Sequence[Case]) -> dict[str, str]:
+    """A name for each case that no other has, also on disks that do not tell a from A; a page belongs to its stack."""
+    names: dict[str, str] = {}
+    taken: set[str] = set()
+    for case in cases:
+        folder, last = posixpath.split(case.name)
+        name = case.name if case.page is None else f"{folder}_page{last}"
+        while name.casefold() in taken:
+            name += "_"
+        taken.add(name.casefold())
+        names[case.name] = name
+    return names
+
+
+def _reasons(one: Measurement, channels: int) -> Iterator[Remark]:
     """Why a case cannot be used."""
     error = one.image_error or one.mask_error
     if error is not None:
-        yield error.what
+        yield Remark("cannot be read", error.what)
         return
     assert one.shape is not None
     assert one.mask_size is not None
     height, width, own = one.shape
+    if not _is_utf8(one.case.image):
+        yield Remark("the name is no text", "The name of the file is not UTF-8.")
     if one.constant:
-        yield "The image has the same value in every pixel."
+        yield Remark("nothing to see", "The image has the same value in every pixel.")
     if one.not_finite == height * width * own:
-        yield "The image has no finite value."
+        yield Remark("nothing to see", "The image has no finite value.")
     if not any(one.class_pixels or ()):
-        yield "Every pixel of the mask is ignored."
+        yield Remark("nothing counts", "Every pixel of the mask is ignored.")
     if one.misfit not in _KNOWN_FITS:
         size, mask = f"{width} x {height}", f"{one.mask_size[1]} x {one.mask_size[0]}"
-        yield f"The mask has {mask} pixels, the image {size}, and how it lies on it cannot be known."
-    is_grey, has_alpha = own == 1 and channels == 3, channels in (1, 3) and own == channels + 1
-    if own != channels and not is_grey and not has_alpha:
-        yield f"The image has {own} channels, most have {channels}."
+        text = f"The mask has {mask} pixels, the image {size}, and how it lies on it cannot be known."
+        yield Remark("another size", text)
+    if _opaque_channels(one) not in (1, channels):
+        yield Remark("other channels", f"The image has {own} channels, others have {channels}.")
+
+
+def _is_utf8(path: Path) -> bool:
+    try:
+        os.fspath(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 # one case ----------------------------------------------------------------------------------------------------------
+
+
+def _write_cases(
+    dataset: Dataset,
+    measurements: Sequence[Measurement],
+    intent: _Intent,
+    out: Path,
+    progress: Callable[[int, int], None] | None,
+) -> tuple[list[Repair], dict[Case, str]]:
+    """Writes all cases; what became of each file, and where the images that are kept lie."""
+    alone = Remark("no partner", "It has no partner.")
+    repairs = [Repair((path,), "left out", (alone,)) for path in dataset.unpaired]
+    images: dict[Case, str] = {}
+    done = in_parallel(
+        lambda one: _repair(one, dataset, intent, out), measurements, lambda one: bytes_of_case(one.case)
+    )
+    for number, (one, (repair, image)) in enumerate(zip(measurements, done, strict=True), 1):
+        repairs.append(repair)
+        if image is not None:
+            images[one.case] = image.relative_to(out).as_posix()
+        if progress is not None:
+            progress(number, len(measurements))
+    return repairs, images
 
 
 def _repair(one: Measurement, dataset: Dataset, intent: _Intent, out: Path) -> tuple[Repair, Path | None]:
@@ -179,61 +289,63 @@ def _repair(one: Measurement, dataset: Dataset, intent: _Intent, out: Path) -> t
     files = (case.image, *case.masks)
     if case.name in intent.left_out:
         return Repair(files, "left out", (intent.left_out[case.name],)), None
-    pixels, missing, said = _mended_image(one, intent.channels)
-    mask, changes = _fitted(decoded_mask(one, dataset.encoding), one)
-    said += changes
-    if missing.any():
+    pixels, missing, remarks = _mended_image(one, intent.channels)
+    mask, said = _fitted(decoded_mask(one, dataset.encoding), one)
+    remarks += said
+    if missing is not None:
         mask = np.where(missing, np.uint8(IGNORE), mask)
-    others = intent.contradicting.get(case.name, ())
-    if others:
-        agreed = _agreed(mask, others, dataset)
-        said.append(f"Copies have other masks; the {np.sum(agreed != mask)} pixels in which they differ are ignored.")
-        mask = agreed
-    if not (mask != IGNORE).any():
-        return Repair(files, "left out", (*said, "No pixel of the mask is left.")), None
-    folder, name = out.joinpath(*case.name.split("/")[:-1]), case.name.rpartition("/")[2]
-    make_folder(folder / "images")
-    make_folder(folder / "masks")
+    agreed = _agreed(mask, intent.copies.get(case.name, ()), dataset)
+    if (differ := int(np.sum(agreed != mask))) > 0:
+        text = f"Copies have other masks; the {differ} pixels in which they differ are ignored."
+        remarks.append(Remark("contradicting masks", text))
+    if not (agreed != IGNORE).any():
+        nothing = Remark("nothing counts", "No pixel of the mask is left.")
+        return Repair(files, "left out", (*remarks, nothing)), None
+    folder, name = posixpath.split(intent.names[case.name])
+    place = make_folder(out / folder / "images") / name
+    formats.write_mask(make_folder(out / folder / "masks") / f"{name}.png", agreed, dataset.classes)
     if pixels is not None:
-        target = formats.write_image(folder / "images" / name, pixels)
+        target = formats.write_image(place, pixels)
     else:
-        target, changes = _copied(case.image, folder / "images" / name)
-        said += changes
-    formats.write_mask(folder / "masks" / f"{name}.png", mask, dataset.classes)
-    return Repair(files, "changed" if said else "copied", tuple(said)), target
+        target, said = _copied(case.image, place)
+        remarks += said
+    return Repair(files, "changed" if remarks else "copied", tuple(remarks)), target
 
 
-def _copied(image: Path, place: Path) -> tuple[Path, list[str]]:
+def _copied(image: Path, place: Path) -> tuple[Path, list[Remark]]:
     """Copies an image byte by byte, under a suffix that says what is in it."""
     kind = formats.content_of(image)
     is_true = kind is None or image.suffix.lower() in formats.SUFFIXES_OF[kind]
     suffix = image.suffix if is_true or kind is None else formats.SUFFIXES_OF[kind][0]
     target = place.with_name(f"{place.name}{suffix}")
     copy_file(image, target)
-    return target, [] if is_true else [f"The file is {kind} and is now called {suffix}."]
+    return target, [] if is_true else [Remark("renamed", f"The file is {kind} and is now called {suffix}.")]
 
 
 def _mended_image(
     one: Measurement, channels: int
-) -> tuple[Shaped[np.ndarray, "H W C"] | None, Bool[np.ndarray, "..."], list[str]]:
-    """The pixels, none if the file stays as it is; where values were missing; and what was done."""
+) -> tuple[Shaped[np.ndarray, "H W C"] | None, Bool[np.ndarray, "H W"] | None, list[Remark]]:
+    """The pixels, none if the file stays as it is; where values were missing, none if nowhere; and what was done."""
     assert one.shape is not None
-    nowhere = np.zeros((1, 1), dtype=bool)
+    missing: Bool[np.ndarray, "H W"] | None = None
     if one.case.page is None and not one.not_finite and one.shape[2] == channels:
-        return None, nowhere, []
+        return None, None, []
     image = formats.read_image(one.case.image, one.case.page)
-    said = []
+    remarks = []
+    if one.case.page is not None:
+        remarks.append(Remark("pages of a stack", f"It is page {one.case.page} of a stack, in a file of its own."))
     if one.not_finite:
-        nowhere = ~np.isfinite(image).all(axis=2)
+        missing = ~np.isfinite(image).all(axis=2)
         image = _with_medians(image)
-        said.append(f"{one.not_finite} values, NaN or infinite, became the median, and their pixels are ignored.")
-    if one.shape[2] == 1 and channels > 1:
+        text = f"{one.not_finite} values, NaN or infinite, became the median, and their pixels are ignored."
+        remarks.append(Remark("missing values", text))
+    if one.alpha:
+        image = image[:, :, :-1]
+        remarks.append(Remark("transparency", "Its transparency is dropped."))
+    if image.shape[2] == 1 and channels > 1:
         image = np.repeat(image, channels, axis=2)
-        said.append("The grey image became one in colour.")
-    elif one.shape[2] > channels:
-        image = image[:, :, :channels]
-        said.append("Its transparency is dropped.")
-    return image, nowhere, said
+        remarks.append(Remark("grey among colour", "The grey image became one in colour."))
+    return image, missing, remarks
 
 
 def _with_medians(image: Float[np.ndarray, "H W C"]) -> Float[np.ndarray, "H W C"]:
@@ -255,54 +367,61 @@ def _agreed(
     return result
 
 
-# the size of masks -------------------------------------------------------------------------------------------------
-
-_KNOWN_FITS: tuple[Misfit | None, ...] = (None, "off by one", "turned by the camera", "scaled")
-"""How a mask may differ in size from its image for it to be known how it lies on it."""
-
-
-def _fitted(mask: UInt8[np.ndarray, "h w"], one: Measurement) -> tuple[UInt8[np.ndarray, "H W"], list[str]]:
+def _fitted(mask: UInt8[np.ndarray, "h w"], one: Measurement) -> tuple[UInt8[np.ndarray, "H W"], list[Remark]]:
     """The mask at the size of its image, and what was done."""
     assert one.shape is not None
     height, width = one.shape[:2]
     if one.misfit == "off by one":
         cropped = mask[:height, :width]
         missing = ((0, height - cropped.shape[0]), (0, width - cropped.shape[1]))
-        filled = np.pad(cropped, missing, constant_values=IGNORE)
-        return filled, ["The mask was off by one pixel: what is too much is cropped, what is missing ignored."]
+        text = "The mask was off by one pixel: what is too much is cropped, what is missing ignored."
+        return np.pad(cropped, missing, constant_values=IGNORE), [Remark("mask off by one", text)]
     if one.misfit == "turned by the camera":
-        return formats.upright(mask, one.orientation), ["The mask is turned like its image, which the camera turned."]
+        text = "The mask is turned like its image, which the camera turned."
+        return formats.upright(mask, one.orientation), [Remark("mask turned", text)]
     if one.misfit == "scaled":
-        said = f"The mask was scaled from {mask.shape[1]} x {mask.shape[0]} pixels to {width} x {height} (nearest)."
-        return resize_mask(mask, (height, width)), [said]
+        text = f"The mask was scaled from {mask.shape[1]} x {mask.shape[0]} pixels to {width} x {height} (nearest)."
+        return resize_mask(mask, (height, width)), [Remark("mask scaled", text)]
     return mask, []
 
 
 # what the copy says of itself --------------------------------------------------------------------------------------
 
 
-def _write_lists(dataset: Dataset, kept: Sequence[tuple[Case, Path]], out: Path) -> None:
+def _write_lists(dataset: Dataset, images: Mapping[Case, str], intent: _Intent, out: Path) -> None:
     """data.yaml, the lists of a given split, and the table of groups."""
     content: dict[str, object] = {
         "images": "**/images/*",
         "masks": "{dir}/../masks/{stem}.png",
         "names": list(dataset.classes.names),
         "colors": dataset.classes.colors().tolist(),
+        "test": [],  # whatever folders are called: only these lists give a split
     }
-    given = {case.split for case, _ in kept} - {None}
+    given = {case.split for case in images} - {None}
     for side, key in (("train", "train"), ("validation", "val"), ("test", "test")):
-        if side not in given:
-            continue
-        # of the rest of a given split, everything trains
-        wanted = {side, None} if side == "train" else {side}
-        lines = [image.as_posix() for case, image in kept if case.split in wanted]
-        write_atomically(out / f"{key}.txt", ("\n".join(lines) + "\n").encode())
-        content[key] = f"{key}.txt"
-    if any(case.group for case, _ in kept):
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerows([("image", "group"), *((image.as_posix(), case.group or case.name) for case, image in kept)])
-        write_atomically(out / "groups.csv", text.getvalue().encode())
+        if side in given:
+            # what stands beside a given split trains
+            wanted = {side, None} if side == "train" else {side}
+            lines = [f"{path}\n" for case, path in images.items() if case.split in wanted]
+            write_atomically(out / f"{key}.txt", "".join(lines).encode())
+            content[key] = f"{key}.txt"
+    if any(case.group for case in dataset.cases):
+        table = io.StringIO()
+        writer = csv.writer(table, lineterminator="\n")
+        writer.writerows([("image", "group"), *_groups(dataset, images, intent)])
+        write_atomically(out / "groups.csv", table.getvalue().encode())
         content["group_table"] = {"file": "groups.csv", "column": "group"}
     described = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100)
     write_atomically(out / "data.yaml", described.encode())
+
+
+def _groups(dataset: Dataset, images: Mapping[Case, str], intent: _Intent) -> list[tuple[str, str]]:
+    """The group of each image. Groups are one if they hold the same image, also where its copy is left out."""
+    cases = dataset.cases
+    index = {case.name: number for number, case in enumerate(cases)}
+    copies = [[index[name], *(index[one.case.name] for one in others)] for name, others in intent.copies.items()]
+    labels: dict[Case, str] = {}
+    for members in tie_together(cases, range(len(cases)), copies):
+        label = next((cases[number].group for number in members if cases[number].group), cases[members[0]].name)
+        labels |= {cases[number]: label for number in members}
+    return [(path, labels[case]) for case, path in images.items()]

@@ -13,7 +13,6 @@ groups (Sechidis, Tsoumakas & Vlahavas, *On the stratification of multi-label da
 classes reach every side if there are enough groups, and train first.
 """
 
-import json
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ from pixelwise.data.alike import ALIKE, STRICTER, Pair, joined, linked
 from pixelwise.data.dataset import SPLIT_NAMES, Case, Dataset, SplitName
 from pixelwise.data.masks import shortened
 from pixelwise.errors import ConfigError, DataError
+from pixelwise.files import read_json
 
 _FEWEST_TO_CUT_TEST = 5
 """Training cases below which no test set is cut beside a given validation set."""
@@ -111,11 +111,7 @@ def restore(dataset: Dataset, path: Path) -> Split:
     Raises:
         DataError: the file cannot be read or does not fit the data set.
     """
-    try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise DataError(f"The split cannot be read ({error}).", where=path, remedy="Make a new split.") from None
-    return Split.from_json(tree, dataset)
+    return Split.from_json(read_json(path), dataset)
 
 
 def assign(
@@ -142,9 +138,9 @@ def assign(
     """
     cases = dataset.cases
     everything = sorted(range(len(cases)), key=lambda index: cases[index].name)
-    threshold, near = _bearable(alike, len(cases))
+    threshold, near = bearable(alike, len(cases))
     ties = [*duplicates, *near]
-    left_out = _left_out(cases, everything, ties)
+    left_out = claimed_by_other_sides(cases, ties)
     order = [index for index in everything if index not in left_out]
     given: dict[SplitName, list[int]] = {name: [i for i in order if cases[i].split == name] for name in SPLIT_NAMES}
     if any(given.values()):
@@ -158,7 +154,7 @@ def assign(
         shares["validation"] = (1.0 - shares["test"]) / config.folds
     reasons += _tell_left_out([cases[index].name for index in everything if index in left_out])
     _refuse_too_few(given, shares, dataset.root, reasons)
-    groups = _tie(cases, given["train"], ties)
+    groups = tie_together(cases, given["train"], ties)
     _refuse_folds(given, config, len(groups), dataset.root)
     sides = _draw(groups, presence, shares, seed, config)
     reasons += _tell(cases, groups, given, shares, seed, config)
@@ -182,8 +178,13 @@ def assign(
     return split
 
 
-def _bearable(alike: Sequence[Pair], count: int) -> tuple[float, list[list[int]]]:
-    """Sets of nearly equal cases, and the similarity from which they are tied: as low as leaves half of all free."""
+def bearable(alike: Sequence[Pair], count: int) -> tuple[float, list[list[int]]]:
+    """The similarity from which nearly equal cases are tied, and the sets of these: as low as leaves half of all free.
+
+    Args:
+        alike: pairs of cases.
+        count: of all cases.
+    """
     for threshold in STRICTER:
         sets = linked([pair for pair in alike if pair.similarity >= threshold], count)
         if max((len(members) for members in sets), default=0) <= max(2, count // 2):
@@ -276,11 +277,16 @@ def _refuse_empty(split: Split, shares: dict[str, float], groups: int, root: Pat
         )
 
 
-def _left_out(cases: Sequence[Case], order: Sequence[int], duplicates: Sequence[Sequence[int]]) -> set[int]:
-    """Cases that no side claims, and that go together with one that must not be trained on."""
+def claimed_by_other_sides(cases: Sequence[Case], ties: Sequence[Sequence[int]]) -> set[int]:
+    """Cases that stand in no given split, and go together with one that must not be trained on.
+
+    Args:
+        cases: all of them.
+        ties: indices of cases that are the same, or nearly so; cases of one group are tied anyway.
+    """
     return {
         index
-        for group in _tie(cases, order, duplicates)
+        for group in tie_together(cases, range(len(cases)), ties)
         if any(cases[index].split in ("validation", "test") for index in group)
         for index in group
         if cases[index].split is None
@@ -294,7 +300,7 @@ def _tell_left_out(names: Sequence[str]) -> list[str]:
     return [f"{len(names)} cases that stand in no given split are left out: they are {why} ({shortened(names)})."]
 
 
-def _tie(cases: Sequence[Case], chosen: Sequence[int], duplicates: Sequence[Sequence[int]]) -> list[list[int]]:
+def tie_together(cases: Sequence[Case], chosen: Sequence[int], duplicates: Sequence[Sequence[int]]) -> list[list[int]]:
     """Groups of indices that must stay together, ordered by the name of their first case."""
     by_group: dict[str, list[int]] = {}
     for index in chosen:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import yaml
 
+from pixelwise.config import parse_yaml
 from pixelwise.errors import ConfigError, DataError
 from pixelwise.evaluation.saved import Headline, read_headline, read_scores
 from pixelwise.evaluation.scores import Evaluation
@@ -151,8 +152,8 @@ def compare(runs: Sequence[Path]) -> Comparison:
 def _read_settings(file: Path) -> dict[str, Any]:
     # read as plain YAML: runs of an older version may have settings that no longer exist
     try:
-        tree = yaml.safe_load(file.read_bytes())
-    except (OSError, yaml.YAMLError, ValueError) as error:  # ValueError: a date that does not exist
+        tree = parse_yaml(file.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that does not exist
         raise DataError(f"The settings are not valid YAML ({error}).", where=file, remedy=_REMEDY) from None
     if not isinstance(tree, dict):
         raise DataError("The settings must hold sections such as 'training:'.", where=file, remedy=_REMEDY)

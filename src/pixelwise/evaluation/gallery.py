@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Shaped, UInt8
 
 from pixelwise.classes import IGNORE, ClassTable
+from pixelwise.data.preprocess import resize_mask
 from pixelwise.evaluation import figures
 
 MOST = 1000
@@ -56,7 +57,7 @@ def thumbnail(
     height, width = truth.shape
     factor = min(1.0, edge / max(height, width))
     size = max(1, round(height * factor)), max(1, round(width * factor))
-    true, predicted = (_sampled(mask, size) for mask in (truth, prediction))
+    true, predicted = (resize_mask(mask, size) for mask in (truth, prediction))
     wrong = (true != predicted) & (true != IGNORE)
     table = classes.color_table()
     clear = classes.background
@@ -75,15 +76,6 @@ def _photo(image: Shaped[np.ndarray, "H W C"], size: tuple[int, int]) -> UInt8[n
     steps = [max(1, edge // (2 * wanted)) for edge, wanted in zip(image.shape[:2], size, strict=True)]
     shown = figures.to_display(np.ascontiguousarray(image[:: steps[0], :: steps[1]]))
     return np.asarray(Image.fromarray(shown).resize(size[::-1], Image.Resampling.BOX))
-
-
-def _sampled(mask: UInt8[np.ndarray, "H W"], size: tuple[int, int]) -> UInt8[np.ndarray, "h w"]:
-    """The values in the middle of each place: classes are never mixed."""
-    rows, columns = (
-        ((np.arange(wanted) + 0.5) * edge / wanted).astype(np.intp)
-        for edge, wanted in zip(mask.shape, size, strict=True)
-    )
-    return np.ascontiguousarray(mask[np.ix_(rows, columns)])
 
 
 def _layer(mask: UInt8[np.ndarray, "h w"], table: UInt8[np.ndarray, "n 3"], clear: int | None) -> bytes:

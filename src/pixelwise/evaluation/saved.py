@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, FiniteFloat, TypeAdapter, ValidationError
 
 from pixelwise.data.dataset import Dataset, MaskEncoding
-from pixelwise.data.findings import Severity
+from pixelwise.data.finding import Severity
 from pixelwise.data.split import Split, restore
 from pixelwise.errors import DataError
 from pixelwise.evaluation.scores import Evaluation

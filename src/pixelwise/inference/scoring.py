@@ -54,8 +54,8 @@ def compare(model: Model, case: Decoded) -> Iterator[Compared]:
         raise DataError(error.what, where=case.case.image, remedy=error.remedy) from None
 
 
-def count(model: Model, cases: Sequence[Decoded]) -> tuple[Int64[Tensor, "N K K"], Float64[Tensor, " N"]]:
-    """Confusion counts and the sum of the cross-entropy over the pixels that count, per case, at the original size.
+def count(model: Model, cases: Sequence[Decoded]) -> tuple[Int64[Tensor, "K K"], Float64[Tensor, ""]]:
+    """Confusion counts and the sum of the cross-entropy over the pixels that count, of all cases at the original size.
 
     Args:
         model: predicts.
@@ -65,13 +65,13 @@ def count(model: Model, cases: Sequence[Decoded]) -> tuple[Int64[Tensor, "N K K"
         DataError: an image does not fit the model.
     """
     classes = len(model.classes)
-    counts = torch.zeros((len(cases), classes, classes), dtype=torch.int64)
-    losses = torch.zeros(len(cases), dtype=torch.float64)
-    for index, case in enumerate(cases):
+    counts = torch.zeros((classes, classes), dtype=torch.int64)
+    loss = torch.zeros((), dtype=torch.float64)
+    for case in cases:
         for part in compare(model, case):
-            counts[index] += confusion(part.predicted, part.truth, classes).cpu()
-            losses[index] += _cross_entropy(part).cpu().double().sum()  # not every GPU has float64
-    return counts, losses
+            counts += confusion(part.predicted, part.truth, classes).cpu()
+            loss += _cross_entropy(part).cpu().double().sum()  # not every GPU has float64
+    return counts, loss
 
 
 def _cross_entropy(part: Compared) -> Float32[Tensor, " h"]:

@@ -55,6 +55,8 @@ class Bundle:
 
     description: Description
     weights: dict[str, Tensor]
+    path: Path | None = None
+    """Where it was read from."""
 
     def network(self) -> UNet:
         """The network with these weights, in evaluation mode.
@@ -67,19 +69,20 @@ class Bundle:
                 self.description.model, self.description.preprocessing.channels, len(self.description.classes)
             )
         try:
-            network.load_state_dict(self.weights, assign=True)
+            # copies: the file may be replaced while the network is in use
+            network.load_state_dict({name: tensor.clone() for name, tensor in self.weights.items()}, assign=True)
         except RuntimeError as error:
-            raise _unfit(str(error).splitlines()[-1].strip()) from None
+            raise self._unfit(str(error).splitlines()[-1].strip()) from None
         if any(tensor.dtype not in (torch.float32, torch.int64) for tensor in self.weights.values()):
-            raise _unfit("they are numbers of another type")
+            raise self._unfit("they are numbers of another type")
         return network.eval()
 
-
-def _unfit(why: str) -> BundleError:
-    return BundleError(
-        f"The weights do not fit the network that the file describes ({why}).",
-        remedy="The file is damaged or was edited; take the original.",
-    )
+    def _unfit(self, why: str) -> BundleError:
+        return BundleError(
+            f"The weights do not fit the network that the file describes ({why}).",
+            where=self.path,
+            remedy="The file is damaged or was edited; take the original.",
+        )
 
 
 def save(bundle: Bundle, path: Path) -> None:
@@ -104,7 +107,7 @@ def load(path: Path) -> Bundle:
     """Read a bundle, or the best one of a run's folder.
 
     Raises:
-        BundleError: the file is missing, damaged, not a bundle, or of a newer version.
+        BundleError: the file is missing, damaged, not a bundle, or of another version.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -130,7 +133,7 @@ def load(path: Path) -> Bundle:
             where=path,
             remedy="Copy the file again, or evaluate and export from the run that made it.",
         )
-    return Bundle(description, weights)
+    return Bundle(description, weights, path)
 
 
 def _description(metadata: dict[str, str], path: Path) -> Description:

@@ -209,16 +209,10 @@ def validate(
 ) -> Epoch:
     """Score the averaged weights on the validation split, each image by one process."""
     rank, processes = job.fabric.global_rank, job.fabric.world_size
-    mine = range(rank, len(job.validation), processes)
-    classes = len(job.model.classes)
-    counts = torch.zeros((len(job.validation), classes, classes), dtype=torch.int64)
-    losses = torch.zeros(len(job.validation), dtype=torch.float64)
-    counts[mine], losses[mine] = count(job.model, [job.validation[index] for index in mine])
-    counts = total_over_processes(job.fabric, counts)
-    losses = total_over_processes(job.fabric, losses)
-    names = tuple(case.case.name for case in job.validation)
-    scores = Scores(classes=tuple(job.model.classes.names), names=names, counts=counts)
-    validation_loss = float(losses.sum() / counts.sum()) if counts.sum() else math.nan
+    counts, loss = count(job.model, job.validation[rank::processes])
+    counts, loss = (total_over_processes(job.fabric, part) for part in (counts, loss))
+    scores = Scores(classes=tuple(job.model.classes.names), names=("validation",), counts=counts[None])
+    validation_loss = float(loss / counts.sum()) if counts.sum() else math.nan
     vitals = Vitals(
         [*(row.train_loss for row in history.epochs), train_loss],
         [*(row.validation_loss for row in history.epochs), validation_loss],

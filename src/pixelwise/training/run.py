@@ -20,7 +20,7 @@ from pixelwise.config import Config
 from pixelwise.data.cache import Cache, Decoded, default_folder, hash_of_cases
 from pixelwise.data.check import of_resizing
 from pixelwise.data.dataset import Dataset
-from pixelwise.data.findings import Finding, to_json, to_text
+from pixelwise.data.finding import Finding, to_json, to_text
 from pixelwise.data.loader import Batch, Share, stream
 from pixelwise.data.split import Split, restore
 from pixelwise.errors import memory_errors
