@@ -21,7 +21,7 @@ from pixelwise.data.cache import Cache, Decoded, default_folder, hash_of_cases
 from pixelwise.data.check import of_resizing
 from pixelwise.data.dataset import Dataset
 from pixelwise.data.finding import Finding, to_json, to_text
-from pixelwise.data.loader import Batch, Share, stream
+from pixelwise.data.loader import Batch, Share, Windows, stream
 from pixelwise.data.split import Split, restore
 from pixelwise.errors import memory_errors
 from pixelwise.files import make_folder, write_atomically, write_json
@@ -70,6 +70,16 @@ class Request:
     """Go on with the run in `folder`."""
     began: float = 0.0
     """`time.monotonic()` when the user's command began: the time budget counts from there."""
+
+
+@dataclass(frozen=True)
+class Spent:
+    """Seconds that are gone before the first step."""
+
+    preparing: float
+    """In this process, from the user's command on."""
+    training: float
+    """In the run that is resumed."""
 
 
 @dataclass(frozen=True)
@@ -212,41 +222,22 @@ def _fit(request: Request, config: Config, material: Material, files: Files, fab
     """Train; true if someone asked for the end before it came."""
     description = describe(request.dataset, config, material)
     update = _update(request, config, description, fabric, watcher)
-    history, trained_seconds = History(), 0.0
-    if request.resume:
-        progress = checkpoint.restore(files.last, update)
-        history, trained_seconds = progress.history, progress.seconds
-        if progress.damaged is not None:
-            watcher.say(f"note: {progress.damaged.where}: {progress.damaged.what} The one before it is taken.")
-        watcher.say(f"resuming at step {history.step}, after {len(history.epochs)} epochs")
+    history, trained_seconds = _resumed(files, update, watcher) if request.resume else (History(), 0.0)
     samples = windows(config, material)
     steps_per_epoch = config.training.steps_per_epoch or max(1, round(len(samples) / config.training.batch_size))
     stop = StopRequest(lambda: watcher.say("stopping: the model so far is kept and evaluated"))
-    epochs = config.training.epochs
-    outline_seconds = _outline_seconds(config, material) if config.training.time else 0.0
-    scored = fabric.world_size * _scored_pixels(material) / _pixels(material.validation)
     prepared_seconds = time.monotonic() - request.began if request.began else 0.0
     _warn_of_short_budget(config, prepared_seconds, watcher)
-    clock = Clock(
-        partial(processes.largest, fabric),
-        total_steps=epochs * steps_per_epoch if epochs is not None else None,
-        budget_seconds=config.training.time,
-        set_aside_seconds=prepared_seconds + LOOKING * outline_seconds,
-        trained_seconds=trained_seconds,
-        pixels_after=scored,
-        stopped=stop,
-    )
+    clock = _clock(config, material, fabric, steps_per_epoch, Spent(prepared_seconds, trained_seconds), stop)
     board = TensorBoard(files.folder) if fabric.is_global_zero and tensorboard_is_installed() else Watcher()
     listener = Several([watcher, board])
+    weights = class_weights(config, material.fingerprint, fabric.device)
+    totals = processes.total if fabric.world_size > 1 else losses.alone
     job = Fit(
         fabric=fabric,
         config=config,
         update=update,
-        loss=losses.build(
-            config.loss,
-            class_weights(config, material.fingerprint, fabric.device),
-            processes.total if fabric.world_size > 1 else losses.alone,
-        ),
+        loss=losses.build(config.loss, weights, totals),
         model=Model(update.average, description, fabric.device),
         validation=material.validation,
         clock=clock,
@@ -256,17 +247,52 @@ def _fit(request: Request, config: Config, material: Material, files: Files, fab
     )
     if config.training.time is not None:
         clock.note_validation(_validation_seconds(job))
-    share = Share(fabric.global_rank, fabric.world_size)
-    pinned = fabric.device.type == "cuda"
+    if fabric.is_global_zero and not request.resume:
+        checkpoint.save(files.last, update.state(), history, 0.0)  # a run can be resumed from its first moment on
+    with stop, board:
+        fit(job, _batches(config, samples, fabric), history, steps_per_epoch)
+    return stop()
+
+
+def _resumed(files: Files, update: Update, watcher: Watcher) -> tuple[History, float]:
+    """What happened so far and how long it took; the update goes on from there."""
+    progress = checkpoint.restore(files.last, update)
+    if progress.damaged is not None:
+        watcher.say(f"note: {progress.damaged.where}: {progress.damaged.what} The one before it is taken.")
+    watcher.say(f"resuming at step {progress.history.step}, after {len(progress.history.epochs)} epochs")
+    return progress.history, progress.seconds
+
+
+def _clock(
+    config: Config,
+    material: Material,
+    fabric: Fabric,
+    steps_per_epoch: int,
+    seconds: Spent,
+    stop: StopRequest,
+) -> Clock:
+    """How far training may go, with time set aside for what follows it."""
+    epochs, budget = config.training.epochs, config.training.time
+    looking_seconds = LOOKING * _outline_seconds(config, material) if budget is not None else 0.0
+    return Clock(
+        partial(processes.largest, fabric),
+        total_steps=epochs * steps_per_epoch if epochs is not None else None,
+        budget_seconds=budget,
+        set_aside_seconds=seconds.preparing + looking_seconds,
+        trained_seconds=seconds.training,
+        pixels_after=fabric.world_size * _scored_pixels(material) / _pixels(material.validation),
+        stopped=stop,
+    )
+
+
+def _batches(config: Config, samples: Windows, fabric: Fabric) -> Callable[[int], Iterator[Batch]]:
+    """The batches of this process from any step on."""
+    share, pinned = Share(fabric.global_rank, fabric.world_size), fabric.device.type == "cuda"
 
     def batches_from(step: int) -> Iterator[Batch]:
         return stream(samples, step, config.training.batch_size, share, config.data.workers, pinned=pinned)
 
-    if fabric.is_global_zero and not request.resume:
-        checkpoint.save(files.last, update.state(), history, 0.0)  # a run can be resumed from its first moment on
-    with stop, board:
-        fit(job, batches_from, history, steps_per_epoch)
-    return stop()
+    return batches_from
 
 
 def _warn_of_short_budget(config: Config, prepared_seconds: float, watcher: Watcher) -> None:
