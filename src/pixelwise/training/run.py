@@ -73,16 +73,6 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Spent:
-    """Seconds that are gone before the first step."""
-
-    preparing: float
-    """In this process, from the user's command on."""
-    training: float
-    """In the run that is resumed."""
-
-
-@dataclass(frozen=True)
 class Trained:
     """What a run leaves behind, besides its files."""
 
@@ -226,9 +216,19 @@ def _fit(request: Request, config: Config, material: Material, files: Files, fab
     samples = windows(config, material)
     steps_per_epoch = config.training.steps_per_epoch or max(1, round(len(samples) / config.training.batch_size))
     stop = StopRequest(lambda: watcher.say("stopping: the model so far is kept and evaluated"))
+    looking_seconds = LOOKING * _outline_seconds(config, material) if config.training.time is not None else 0.0
     prepared_seconds = time.monotonic() - request.began if request.began else 0.0
     _warn_of_short_budget(config, prepared_seconds, watcher)
-    clock = _clock(config, material, fabric, steps_per_epoch, Spent(prepared_seconds, trained_seconds), stop)
+    epochs = config.training.epochs
+    clock = Clock(
+        partial(processes.largest, fabric),
+        total_steps=epochs * steps_per_epoch if epochs is not None else None,
+        budget_seconds=config.training.time,
+        set_aside_seconds=prepared_seconds + looking_seconds,
+        trained_seconds=trained_seconds,
+        pixels_after=fabric.world_size * _scored_pixels(material) / _pixels(material.validation),
+        stopped=stop,
+    )
     board = TensorBoard(files.folder) if fabric.is_global_zero and tensorboard_is_installed() else Watcher()
     listener = Several([watcher, board])
     weights = class_weights(config, material.fingerprint, fabric.device)
@@ -261,28 +261,6 @@ def _resumed(files: Files, update: Update, watcher: Watcher) -> tuple[History, f
         watcher.say(f"note: {progress.damaged.where}: {progress.damaged.what} The one before it is taken.")
     watcher.say(f"resuming at step {progress.history.step}, after {len(progress.history.epochs)} epochs")
     return progress.history, progress.seconds
-
-
-def _clock(
-    config: Config,
-    material: Material,
-    fabric: Fabric,
-    steps_per_epoch: int,
-    seconds: Spent,
-    stop: StopRequest,
-) -> Clock:
-    """How far training may go, with time set aside for what follows it."""
-    epochs, budget = config.training.epochs, config.training.time
-    looking_seconds = LOOKING * _outline_seconds(config, material) if budget is not None else 0.0
-    return Clock(
-        partial(processes.largest, fabric),
-        total_steps=epochs * steps_per_epoch if epochs is not None else None,
-        budget_seconds=budget,
-        set_aside_seconds=seconds.preparing + looking_seconds,
-        trained_seconds=seconds.training,
-        pixels_after=fabric.world_size * _scored_pixels(material) / _pixels(material.validation),
-        stopped=stop,
-    )
 
 
 def _batches(config: Config, samples: Windows, fabric: Fabric) -> Callable[[int], Iterator[Batch]]:
