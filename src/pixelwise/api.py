@@ -13,6 +13,9 @@ import torch
 from jaxtyping import Shaped, UInt8
 
 from pixelwise import config as configs
+from pixelwise.bench.ceiling import Ceiling
+from pixelwise.bench.ceiling import measure as measure_ceiling
+from pixelwise.bench.figures import FIGURES, Bench, Figure
 from pixelwise.config import Config
 from pixelwise.data import check as checks
 from pixelwise.data import finding, formats, repair
@@ -43,6 +46,7 @@ from pixelwise.training import material as materials
 from pixelwise.training import processes
 from pixelwise.training import run as runs
 from pixelwise.training.folder import Begun, Files, read_begun, settle
+from pixelwise.training.machine import Machine, this_machine
 from pixelwise.training.watch import Watcher
 
 _ENDS = ("training", "training.time", "training.epochs")
@@ -335,6 +339,37 @@ def predict_files(  # noqa: PLR0913  all but three are given by name
     outputs = Outputs(Path(out), suffix, figures.picture_of if overlay else None, probabilities)
     planned = predictions.plan(inputs, outputs)
     return predictions.run(model, planned, outputs, partial((watcher or Watcher()).work, "predicting"))
+
+
+def bench(
+    device: str = "auto", only: Sequence[str] = (), watcher: Watcher | None = None
+) -> tuple[Machine, Ceiling, list[Figure]]:
+    """Measure what this machine can do, and what Pixelwise does with it.
+
+    Args:
+        device: auto, cpu, cuda or mps.
+        only: names of `bench.figures.FIGURES`; none measures all of them, which takes some minutes.
+        watcher: told how far it is.
+
+    Raises:
+        ConfigError: there is no such device or figure.
+    """
+    watcher = watcher or Watcher()
+    wanted = list(only) or list(FIGURES)
+    unknown = [name for name in wanted if name not in FIGURES]
+    if unknown:
+        raise ConfigError(f"There is no figure '{unknown[0]}'.", remedy=f"There are: {', '.join(FIGURES)}.")
+    chosen = predictor.choose_device(device)
+    watcher.say("measuring the ceiling of this machine")
+    ceiling = measure_ceiling(chosen)
+    rates = ceiling.convolution_gflops
+    where = Bench(chosen, ceiling, max(rates, key=lambda precision: rates[precision]))
+    figures: list[Figure] = []
+    for number, name in enumerate(wanted):
+        watcher.work("measuring", number, len(wanted))
+        figures.extend(FIGURES[name](where))
+    watcher.work("measuring", len(wanted), len(wanted))
+    return this_machine(chosen), ceiling, figures
 
 
 def preview(

@@ -274,6 +274,31 @@ def compare(runs: Annotated[list[Path], typer.Argument(help="Folders of runs.")]
     typer.echo(comparison.to_json() if as_json else comparison.to_text(width))
 
 
+@app.command()
+def bench(
+    only: Annotated[
+        list[str] | None, typer.Option(help="One figure: training, inference, large image, samples, start; repeatable.")
+    ] = None,
+    device: DeviceOption = "auto",
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Page to write (.md).")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure how fast this machine is, and how much of that Pixelwise uses."""
+    import json
+
+    from pixelwise import api
+    from pixelwise.bench import page
+    from pixelwise.files import write_atomically
+    from pixelwise.training.watch import on_this_terminal
+
+    with on_this_terminal() as watcher:
+        measured = api.bench(device, only or (), watcher)
+    text = page.to_markdown(*measured)
+    typer.echo(json.dumps(page.to_json(*measured), indent=2) if as_json else text)
+    if out is not None:
+        write_atomically(out, text.encode())
+
+
 def _finish(run: "Run") -> None:
     """Print what a run has led to; only one process of a distributed run does."""
     from pixelwise import api

@@ -1,0 +1,45 @@
+"""How long something takes, measured often enough to be believed."""
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from pixelwise.training.machine import synchronise
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Repetitions of one piece of work."""
+
+    median_seconds: float
+    lowest_seconds: float
+    highest_seconds: float
+    repetitions: int
+
+    @property
+    def spread(self) -> float:
+        """Highest minus lowest, as a share of the median."""
+        return (self.highest_seconds - self.lowest_seconds) / self.median_seconds
+
+
+def timed(work: Callable[[], object], device: torch.device, at_least: float = 2.0, most: int = 50) -> Timing:
+    """Repeat a piece of work, after a first time that does not count.
+
+    Args:
+        work: what to time; a GPU is waited for.
+        device: where it computes.
+        at_least: seconds to go on for, but for no fewer than three repetitions,
+        most: and no more than this.
+    """
+    work()  # allocates, chooses kernels
+    synchronise(device)
+    times: list[float] = []
+    while len(times) < 3 or (sum(times) < at_least and len(times) < most):
+        began = time.perf_counter()
+        work()
+        synchronise(device)
+        times.append(time.perf_counter() - began)
+    return Timing(statistics.median(times), min(times), max(times), len(times))
