@@ -29,7 +29,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(figures, "LARGE_PX", 96)
     monkeypatch.setattr(figures, "TILE_PX", 64)
     for module in (ceiling, figures):
-        monkeypatch.setattr(module, "timed", lambda work, device, at_least=0.0: timed(work, device, at_least=0.0))
+        monkeypatch.setattr(module, "timed", lambda work, device, **_: timed(work, device, at_least=0.0))
 
 
 def test_work_is_repeated_until_it_was_long_enough_but_no_more_often_than_allowed() -> None:

@@ -6,7 +6,7 @@ from torch import nn
 
 from pixelwise.config import SIZES, ModelConfig, load
 from pixelwise.errors import ConfigError
-from pixelwise.models.blocks import NORMS, average_into, centre_crop, parameter_count
+from pixelwise.models.blocks import NORMS, average_into, centre_crop, folded, parameter_count
 from pixelwise.models.encoders import ENCODERS
 from pixelwise.models.unet import UNet, border_px, build, coarsest_px, valid_size_px
 
@@ -100,6 +100,21 @@ def test_blocks_keep_every_pixel_and_return_to_their_place() -> None:
 def test_a_stride_needs_padding() -> None:
     with pytest.raises(ConfigError, match="padded"):
         load(None, ["model=paper", "model.stride=2"])
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_folding_changes_nothing_but_the_number_of_layers(norm: str) -> None:
+    torch.manual_seed(0)
+    network = build(ModelConfig(width=8, depth=2, norm=norm), 3, 4)
+    for _ in range(3):  # statistics that are not those of the beginning
+        network(torch.randn(4, 3, 32, 32) * 3 + 1)
+    network.eval()
+    quick, image = folded(network), torch.randn(2, 3, 40, 36)
+    layers = {one: sum(isinstance(part, nn.BatchNorm2d) for part in one.modules()) for one in (network, quick)}
+    assert layers[network] == (10 if norm == "batch" else 0)
+    assert layers[quick] == 0
+    with torch.no_grad():
+        assert torch.allclose(quick(image), network(image), atol=1e-4)
 
 
 def test_averages_move_by_one_minus_decay() -> None:

@@ -18,6 +18,7 @@ from pixelwise.config import AugmentConfig, ModelConfig, PredictionConfig, Prepr
 from pixelwise.data.augment import augment, window_size
 from pixelwise.inference.predictor import Model
 from pixelwise.models import bundle
+from pixelwise.models.blocks import folded
 from pixelwise.models.unet import build
 
 BATCH, CHANNELS, CLASSES, PATCH_PX = 4, 3, 2, 256
@@ -91,7 +92,7 @@ def training_step(bench: Bench) -> Iterator[Figure]:
 
 def inference(bench: Bench) -> Iterator[Figure]:
     """Prediction with the plain U-Net."""
-    network = _network(PLAIN, bench.device).eval()
+    network = folded(_network(PLAIN, bench.device).eval())
     image, _ = _batch(bench.device)
 
     @torch.inference_mode()
@@ -106,7 +107,7 @@ def inference(bench: Bench) -> Iterator[Figure]:
 def large_image(bench: Bench) -> Iterator[Figure]:
     """One image of 4096 x 4096 pixels in blended tiles."""
     image = np.random.default_rng(0).integers(0, 256, (LARGE_PX, LARGE_PX, CHANNELS), dtype=np.uint8)
-    network = _network(NARROW, bench.device).eval()
+    network = folded(_network(NARROW, bench.device).eval())
     model = Model(network, _description(NARROW, bench.precision), bench.device)
 
     def predict() -> None:

@@ -16,6 +16,7 @@ from pixelwise.data.preprocess import match_channels, moments, normalise, refuse
 from pixelwise.errors import ConfigError, DataError, memory_errors
 from pixelwise.inference.tiles import Band, Tiling, Windows, bands, enlarged
 from pixelwise.models import bundle as bundles
+from pixelwise.models.blocks import folded
 from pixelwise.models.unet import border_px, coarsest_px, valid_size_px
 
 TILE_PIXELS_PER_CALL = 512 * 512
@@ -186,7 +187,7 @@ def load(path: Path | str, device: str = "auto") -> Model:
     """
     bundle = bundles.load(Path(path))
     chosen = choose_device(device)
-    network = bundle.network().to(chosen, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = folded(bundle.network()).to(chosen, memory_format=torch.channels_last)  # type: ignore[call-overload]
     description = bundle.description
     if chosen.type == "mps":
         description = description.model_copy(update={"bfloat16": False})

@@ -3,11 +3,14 @@
 Legend: B batch, F features, h w size at one level.
 """
 
+import copy
+import itertools
 from collections.abc import Callable
 
 import torch
 from jaxtyping import Shaped
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 
 def _group_norm(features: int) -> nn.Module:
@@ -59,6 +62,23 @@ def initialise(module: nn.Module) -> None:
         nn.init.normal_(module.weight, std=(2.0 / fan_in) ** 0.5)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
+
+
+def folded(network: nn.Module) -> nn.Module:
+    """A copy for prediction in which every batch normalisation after a convolution is part of it.
+
+    In evaluation a batch normalisation is a fixed scale and shift per feature, and the convolution before it can do both:
+    one pass over the map less. Results differ by rounding only.
+
+    Args:
+        network: in evaluation mode.
+    """
+    network = copy.deepcopy(network)
+    for block in [module for module in network.modules() if isinstance(module, nn.Sequential)]:
+        for index, (layer, following) in enumerate(itertools.pairwise(list(block))):
+            if isinstance(layer, nn.Conv2d) and isinstance(following, nn.BatchNorm2d):
+                block[index], block[index + 1] = fuse_conv_bn_eval(layer, following), nn.Identity()
+    return network
 
 
 def parameter_count(module: nn.Module) -> int:
