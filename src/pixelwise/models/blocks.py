@@ -67,8 +67,8 @@ def initialise(module: nn.Module) -> None:
 def folded(network: nn.Module) -> nn.Module:
     """A copy for prediction in which every batch normalisation after a convolution is part of it.
 
-    In evaluation a batch normalisation is a fixed scale and shift per feature, and the convolution before it can do both:
-    one pass over the map less. Results differ by rounding only.
+    In evaluation a batch normalisation is a fixed scale and shift per feature, and the convolution before it can do both,
+    with one pass over the map less. Results differ by rounding only.
 
     Args:
         network: in evaluation mode.
