@@ -67,7 +67,7 @@ def initialise(module: nn.Module) -> None:
 def folded(network: nn.Module) -> nn.Module:
     """A copy for prediction in which every batch normalisation after a convolution is part of it.
 
-    In evaluation a batch normalisation is a fixed scale and shift per feature, and the convolution before it can do both,
+    In evaluation a batch normalisation is a fixed scale and shift per feature. The convolution before it can do both,
     with one pass over the map less. Results differ by rounding only.
 
     Args:
