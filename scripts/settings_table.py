@@ -7,15 +7,29 @@ from typing import Any, Literal, get_args, get_origin
 import yaml
 from pydantic import BaseModel
 
-from pixelwise.config import Config
+from pixelwise.config import SIZES, Config
 
 TARGET = Path(__file__).parents[1] / "docs" / "settings.md"
 
 HEAD = """# All settings
 
-`--set KEY=VALUE` on the command line, or a YAML file (`--config`) with the sections as mappings. An unknown key is
-refused with the nearest one. Settings that are not given are chosen by the plan where it has a rule for them, whatever
-the default below; `plan.json` says what it chose and why. This page is written by `python scripts/settings_table.py`.
+`--set KEY=VALUE` on the command line, one for each setting (`--set data.patch_size='[512, 512]' --set
+data.resize=null`), or a YAML file (`--config`) with the sections as mappings. An unknown key is refused with the
+nearest one. `null` means: none. Settings that are not given are chosen by the plan where it has a rule for them,
+whatever the default below; `plan.json` says what it chose and why. They are settings of training, and stay with the
+run: `predict` and `evaluate` use its `prediction.*` and `evaluation.*`. This page is written by `python
+scripts/settings_table.py`.
+
+## Named networks
+
+`--set model=NAME` stands for these; `--set model=small --set model.width=40` changes one of them.
+
+| name | settings |
+|---|---|
+"""
+
+TABLE = """
+## Settings
 
 | setting | default | meaning |
 |---|---|---|
@@ -36,9 +50,14 @@ def rows(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any, s
 
 def page() -> str:
     """The text of docs/settings.md."""
-    return HEAD + "".join(
+    networks = "".join(
+        f"| `{name}` | {', '.join(f'`{key}: {_as_yaml(value)}`' for key, value in size.items())} |\n"
+        for name, size in SIZES.items()
+    )
+    settings = "".join(
         f"| `{key}` | `{_as_yaml(default)}` | {' '.join(meaning.split())} |\n" for key, default, meaning in rows(Config)
     )
+    return HEAD + networks + TABLE + settings
 
 
 def _as_yaml(value: object) -> str:

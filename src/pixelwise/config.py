@@ -227,7 +227,7 @@ class TrainingConfig(Section):
     epochs: Annotated[int, Field(ge=1)] | None = None
     """Epochs of `steps_per_epoch` batches each; none leaves it to the time budget, or to the plan."""
     time: Seconds | None = None
-    """Budget for everything, from reading to report; the schedule is annealed over it. 90, '15m', '1h30m'."""
+    """Budget for everything, from reading to report; the learning rate falls over it. 90 (seconds), '15m', '1h30m'."""
     steps_per_epoch: Annotated[int, Field(ge=1)] | None = None
     """Batches between two validations; none means so many that every training pixel is drawn once on average."""
     batch_size: Annotated[int, Field(ge=1)] = 8
@@ -255,7 +255,7 @@ class TrainingConfig(Section):
     compile: bool = False
     """Compile the network with torch.compile."""
     deterministic: bool = True
-    """Equal seeds give equal weights on one machine."""
+    """Equal seeds give equal weights on one machine, in runs by epochs."""
 
 
 class PredictionConfig(Section):
