@@ -1,5 +1,6 @@
 """The report in a real browser: what people see, press and slide, on a desk and on a phone, by day and by night."""
 
+import dataclasses
 import shutil
 import time
 from collections.abc import Iterator
@@ -45,7 +46,7 @@ def thousand(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = list(pictures.values())
     every = {row["name"]: made[i % len(made)] for i, row in enumerate(written.scores["per_image"])}
     path = tmp_path_factory.mktemp("thousand") / "report.html"
-    report.write(path, full(scores=written.scores, classes=written.classes, thumbnails=every))
+    report.write(path, dataclasses.replace(written, history=full().history, thumbnails=every))
     return path
 
 

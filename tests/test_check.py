@@ -406,9 +406,11 @@ def test_a_camera_that_does_not_move_is_noticed_unless_groups_are_given(tmp_path
     cases = []
     for i in range(12):
         view = scene.copy()
-        view[4 * i : 4 * i + 8, 20:28] = 255
+        view[4 * i : 4 * i + 3, 20:23] += 40
+        truth_array = np.zeros((64, 64), np.uint8)
+        truth_array[4 * i : 4 * i + 3, 20:23] = 1
         image = save(tmp_path / f"c{i}.png", view)
-        truth = save(tmp_path / f"m{i}.png", (view[..., 0] == 255).astype(np.uint8))
+        truth = save(tmp_path / f"m{i}.png", truth_array)
         cases.append(Case(f"c{i}", image, (truth,)))
     table = ClassTable.from_names(["background", "object"])
     fixed = Dataset(tmp_path, tuple(cases), table, VALUES, "")

@@ -752,7 +752,8 @@ def test_a_line_of_a_list_is_a_path_before_it_is_anything_else(tmp_path: Path, d
     names = ["images/7.png", "x/images/7.png", "images/scan.png (2).png", "images/scan.png"]
     write(tmp_path, [*names, *(name.replace("images/", "masks/") for name in names)])
     (tmp_path / "test.txt").write_text("images/7.png\nimages/scan.png (2).png\n")
-    found = {case.image.relative_to(tmp_path).as_posix(): case.split for case in describe("test: test.txt").cases}
+    text = 'images: "**/images/*"\nmasks: "{dir}/../masks/{stem}.png"\ntest: test.txt'
+    found = {case.image.relative_to(tmp_path).as_posix(): case.split for case in describe(text).cases}
     assert found == dict(zip(names, ("test", None, "test", None), strict=True))
 
 

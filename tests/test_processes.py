@@ -109,9 +109,9 @@ VALIDATED: list[list[str]] = []
 def count_each_once(_model: object, cases: Any) -> tuple[Tensor, Tensor]:
     """One pixel per image, and the loss 10^i for image i: the digits of the sum tell who was counted how often."""
     VALIDATED.append([case.case.name for case in cases])
-    counts = torch.zeros((len(cases), 2, 2), dtype=torch.int64)
-    counts[:, 1, 1] = 1
-    return counts, torch.tensor([10.0 ** int(case.case.name) for case in cases], dtype=torch.float64)
+    counts = torch.zeros((2, 2), dtype=torch.int64)
+    counts[1, 1] = len(cases)
+    return counts, torch.tensor(sum(10.0 ** int(case.case.name) for case in cases), dtype=torch.float64)
 
 
 def validate(fabric: Any, count: int) -> float:

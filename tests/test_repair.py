@@ -314,31 +314,31 @@ def test_a_file_is_called_after_what_it_holds(data: Path) -> None:
 @pytest.mark.parametrize("names", [("a", "b"), ("train-volume", "test-volume"), ("img_1", "raw_2"), ("train", "val")])
 def test_stacks_become_single_images_that_stay_together(tmp_path: Path, names: tuple[str, str]) -> None:
     for name in names:
-        seeds = range(3) if name == names[0] else range(3, 6)
+        seeds = range(5) if name == names[0] else range(5, 10)
         save(tmp_path / "data" / "images" / f"{name}.tif", np.stack([picture(seed, 24, 32) for seed in seeds]))
         save(tmp_path / "data" / "masks" / f"{name}.tif", np.stack([mask(seed) for seed in seeds]))
     before = scan(tmp_path / "data")
     copy, repairs = repaired(tmp_path / "data")
-    assert [case.split for case in before.cases] == [None] * 6
-    assert [case.split for case in copy.cases] == [None] * 6
+    assert [case.split for case in before.cases] == [None] * 10
+    assert [case.split for case in copy.cases] == [None] * 10
     here = {case.group: sorted(case.name for case in copy.cases if case.group == case.group) for case in copy.cases}
     assert set(here) == {case.group for case in before.cases}
     found = sorted((case.group, int(formats.read_image(case.image)[0, 0, 0])) for case in copy.cases)
     pages = [(case.group, int(formats.read_image(case.image, case.page)[0, 0, 0])) for case in before.cases]
     assert found == sorted(pages)
     assert {repair.outcome for repair in repairs.values()} == {"changed"}
-    assert len(copy.cases) == 6
+    assert len(copy.cases) == 10
 
 
 def test_a_page_that_would_be_called_as_another_image_gets_a_name_of_its_own(tmp_path: Path) -> None:
-    save(tmp_path / "data" / "images" / "a.tif", np.stack([picture(seed, 24, 32) for seed in range(2)]))
-    save(tmp_path / "data" / "masks" / "a.tif", np.stack([mask(seed) for seed in range(2)]))
+    save(tmp_path / "data" / "images" / "a.tif", np.stack([picture(seed, 24, 32) for seed in range(5)]))
+    save(tmp_path / "data" / "masks" / "a.tif", np.stack([mask(seed) for seed in range(5)]))
     for name in ("a_page0", "A_page1", "b"):
         save(tmp_path / "data" / "images" / f"{name}.tif", picture(len(name) + ord(name[0]) + ord(name[-1]), 24, 32))
         save(tmp_path / "data" / "masks" / f"{name}.tif", mask(9))
     copy, _ = repaired(tmp_path / "data")
-    assert len(copy.cases) == 5
-    assert len({case.name.lower() for case in copy.cases}) == 5
+    assert len(copy.cases) == 8
+    assert len({case.name.lower() for case in copy.cases}) == 8
 
 
 def test_splits_groups_names_and_colours_are_those_of_the_original(tmp_path: Path) -> None:

@@ -136,7 +136,7 @@ def masks() -> dict[str, bytes]:
         "grey:.bmp": _by_pillow(255 * mask, "BMP"),
         "palette:.gif": _by_pillow(mask, "GIF", palette=True),
         "deflate:.tif": _by_tifffile(mask, compression="zlib"),
-        "signed:.tif": _by_tifffile(mask.astype(np.int32) - 1),
+        "signed:.tif": _by_tifffile(np.where(np.arange(mask.size).reshape(mask.shape) < 9, -1, mask.astype(np.int32))),
         "layers:.tif": _by_tifffile(np.stack([mask, 1 - mask]), photometric="minisblack"),
         "index:.npy": _npy(mask.astype(np.int64)),
         "noise:.jpg": _by_pillow(255 * mask, "JPEG"),
@@ -168,7 +168,7 @@ def coco() -> dict[str, Any]:
     """Annotations of four images: polygons with two parts, run lengths as list and as text."""
     square, far = [2.0, 2.0, 10.0, 2.0, 10.0, 10.0, 2.0, 10.0], [20.0, 5.0, 28.5, 5.5, 24.0, 20.0]
     runs = {"size": list(SIZE), "counts": [100, 50, 24 * 32 - 150]}
-    shapes: list[Any] = [[square], [square, far], runs, {"size": list(SIZE), "counts": "Tc0h0h0"}]
+    shapes: list[Any] = [[square], [square, far], runs, {"size": list(SIZE), "counts": [300, 60, 24 * 32 - 360]}]
     return {
         "info": {"description": "x"},
         "images": [{"id": i, "file_name": f"c{i}.png", "height": SIZE[0], "width": SIZE[1]} for i in range(4)],

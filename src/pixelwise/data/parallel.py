@@ -1,6 +1,6 @@
 """Work on many files at once, as far as memory allows."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Condition
 from typing import TypeVar
@@ -26,7 +26,7 @@ MASK_PIXEL_BYTES = 24
 
 def in_parallel(
     work: Callable[[Item], Result], items: Sequence[Item], weigh: Callable[[Item], int]
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """The result for each item, in order, from several threads.
 
     Args:

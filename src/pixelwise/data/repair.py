@@ -5,6 +5,7 @@ can know. The original is never touched. In the copy every mask is an indexed PN
 the rest, so that it can be read in one way only. `docs/data-folder.md` has a table of what is done about which defect.
 """
 
+import contextlib
 import csv
 import io
 import os
@@ -274,12 +275,13 @@ def _write_cases(
     done = in_parallel(
         lambda one: _repair(one, dataset, intent, out), measurements, lambda one: bytes_of_case(one.case)
     )
-    for number, (one, (repair, image)) in enumerate(zip(measurements, done, strict=True), 1):
-        repairs.append(repair)
-        if image is not None:
-            images[one.case] = image.relative_to(out).as_posix()
-        if progress is not None:
-            progress(number, len(measurements))
+    with contextlib.closing(done):  # whatever ends this, nothing is written any more
+        for number, (one, (repair, image)) in enumerate(zip(measurements, done, strict=True), 1):
+            repairs.append(repair)
+            if image is not None:
+                images[one.case] = image.relative_to(out).as_posix()
+            if progress is not None:
+                progress(number, len(measurements))
     return repairs, images
 
 

@@ -145,9 +145,9 @@ def _description(metadata: dict[str, str], path: Path) -> Description:
         )
     if metadata.get("version") != str(VERSION):
         raise BundleError(
-            f"This bundle is of version {metadata.get('version')!r}, not {VERSION}.",
+            f"This bundle is of version {metadata.get('version')}, and this Pixelwise reads version {VERSION}.",
             where=path,
-            remedy="Update Pixelwise.",
+            remedy="Use the Pixelwise that wrote it, or a newer one.",
         )
     try:
         return Description.model_validate(json.loads(metadata["description"]))
