@@ -19,6 +19,10 @@ LOSSY_SUFFIXES = frozenset({".jpg", ".jpeg", ".jfif", ".jpe"})
 """Formats that change pixel values when they store them."""
 
 
+LARGEST_TABLE = 2**20
+"""Values are looked up in a table of no more entries."""
+
+
 class UnknownValuesError(DataError):
     """A mask has values that no class claims."""
 
@@ -79,6 +83,15 @@ def _decode_values(raw: Shaped[np.ndarray, "..."], encoding: MaskEncoding, path:
         raise _unlike(path, f"The mask has {raw.shape[2]} channels; the others have one.")
     keys = np.array(sorted(encoding.values))
     low, high = int(keys[0]) - 1, int(keys[-1]) + 1
+    if high - low > LARGEST_TABLE:
+        # values far apart, where a table would fill the memory
+        values, place = np.unique(raw, return_inverse=True)
+        known = np.array([encoding.values.get(int(value), -1) for value in values], dtype=np.int16)
+        if encoding.other is not None:
+            known[known < 0] = encoding.other
+        if (known < 0).any():
+            raise _unknown(values[known < 0].tolist(), path, sorted(encoding.values))
+        return known.astype(np.uint8)[place].reshape(raw.shape)
     table = np.full(high - low + 1, -1 if encoding.other is None else encoding.other, dtype=np.int16)
     if encoding.nearest:
         centres = np.array([key for key in keys if encoding.values[int(key)] != IGNORE])
