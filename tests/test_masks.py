@@ -207,3 +207,17 @@ def test_layers_that_overlap_are_refused(write: Write) -> None:
     layers[1, :, 0] = 1
     with pytest.raises(DataError, match=r"5 pixels belong to several"):
         decode(write(layers), ENCODINGS["layers"], None)
+
+
+@pytest.mark.parametrize("nearest", [False, True])
+@pytest.mark.parametrize("far", [900, 2**31 - 2], ids=["in a table", "one by one"])
+def test_values_far_apart_mean_what_they_mean_close_together(write: Write, far: int, nearest: bool) -> None:
+    encoding = MaskEncoding(kind="values", values={-5: IGNORE, 0: 0, far: 1}, nearest=nearest, other=None)
+    known = write(np.array([[0, far, -5], [far, far, 0]], dtype=np.int32))
+    assert decode(known, encoding, None).tolist() == [[0, 1, IGNORE], [1, 1, 0]]
+    strange = write(np.array([[0, far - 3, 2]], dtype=np.int32))
+    if nearest:
+        assert decode(strange, encoding, None).tolist() == [[0, 1, 0]]
+    else:
+        with pytest.raises(UnknownValuesError, match=f"2, {far - 3}"):
+            decode(strange, encoding, None)

@@ -20,7 +20,7 @@ LOSSY_SUFFIXES = frozenset({".jpg", ".jpeg", ".jfif", ".jpe"})
 
 
 LARGEST_TABLE = 2**20
-"""Values are looked up in a table of no more entries."""
+"""Values are looked up in a table of fewer entries; where they lie farther apart, only those that occur are decoded."""
 
 
 class UnknownValuesError(DataError):
@@ -78,31 +78,35 @@ def wrong_size(path: Path, found: Sequence[int], expected: Sequence[int], whose:
 
 
 def _decode_values(raw: Shaped[np.ndarray, "..."], encoding: MaskEncoding, path: Path) -> UInt8[np.ndarray, "H W"]:
-    """Looks values up in a table over the range of known ones; a guard at each end stands for all others."""
+    """Decodes every value once, those of a range or those that occur, and looks pixels up among them."""
     if raw.ndim != 2:
         raise _unlike(path, f"The mask has {raw.shape[2]} channels; the others have one.")
-    keys = np.array(sorted(encoding.values))
-    low, high = int(keys[0]) - 1, int(keys[-1]) + 1
-    if high - low > LARGEST_TABLE:
-        # values far apart, where a table would fill the memory
-        values, place = np.unique(raw, return_inverse=True)
-        known = np.array([encoding.values.get(int(value), -1) for value in values], dtype=np.int16)
-        if encoding.other is not None:
-            known[known < 0] = encoding.other
-        if (known < 0).any():
-            raise _unknown(values[known < 0].tolist(), path, sorted(encoding.values))
-        return known.astype(np.uint8)[place].reshape(raw.shape)
-    table = np.full(high - low + 1, -1 if encoding.other is None else encoding.other, dtype=np.int16)
-    if encoding.nearest:
-        centres = np.array([key for key in keys if encoding.values[int(key)] != IGNORE])
-        closest = np.abs(np.arange(low, high + 1)[:, None] - centres).argmin(axis=1)
-        table[:] = [encoding.values[int(centres[i])] for i in closest]
-    table[keys - low] = [encoding.values[int(key)] for key in keys]
+    # a guard at each end of the known values stands for all that lie beyond
+    low, high = min(encoding.values) - 1, max(encoding.values) + 1
     wide = raw.astype(np.int32 if raw.dtype.itemsize <= 2 else np.int64)
-    result = table[np.clip(wide, low, high) - low]
-    if encoding.other is None and not encoding.nearest and result.min(initial=0) < 0:
+    if high - low < LARGEST_TABLE:
+        values, place = np.arange(low, high + 1), np.clip(wide, low, high) - low
+    else:
+        values, place = np.unique(wide, return_inverse=True)
+    result = _meanings(values, encoding)[place].reshape(raw.shape)
+    if result.min(initial=0) < 0:
         raise _unknown(np.unique(raw[result < 0]).tolist(), path, sorted(encoding.values))
     return np.asarray(result, dtype=np.uint8)
+
+
+def _meanings(values: Int[np.ndarray, " N"], encoding: MaskEncoding) -> Int[np.ndarray, " N"]:
+    """The class of each value, or IGNORE; -1 where none claims it."""
+    keys = np.array(sorted(encoding.values))
+    classes = np.array([encoding.values[int(key)] for key in keys], dtype=np.int16)
+    if encoding.nearest:
+        centres = classes != IGNORE
+        closest = np.abs(values[:, None] - keys[centres]).argmin(axis=1)
+        others = classes[centres][closest]
+    else:
+        others = np.full(values.size, -1 if encoding.other is None else encoding.other, dtype=np.int16)
+    place = np.searchsorted(keys, values).clip(0, keys.size - 1)
+    meanings: Int[np.ndarray, " N"] = np.where(keys[place] == values, classes[place], others)
+    return meanings
 
 
 def _decode_colors(raw: Shaped[np.ndarray, "..."], encoding: MaskEncoding, path: Path) -> UInt8[np.ndarray, "H W"]:
