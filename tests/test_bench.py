@@ -9,9 +9,9 @@ from torch import nn
 
 from pixelwise import api
 from pixelwise.bench import ceiling, figures, page
-from pixelwise.bench.timing import Timing, timed
 from pixelwise.config import ModelConfig
 from pixelwise.errors import ConfigError
+from pixelwise.training.timing import Timing, timed
 
 CPU = torch.device("cpu")
 ONCE = Timing(0.5, 0.4, 0.7, 3)

@@ -12,7 +12,6 @@ from torch.nn import functional as F  # noqa: N812  the name everybody knows it 
 from torch.utils.flop_counter import FlopCounterMode
 
 from pixelwise.bench.ceiling import Ceiling
-from pixelwise.bench.timing import Timing, timed
 from pixelwise.classes import ClassTable
 from pixelwise.config import AugmentConfig, ModelConfig, PredictionConfig, Preprocessing
 from pixelwise.data.augment import augment, window_size
@@ -20,6 +19,7 @@ from pixelwise.inference.predictor import Model
 from pixelwise.models import bundle
 from pixelwise.models.blocks import folded
 from pixelwise.models.unet import build
+from pixelwise.training.timing import Timing, timed
 
 BATCH, CHANNELS, CLASSES, PATCH_PX = 4, 3, 2, 256
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import platform
-import time
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -16,6 +15,7 @@ from pixelwise.data.cache import hash_of
 from pixelwise.errors import DataError, memory_errors
 from pixelwise.files import make_folder, read_json, write_json
 from pixelwise.models.unet import border_px, build
+from pixelwise.training.timing import timed
 
 VERSIONS = {name: version(name) for name in ("pixelwise", "torch", "numpy")}
 """What computed."""
@@ -58,14 +58,6 @@ class Speed(Section):
     work: Work
     training_patches_per_second: float
     prediction_patches_per_second: float
-
-
-def synchronise(device: torch.device) -> None:
-    """Wait until a GPU has done what it was told."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
 
 
 def this_machine(device: torch.device) -> Machine:
@@ -181,12 +173,4 @@ class Stopwatch:
 
     def _seconds(self, action: Callable[[], None]) -> float:
         """The shortest of a few repetitions: noise only ever adds."""
-        action()  # allocates, chooses kernels
-        synchronise(self.device)
-        times: list[float] = []
-        while len(times) < 2 or (sum(times) < 0.5 and len(times) < 20):
-            began = time.perf_counter()
-            action()
-            synchronise(self.device)
-            times.append(time.perf_counter() - began)
-        return min(times)
+        return timed(action, self.device, at_least=0.5, fewest=2, most=20).lowest_seconds

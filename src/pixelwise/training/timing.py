@@ -7,7 +7,13 @@ from dataclasses import dataclass
 
 import torch
 
-from pixelwise.training.machine import synchronise
+
+def synchronise(device: torch.device) -> None:
+    """Wait until a GPU has done what it was told."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
 
 
 @dataclass(frozen=True)
@@ -25,19 +31,22 @@ class Timing:
         return (self.highest_seconds - self.lowest_seconds) / self.median_seconds
 
 
-def timed(work: Callable[[], object], device: torch.device, at_least: float = 2.0, most: int = 50) -> Timing:
+def timed(
+    work: Callable[[], object], device: torch.device, at_least: float = 2.0, fewest: int = 3, most: int = 50
+) -> Timing:
     """Repeat a piece of work, after a first time that does not count.
 
     Args:
         work: what to time; a GPU is waited for.
         device: where it computes.
-        at_least: seconds to go on for, but for no fewer than three repetitions,
-        most: and no more than this.
+        at_least: seconds to go on for,
+        fewest: but for no fewer repetitions,
+        most: and no more.
     """
     work()  # allocates, chooses kernels
     synchronise(device)
     times: list[float] = []
-    while len(times) < 3 or (sum(times) < at_least and len(times) < most):
+    while len(times) < fewest or (sum(times) < at_least and len(times) < most):
         began = time.perf_counter()
         work()
         synchronise(device)
