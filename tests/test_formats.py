@@ -15,6 +15,7 @@ import imagecodecs
 import numpy as np
 import pytest
 import tifffile
+from encoded import npy, pillow, png, tiff
 from PIL import Image, ImageOps
 
 from pixelwise.classes import IGNORE, ClassTable
@@ -27,35 +28,6 @@ GREY = RANDOM.integers(0, 256, (13, 9), dtype=np.uint8)
 RGB = RANDOM.integers(0, 256, (13, 9, 3), dtype=np.uint8)
 DEEP = RANDOM.integers(0, 65536, (13, 9, 3), dtype=np.uint16)
 CLASSES = ClassTable.from_names(["background", "cell", "nucleus"])
-
-
-def pillow(pixels: np.ndarray, kind: str, mode: str | None = None, **options: object) -> bytes:
-    image = Image.fromarray(pixels)
-    file = io.BytesIO()
-    (image.convert(mode) if mode else image).save(file, format=kind, **options)
-    return file.getvalue()
-
-
-def tiff(pixels: np.ndarray, **options: object) -> bytes:
-    file = io.BytesIO()
-    tifffile.imwrite(file, pixels, **options)
-    return file.getvalue()
-
-
-def npy(pixels: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    np.save(file, pixels)
-    return file.getvalue()
-
-
-def png(header: tuple[int, int, int, int], rows: bytes) -> bytes:
-    """A PNG by hand: width, height, bits, colour type; rows begin with their filter byte."""
-
-    def chunk(name: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-
-    begin = struct.pack(">IIBBBBB", *header, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", begin) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
 def oriented(orientation: int) -> Image.Exif:

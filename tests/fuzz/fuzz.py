@@ -33,7 +33,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tifffile
 import torch
 import yaml
 from PIL import Image
@@ -43,6 +42,9 @@ from pixelwise.classes import ClassTable
 from pixelwise.config import ModelConfig, PredictionConfig, Preprocessing
 from pixelwise.errors import PixelwiseError
 from pixelwise.models import bundle, unet
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # run as a script, it finds what the tests share
+from encoded import npy, pillow, png, png_chunk, tiff
 
 LIMIT_SECONDS = 10.0
 LIMIT_BYTES = 2 * 2**30
@@ -75,23 +77,11 @@ def _mask(number: int) -> np.ndarray:
     return (np.random.default_rng(number).random(SIZE) < 0.4).astype(np.uint8)
 
 
-def _by_pillow(array: np.ndarray, kind: str, palette: bool = False, **options: Any) -> bytes:
-    stream, picture = io.BytesIO(), Image.fromarray(array)
-    if palette:
-        picture.putpalette(bytes(range(256)) * 3)
-    picture.save(stream, format=kind, **options)
-    return stream.getvalue()
-
-
-def _by_tifffile(array: np.ndarray, **options: Any) -> bytes:
-    stream = io.BytesIO()
-    tifffile.imwrite(stream, array, **options)
-    return stream.getvalue()
-
-
-def _npy(array: np.ndarray) -> bytes:
-    stream = io.BytesIO()
-    np.save(stream, array)
+def _indexed(mask: np.ndarray, kind: str) -> bytes:
+    """With a palette."""
+    stream, picture = io.BytesIO(), Image.fromarray(mask)
+    picture.putpalette(bytes(range(256)) * 3)
+    picture.save(stream, format=kind)
     return stream.getvalue()
 
 
@@ -102,25 +92,25 @@ def images() -> dict[str, bytes]:
     exif[0x0112] = 6
     grey, deep = _picture(1, *SIZE), _picture(2, *SIZE).astype(np.uint16) * 257
     return {
-        "rgb:.png": _by_pillow(_picture(0), "PNG"),
-        "grey:.png": _by_pillow(grey, "PNG"),
-        "alpha:.png": _by_pillow(_picture(3, *SIZE, 4), "PNG"),
-        "deep:.png": _by_pillow(deep, "PNG"),
-        "palette:.png": _by_pillow(grey, "PNG", palette=True),
-        "rgb:.jpg": _by_pillow(_picture(0), "JPEG"),
-        "turned:.jpg": _by_pillow(_picture(0), "JPEG", exif=exif),
-        "rgb:.bmp": _by_pillow(_picture(0), "BMP"),
-        "rgb:.webp": _by_pillow(_picture(0), "WEBP"),
-        "grey:.gif": _by_pillow(grey, "GIF"),
-        "rgb:.ppm": _by_pillow(_picture(0), "PPM"),
-        "rgb:.tif": _by_tifffile(_picture(0), photometric="rgb"),
-        "deflate:.tif": _by_tifffile(_picture(0), photometric="rgb", compression="zlib"),
-        "lzw:.tif": _by_tifffile(_picture(0), photometric="rgb", compression="lzw"),
-        "tiles:.tif": _by_tifffile(_picture(0), photometric="rgb", tile=(16, 16), compression="zlib"),
-        "float:.tif": _by_tifffile(_picture(4).astype(np.float32), photometric="rgb"),
-        "big:.tif": _by_tifffile(_picture(0), photometric="rgb", bigtiff=True),
-        "ome:.tif": _by_tifffile(_picture(5, 2, *SIZE), ome=True, metadata={"axes": "CYX"}),
-        "rgb:.npy": _npy(_picture(0)),
+        "rgb:.png": pillow(_picture(0), "PNG"),
+        "grey:.png": pillow(grey, "PNG"),
+        "alpha:.png": pillow(_picture(3, *SIZE, 4), "PNG"),
+        "deep:.png": pillow(deep, "PNG"),
+        "palette:.png": _indexed(grey, "PNG"),
+        "rgb:.jpg": pillow(_picture(0), "JPEG"),
+        "turned:.jpg": pillow(_picture(0), "JPEG", exif=exif),
+        "rgb:.bmp": pillow(_picture(0), "BMP"),
+        "rgb:.webp": pillow(_picture(0), "WEBP"),
+        "grey:.gif": pillow(grey, "GIF"),
+        "rgb:.ppm": pillow(_picture(0), "PPM"),
+        "rgb:.tif": tiff(_picture(0), photometric="rgb"),
+        "deflate:.tif": tiff(_picture(0), photometric="rgb", compression="zlib"),
+        "lzw:.tif": tiff(_picture(0), photometric="rgb", compression="lzw"),
+        "tiles:.tif": tiff(_picture(0), photometric="rgb", tile=(16, 16), compression="zlib"),
+        "float:.tif": tiff(_picture(4).astype(np.float32), photometric="rgb"),
+        "big:.tif": tiff(_picture(0), photometric="rgb", bigtiff=True),
+        "ome:.tif": tiff(_picture(5, 2, *SIZE), ome=True, metadata={"axes": "CYX"}),
+        "rgb:.npy": npy(_picture(0)),
     }
 
 
@@ -129,17 +119,17 @@ def masks() -> dict[str, bytes]:
     """Masks by suffix."""
     mask = _mask(0)
     return {
-        "0/255:.png": _by_pillow(255 * mask, "PNG"),
-        "index:.png": _by_pillow(mask, "PNG"),
-        "palette:.png": _by_pillow(mask, "PNG", palette=True),
-        "colours:.png": _by_pillow(np.stack([255 * mask, 0 * mask, 0 * mask], axis=2), "PNG"),
-        "grey:.bmp": _by_pillow(255 * mask, "BMP"),
-        "palette:.gif": _by_pillow(mask, "GIF", palette=True),
-        "deflate:.tif": _by_tifffile(mask, compression="zlib"),
-        "signed:.tif": _by_tifffile(np.where(np.arange(mask.size).reshape(mask.shape) < 9, -1, mask.astype(np.int32))),
-        "layers:.tif": _by_tifffile(np.stack([mask, 1 - mask]), photometric="minisblack"),
-        "index:.npy": _npy(mask.astype(np.int64)),
-        "noise:.jpg": _by_pillow(255 * mask, "JPEG"),
+        "0/255:.png": pillow(255 * mask, "PNG"),
+        "index:.png": pillow(mask, "PNG"),
+        "palette:.png": _indexed(mask, "PNG"),
+        "colours:.png": pillow(np.stack([255 * mask, 0 * mask, 0 * mask], axis=2), "PNG"),
+        "grey:.bmp": pillow(255 * mask, "BMP"),
+        "palette:.gif": _indexed(mask, "GIF"),
+        "deflate:.tif": tiff(mask, compression="zlib"),
+        "signed:.tif": tiff(np.where(np.arange(mask.size).reshape(mask.shape) < 9, -1, mask.astype(np.int32))),
+        "layers:.tif": tiff(np.stack([mask, 1 - mask]), photometric="minisblack"),
+        "index:.npy": npy(mask.astype(np.int64)),
+        "noise:.jpg": pillow(255 * mask, "JPEG"),
     }
 
 
@@ -300,7 +290,7 @@ def _with_checksums(data: bytes) -> bytes:
         body = data[at + 4 : at + 8 + length]
         if at + 12 + length > len(data):
             break
-        done += data[at : at + 4] + body + struct.pack(">I", zlib.crc32(body))
+        done += png_chunk(body[:4], body[4:])
         at += 12 + length
     return bytes(done + data[at:])
 
@@ -309,10 +299,7 @@ def bomb(suffix: str, chance: random.Random) -> bytes:
     """A small file that promises very many pixels."""
     edge = chance.choice([30_000, 100_000, 2**31 - 1])
     if suffix == ".png":
-        head = struct.pack(">IIBBBBB", edge, edge, 8, chance.choice([0, 2, 6]), 0, 0, 0)
-        chunks = [(b"IHDR", head), (b"IDAT", zlib.compress(bytes(100_000))), (b"IEND", b"")]
-        parts = (struct.pack(">I", len(b)) + t + b + struct.pack(">I", zlib.crc32(t + b)) for t, b in chunks)
-        return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+        return png((edge, edge, 8, chance.choice([0, 2, 6])), bytes(100_000))
     if suffix == ".npy":
         text = f"{{'descr': '|u1', 'fortran_order': False, 'shape': ({edge}, {edge}), }}".ljust(117) + "\n"
         return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text.encode()
@@ -371,7 +358,7 @@ def write_pairs(folder: Path, image: str = "rgb:.png", mask: str = "0/255:.png")
     """Four images with masks, the first of these kinds; all masks are of one kind."""
     for number in range(4):
         kind = "rgb:.png" if number else image
-        picture = _by_pillow(_picture(number), "PNG") if number else images()[image]
+        picture = pillow(_picture(number), "PNG") if number else images()[image]
         _write(folder / "images" / f"c{number}{suffix_of(kind)}", picture)
         _write(folder / "masks" / f"c{number}{suffix_of(mask)}", masks()[mask])
 
@@ -428,7 +415,7 @@ def fuzz_data_yaml(folder: Path, chance: random.Random) -> Use:
 
 def fuzz_annotation(folder: Path, chance: random.Random) -> Use:
     for number in range(4):
-        _write(folder / "images" / f"c{number}.png", _by_pillow(_picture(number), "PNG"))
+        _write(folder / "images" / f"c{number}.png", pillow(_picture(number), "PNG"))
     kind = chance.choice(["coco", "coco", "labelme", "yolo"])
     act = chance.random()
     if kind == "yolo":
