@@ -13,7 +13,7 @@ import posixpath
 import secrets
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -99,7 +99,7 @@ def write_copy(
     part = make_folder(out.absolute().with_name(f".{secrets.token_hex(8)}"))
     try:
         repairs, images = _write_cases(dataset, measurements, intent, part, progress)
-        write_atomically(part / REPORT, _table(repairs, dataset).encode("utf-8", "surrogateescape"))
+        write_atomically(part / REPORT, _table(repairs, dataset))
         _write_lists(dataset, images, intent, part)
         if out.exists():
             out.rmdir()  # Windows renames to no folder that exists, not even an empty one
@@ -154,16 +154,20 @@ def to_json(repairs: Sequence[Repair]) -> list[dict[str, object]]:
     ]
 
 
-def _table(repairs: Sequence[Repair], dataset: Dataset) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["file", "masks", "outcome", "what", "masks were read as"])
+def _table(repairs: Sequence[Repair], dataset: Dataset) -> bytes:
+    rows = [("file", "masks", "outcome", "what", "masks were read as")]
     for repair in repairs:
         file, *parts = map(str, repair.files)
         what = " ".join(remark.text for remark in repair.remarks)
         read_as = "" if repair.outcome == "left out" else dataset.encoding.description
-        writer.writerow([file, "; ".join(parts), repair.outcome, what, read_as])
-    return text.getvalue()
+        rows.append((file, "; ".join(parts), repair.outcome, what, read_as))
+    return _csv(rows)
+
+
+def _csv(rows: Iterable[Sequence[str]]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue().encode("utf-8", "surrogateescape")
 
 
 # what the data set says of each case -------------------------------------------------------------------------------
@@ -408,10 +412,7 @@ def _write_lists(dataset: Dataset, images: Mapping[Case, str], intent: _Intent, 
             write_atomically(out / f"{key}.txt", "".join(lines).encode())
             content[key] = f"{key}.txt"
     if any(case.group for case in dataset.cases):
-        table = io.StringIO()
-        writer = csv.writer(table, lineterminator="\n")
-        writer.writerows([("image", "group"), *_groups(dataset, images, intent)])
-        write_atomically(out / "groups.csv", table.getvalue().encode())
+        write_atomically(out / "groups.csv", _csv([("image", "group"), *_groups(dataset, images, intent)]))
         content["group_table"] = {"file": "groups.csv", "column": "group"}
     described = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100)
     write_atomically(out / "data.yaml", described.encode())
