@@ -5,6 +5,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# one process per core; more threads inside each would only fight for the cores
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -q -n logical --maxprocesses 8
 
 .PHONY: demo test test-fast check kills format clean
 
@@ -12,10 +14,10 @@ demo: $(STAMP)
 	$(BIN)/pixelwise demo
 
 test: $(STAMP)
-	$(BIN)/pytest -q
+	$(PYTEST)
 
 test-fast: $(STAMP)
-	$(BIN)/pytest -q -m "not slow"
+	$(PYTEST) -m "not slow"
 
 check: $(STAMP)
 	$(BIN)/ruff format --check
