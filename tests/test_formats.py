@@ -19,7 +19,7 @@ from encoded import npy, pillow, png, tiff
 from PIL import Image, ImageOps
 
 from pixelwise.classes import IGNORE, ClassTable
-from pixelwise.data import formats
+from pixelwise.data import formats, writing
 from pixelwise.data.masks import LOSSY_SUFFIXES
 from pixelwise.errors import DataError
 
@@ -520,7 +520,7 @@ MASK = np.array([[0, 1, 2, IGNORE], [2, 2, 1, 0]], dtype=np.uint8)
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".tiff", ".PNG"])
 def test_a_mask_is_written_with_its_numbers_and_colours(suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"mask{suffix}"
-    formats.write_mask(path, MASK, CLASSES)
+    writing.write_mask(path, MASK, CLASSES)
     np.testing.assert_array_equal(formats.read_mask(path), MASK)
     with Image.open(path) as image:  # referee
         assert image.mode == "P"
@@ -531,7 +531,7 @@ def test_a_mask_is_written_with_its_numbers_and_colours(suffix: str, tmp_path: P
 
 def test_a_tiff_mask_is_compressed(tmp_path: Path) -> None:
     path = tmp_path / "mask.tif"
-    formats.write_mask(path, np.zeros((700, 900), np.uint8), CLASSES)
+    writing.write_mask(path, np.zeros((700, 900), np.uint8), CLASSES)
     assert path.stat().st_size < 20_000
     assert formats.read_mask(path).shape == (700, 900)
 
@@ -539,7 +539,7 @@ def test_a_tiff_mask_is_compressed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
 def test_a_picture_is_written_as_it_is(suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"picture{suffix}"
-    formats.write_picture(path, RGB)
+    writing.write_picture(path, RGB)
     with Image.open(path) as image:
         np.testing.assert_array_equal(np.asarray(image), RGB)
 
@@ -547,7 +547,7 @@ def test_a_picture_is_written_as_it_is(suffix: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("suffix", [".jpg", ".gif", ""])
 def test_a_mask_is_never_written_in_a_format_that_changes_it(suffix: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot be written"):
-        formats.write_mask(tmp_path / f"mask{suffix}", MASK, CLASSES)
+        writing.write_mask(tmp_path / f"mask{suffix}", MASK, CLASSES)
 
 
 @pytest.mark.parametrize(
@@ -557,7 +557,7 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_no_rubbish(
     code: int, word: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "mask.png"
-    formats.write_mask(path, MASK, CLASSES)
+    writing.write_mask(path, MASK, CLASSES)
     before = path.read_bytes()
 
     def fail(_: int) -> None:
@@ -565,7 +565,7 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_no_rubbish(
 
     monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(DataError, match=word) as caught:
-        formats.write_mask(path, 2 - np.minimum(MASK, 2), CLASSES)
+        writing.write_mask(path, 2 - np.minimum(MASK, 2), CLASSES)
     assert caught.value.where == path
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
@@ -573,12 +573,12 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_no_rubbish(
 
 def test_a_missing_folder_is_an_error_with_a_remedy(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="does not exist"):
-        formats.write_picture(tmp_path / "missing" / "a.png", RGB)
+        writing.write_picture(tmp_path / "missing" / "a.png", RGB)
 
 
 def test_a_picture_that_the_format_cannot_hold_is_an_error_and_leaves_no_file(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot be written") as caught:
-        formats.write_picture(tmp_path / "a.jpg", np.zeros((1, 70_000, 3), np.uint8))
+        writing.write_picture(tmp_path / "a.jpg", np.zeros((1, 70_000, 3), np.uint8))
     assert caught.value.where == tmp_path / "a.jpg"
     assert not list(tmp_path.iterdir())
 

@@ -99,7 +99,7 @@ def test_stored_values_keep_integers_and_turn_the_rest_to_float32() -> None:
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
 def test_statistics_in_bands_are_those_of_the_whole(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
     image = (RNG.random((37, 11, 3)) * 200 + 1000 * (dtype != "uint8")).astype(dtype)
-    monkeypatch.setattr("pixelwise.data.preprocess.STATISTICS_PIXELS", 50)
+    monkeypatch.setattr("pixelwise.data.windows.BAND_PIXELS", 50)
     mean, deviation = statistics(image)
     np.testing.assert_allclose(mean, image.mean(axis=(0, 1), dtype=np.float64), rtol=1e-12)
     np.testing.assert_allclose(deviation, image.std(axis=(0, 1), dtype=np.float64), rtol=1e-9)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from pixelwise import api
 from pixelwise.classes import IGNORE
-from pixelwise.data import formats, masks
+from pixelwise.data import formats, masks, writing
 from pixelwise.data.dataset import Dataset
 from pixelwise.data.finding import is_fatal
 from pixelwise.data.folder import scan
@@ -366,7 +366,7 @@ def test_splits_groups_names_and_colours_are_those_of_the_original(tmp_path: Pat
 )
 def test_written_images_are_read_as_they_were(tmp_path: Path, dtype: str, channels: int) -> None:
     image = (np.random.default_rng(1).random((20, 30, channels)) * 200).astype(dtype)
-    path = formats.write_image(tmp_path / "a.b", image)
+    path = writing.write_image(tmp_path / "a.b", image)
     again = formats.read_image(path)
     assert again.dtype == image.dtype
     assert (again == image).all()

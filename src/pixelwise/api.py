@@ -18,7 +18,7 @@ from pixelwise.bench.ceiling import measure as measure_ceiling
 from pixelwise.bench.figures import FIGURES, Bench, Figure
 from pixelwise.config import Config
 from pixelwise.data import check as checks
-from pixelwise.data import finding, formats, repair
+from pixelwise.data import finding, repair, writing
 from pixelwise.data import folder as folders
 from pixelwise.data.augment import augment
 from pixelwise.data.cache import Cache, Decoded, default_folder, with_channels
@@ -308,9 +308,10 @@ def predict_files(  # noqa: PLR0913  all but three are given by name
     inputs: Sequence[Path | str],
     out: Path | str,
     *,
-    suffix: str = ".png",
+    suffix: str | None = None,
     overlay: bool = False,
     probabilities: bool = False,
+    memory_bytes: int = 2_000_000_000,
     device: str = "auto",
     watcher: Watcher | None = None,
 ) -> Predicted:
@@ -324,9 +325,11 @@ def predict_files(  # noqa: PLR0913  all but three are given by name
         run: folder of a run, a bundle, or a loaded model.
         inputs: files, folders and glob patterns.
         out: folder for the masks; folders below the common folder of the inputs are kept.
-        suffix: `.png` or `.tif`.
+        suffix: `.png` or `.tif`; none for `.png`, and `.tif` where an image says where on earth it lies.
         overlay: also write NAME_overlay.png, the mask over the image.
         probabilities: also write NAME_probabilities.npy, float32 K H W.
+        memory_bytes: what the process may take while it predicts an image of more than 64 million values, which is
+            done by windows; its mask is a tiled TIFF, and an interrupted prediction of it goes on where it stopped.
         device: auto, cpu, cuda or mps; a loaded model stays where it is.
         watcher: told how far it is.
 
@@ -336,9 +339,9 @@ def predict_files(  # noqa: PLR0913  all but three are given by name
         BundleError: there is no model.
     """
     model = run if isinstance(run, Model) else load(run, device)
-    outputs = Outputs(Path(out), suffix, figures.picture_of if overlay else None, probabilities)
+    outputs = Outputs(Path(out), suffix, figures.picture_of if overlay else None, probabilities, memory_bytes)
     planned = predictions.plan(inputs, outputs)
-    return predictions.run(model, planned, outputs, partial((watcher or Watcher()).work, "predicting"))
+    return predictions.run(model, planned, outputs, (watcher or Watcher()).work)
 
 
 def bench(
@@ -403,7 +406,7 @@ def preview(
     )
     path = Path(out)
     make_folder(path.parent)
-    formats.write_picture(path, sheet)
+    writing.write_picture(path, sheet)
     return path
 
 

@@ -144,7 +144,7 @@ def preview(
 
 
 @app.command()
-def train(  # noqa: PLR0917  options are given by name
+def train(
     data: DataArgument,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder of the run; runs/NAME-1 if not given.")
@@ -230,15 +230,22 @@ def predict(
     run: RunArgument,
     inputs: Annotated[list[str], typer.Argument(help="Images, folders, glob patterns.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the masks.")],
-    file_format: Annotated[Literal["png", "tif"], typer.Option("--format", help="Of the masks.")] = "png",
+    file_format: Annotated[
+        Literal["png", "tif"] | None,
+        typer.Option("--format", help="Of the masks; png, and tif where an image has coordinates or is very large."),
+    ] = None,
     overlay: Annotated[bool, typer.Option("--overlay", help="Also write the mask over the image.")] = False,
     probabilities: Annotated[
         bool, typer.Option("--probabilities", help="Also write all class probabilities (.npy, K x H x W).")
     ] = False,
+    memory: Annotated[
+        str, typer.Option("--memory", help="What the process may take for an image that is larger than memory: 2GB.")
+    ] = "2GB",
     device: DeviceOption = "auto",
 ) -> None:
     """Write a mask for every image, at the image's size."""
     from pixelwise import api
+    from pixelwise.config import parse_bytes
     from pixelwise.training.watch import on_this_terminal
 
     with on_this_terminal() as watcher:
@@ -246,9 +253,10 @@ def predict(
             run,
             inputs,
             out,
-            suffix=f".{file_format}",
+            suffix=f".{file_format}" if file_format else None,
             overlay=overlay,
             probabilities=probabilities,
+            memory_bytes=parse_bytes(memory),
             device=device,
             watcher=watcher,
         )

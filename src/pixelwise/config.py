@@ -11,7 +11,17 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ByteSize,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
 from pixelwise.errors import ConfigError
 
@@ -41,6 +51,18 @@ def parse_seconds(value: object) -> object:
         else:
             raise ValueError(f"'{value}' is not a duration; write 90s, 15m or 1h30m")
     return seconds
+
+
+def parse_bytes(text: str) -> int:
+    """Bytes from text such as '2GB', '500MB' or '1.5GiB'.
+
+    Raises:
+        ConfigError: the text is no amount of memory.
+    """
+    try:
+        return TypeAdapter(ByteSize).validate_python(text)
+    except ValidationError:
+        raise ConfigError(f"'{text}' is no amount of memory.", remedy="Write 2GB, 500MB or 1.5GiB.") from None
 
 
 def _square(value: object) -> object:

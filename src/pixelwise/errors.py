@@ -42,6 +42,10 @@ class DataError(PixelwiseError):
     """Something about images, masks or folders that their owner has to change."""
 
 
+class WriteError(DataError):
+    """A file cannot be written."""
+
+
 class BundleError(PixelwiseError):
     """A model file that is missing, damaged, not a Pixelwise bundle, or does not fit the images."""
 

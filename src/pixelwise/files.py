@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from pixelwise.errors import DataError
+from pixelwise.errors import DataError, WriteError
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -18,8 +18,17 @@ def write_atomically(path: Path, content: bytes) -> None:
     Raises:
         DataError: the folder is missing or read-only, or the disk is full.
     """
+    write_stream(path, lambda stream: stream.write(content))
+
+
+def write_stream(path: Path, fill: Callable[[BinaryIO], object]) -> None:
+    """Replace a file, as `write_atomically` does, by what `fill` writes into a stream: for what is large.
+
+    Raises:
+        DataError: the folder is missing or read-only, or the disk is full.
+    """
     try:
-        _replace(path, lambda stream: stream.write(content))
+        _replace(path, fill)
     except OSError as error:
         raise cannot_write(path, error) from None
 
@@ -93,7 +102,7 @@ def make_folder(path: Path) -> Path:
     return path
 
 
-def cannot_write(path: Path, error: OSError) -> DataError:
+def cannot_write(path: Path, error: OSError) -> WriteError:
     """What to say when a file cannot be written."""
     remedies = {
         errno.ENOSPC: "Free some space, or write to another disk.",
@@ -107,15 +116,15 @@ def cannot_write(path: Path, error: OSError) -> DataError:
         errno.EROFS: "Choose a folder that you may write to.",
     }
     remedy = remedies.get(error.errno or 0, "Choose another place.")
-    return DataError(f"This cannot be written ({error.strerror or error}).", where=path, remedy=remedy)
+    return WriteError(f"This cannot be written ({error.strerror or error}).", where=path, remedy=remedy)
 
 
 def _replace(path: Path, fill: Callable[[BinaryIO], object]) -> None:
     beginning = path.name.encode(errors="surrogateescape")[:100].decode(errors="ignore")
     name = path.with_name(f".{beginning}.{secrets.token_hex(8)}")
-    descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+    stream = name.open("xb")
     try:
-        with os.fdopen(descriptor, "wb") as stream:
+        with stream:
             fill(stream)
             stream.flush()
             os.fsync(stream.fileno())

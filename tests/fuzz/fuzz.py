@@ -576,7 +576,8 @@ def run_cases(seeds: Sequence[int], room: Path, tell: Callable[[Outcome], None])
             try:
                 outcome = ours.recv() if ours.poll(patience) else Outcome(left[0], target_of(left[0]), "hang")
             except EOFError:
-                outcome = Outcome(left[0], target_of(left[0]), "killed")
+                process.join(LIMIT_SECONDS)
+                outcome = Outcome(left[0], target_of(left[0]), "killed", f"exit code {process.exitcode}")
             patience = LIMIT_SECONDS
             tell(outcome)
             left.pop(0)

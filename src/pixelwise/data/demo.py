@@ -15,7 +15,7 @@ from jaxtyping import Float, UInt8
 from scipy import ndimage
 
 from pixelwise.classes import ClassTable
-from pixelwise.data.formats import write_mask, write_picture
+from pixelwise.data.writing import write_mask, write_picture
 from pixelwise.errors import DataError
 from pixelwise.files import make_folder, write_atomically
 

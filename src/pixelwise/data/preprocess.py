@@ -1,6 +1,8 @@
 """From the raw values of an image to what the network sees; the same code in training, prediction and export."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -8,10 +10,8 @@ import torch.nn.functional as F  # noqa: N812  the name everybody knows it by
 from jaxtyping import Float, Float32, Integer, Shaped
 
 from pixelwise.config import Preprocessing
+from pixelwise.data.windows import Source, row_bands
 from pixelwise.errors import DataError
-
-STATISTICS_PIXELS = 1_000_000
-"""So many pixels are summed at a time."""
 
 ROUNDING = 1e-10
 """A deviation that is a smaller share of the mean is that of rounded sums, not of the pixels."""
@@ -38,12 +38,45 @@ def match_channels(image: Shaped[np.ndarray, "H W _"], channels: int) -> Shaped[
 
 def storable(image: Shaped[np.ndarray, "H W C"]) -> Shaped[np.ndarray, "H W C"]:
     """8- and 16-bit integers as they are, in the machine's byte order; all other numbers as float32."""
-    if image.dtype.kind == "u" and image.dtype.itemsize <= 2:
-        return np.ascontiguousarray(image, dtype=image.dtype.newbyteorder("="))
-    return np.ascontiguousarray(image, dtype=np.float32)
+    return np.ascontiguousarray(image, dtype=_storable_type(image.dtype))
 
 
-def refuse_other_range(image: Shaped[np.ndarray, "H W C"], preprocessing: Preprocessing) -> None:
+def _storable_type(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    return dtype.newbyteorder("=") if dtype.kind == "u" and dtype.itemsize <= 2 else np.dtype(np.float32)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An image whose windows come in a type that is stored, and with the channels that a network wants.
+
+    Numbers that are too large for float32 become infinite.
+    """
+
+    source: Source
+    channels: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Height, width and channels."""
+        return (*self.source.shape[:2], self.channels)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the values."""
+        return _storable_type(self.source.dtype)
+
+    def __getitem__(self, window: tuple[slice, slice], /) -> Shaped[np.ndarray, "h w C"]:
+        """Rows and columns.
+
+        Raises:
+            DataError: the channels are not those that are wanted.
+        """
+        with np.errstate(over="ignore", invalid="ignore"):
+            ready = storable(self.source[window])
+        return match_channels(ready, self.channels)
+
+
+def refuse_other_range(image: Source, preprocessing: Preprocessing) -> None:
     """Refuse values that a common mean and deviation turn into something the network has never seen.
 
     Images of a number type that the training images had are accepted as they are: they may be dark or bright.
@@ -53,7 +86,7 @@ def refuse_other_range(image: Shaped[np.ndarray, "H W C"], preprocessing: Prepro
     """
     if preprocessing.normalisation != "standard" or image.dtype.name in preprocessing.types or not preprocessing.types:
         return
-    found, known = float(image.max()), preprocessing.largest
+    found, known = max(float(band.max()) for band in row_bands(image)), preprocessing.largest
     is_above = found > 2.0 * known
     is_share = image.dtype.kind == "f" and 0.0 < found <= 1.0 and known > 2.0
     if is_above or is_share:
@@ -87,12 +120,11 @@ def resize_mask(mask: Integer[np.ndarray, "H W"], size: tuple[int, int]) -> Inte
     return resized
 
 
-def mirrored_window(
-    array: Shaped[np.ndarray, "H W ..."], top: int, left: int, size: tuple[int, int]
-) -> Shaped[np.ndarray, "h w ..."]:
-    """A window of an array, which may reach beyond it on any side and any distance: what is outside is mirrored.
+def mirrored_window(array: Source, top: int, left: int, size: tuple[int, int]) -> Shaped[np.ndarray, "h w ..."]:
+    """A window of an image or of a mask, which may reach beyond it on any side and any distance.
 
-    The mirror stands in the middle of the border pixel, which is therefore not repeated (numpy's `reflect`).
+    What is outside is mirrored. The mirror stands in the middle of the border pixel, which is therefore not
+    repeated (numpy's `reflect`).
     """
     height, width = size
     if top >= 0 and left >= 0 and top + height <= array.shape[0] and left + width <= array.shape[1]:
@@ -113,23 +145,19 @@ def _mirrored(index: Shaped[np.ndarray, " n"], length: int) -> Shaped[np.ndarray
     return mirrored
 
 
-def statistics(image: Shaped[np.ndarray, "H W C"]) -> tuple[Float[np.ndarray, " C"], Float[np.ndarray, " C"]]:
+def statistics(image: Source) -> tuple[Float[np.ndarray, " C"], Float[np.ndarray, " C"]]:
     """Mean and deviation per channel; a constant channel has deviation 1, so that it becomes zero, not infinite.
 
     A band of rows is read at a time, because float64 takes eight times the memory of an image of bytes.
     """
-    rows = max(1, STATISTICS_PIXELS // image.shape[1])
-    parts = [slice(top, top + rows) for top in range(0, image.shape[0], rows)]
     pixels = image.shape[0] * image.shape[1]
-    mean = np.sum([image[part].sum(axis=(0, 1), dtype=np.float64) for part in parts], axis=0) / pixels
-    squares = np.sum([np.square(image[part] - mean).sum(axis=(0, 1)) for part in parts], axis=0)
+    mean = np.sum([band.sum(axis=(0, 1), dtype=np.float64) for band in row_bands(image)], axis=0) / pixels
+    squares = np.sum([np.square(band - mean).sum(axis=(0, 1)) for band in row_bands(image)], axis=0)
     deviation = np.sqrt(squares / pixels)
     return mean, np.where(deviation > ROUNDING * np.abs(mean), deviation, 1.0)
 
 
-def moments(
-    image: Shaped[np.ndarray, "H W C"], preprocessing: Preprocessing
-) -> tuple[Sequence[float], Sequence[float]]:
+def moments(image: Source, preprocessing: Preprocessing) -> tuple[Sequence[float], Sequence[float]]:
     """The mean and deviation per channel that `normalise` shall use for windows of this image."""
     if preprocessing.normalisation == "image":
         mean, deviation = statistics(image)

@@ -23,12 +23,13 @@ import yaml
 from jaxtyping import Bool, Float, Shaped, UInt8
 
 from pixelwise.classes import IGNORE
-from pixelwise.data import formats
+from pixelwise.data import formats, writing
 from pixelwise.data.alike import ALIKE, Likeness
 from pixelwise.data.dataset import Case, Dataset
 from pixelwise.data.measure import Measurement, Misfit, decoded_mask, equal
 from pixelwise.data.parallel import bytes_of_case, in_parallel
 from pixelwise.data.preprocess import resize_mask
+from pixelwise.data.raster import upright
 from pixelwise.data.split import bearable, claimed_by_other_sides, tie_together
 from pixelwise.errors import DataError
 from pixelwise.files import cannot_write, copy_file, make_folder, write_atomically
@@ -309,9 +310,9 @@ def _repair(one: Measurement, dataset: Dataset, intent: _Intent, out: Path) -> t
         return Repair(files, "left out", (*remarks, nothing)), None
     folder, name = posixpath.split(intent.names[case.name])
     place = make_folder(out / folder / "images") / name
-    formats.write_mask(make_folder(out / folder / "masks") / f"{name}.png", agreed, dataset.classes)
+    writing.write_mask(make_folder(out / folder / "masks") / f"{name}.png", agreed, dataset.classes)
     if pixels is not None:
-        target = formats.write_image(place, pixels)
+        target = writing.write_image(place, pixels)
     else:
         target, said = _copied(case.image, place)
         remarks += said
@@ -384,7 +385,7 @@ def _fitted(mask: UInt8[np.ndarray, "h w"], one: Measurement) -> tuple[UInt8[np.
         return np.pad(cropped, missing, constant_values=IGNORE), [Remark("mask off by one", text)]
     if one.misfit == "turned by the camera":
         text = "The mask is turned like its image, which the camera turned."
-        return formats.upright(mask, one.orientation), [Remark("mask turned", text)]
+        return upright(mask, one.orientation), [Remark("mask turned", text)]
     if one.misfit == "scaled":
         text = f"The mask was scaled from {mask.shape[1]} x {mask.shape[0]} pixels to {width} x {height} (nearest)."
         return resize_mask(mask, (height, width)), [Remark("mask scaled", text)]

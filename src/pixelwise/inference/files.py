@@ -9,18 +9,22 @@ import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float32, Shaped, UInt8
 
-from pixelwise.classes import ClassTable
-from pixelwise.data import formats
+from pixelwise.classes import IGNORE, ClassTable
+from pixelwise.data import formats, writing
 from pixelwise.data.cache import to_npy
 from pixelwise.data.listing import rasters_below
 from pixelwise.data.naming import masks_beside_images
-from pixelwise.errors import DataError, PixelwiseError
+from pixelwise.data.tiff import Placement
+from pixelwise.data.windows import is_empty, is_large, open_image, placement_of
+from pixelwise.errors import DataError, PixelwiseError, WriteError
 from pixelwise.files import make_folder, write_atomically
+from pixelwise.inference.large import write_mask_of
 from pixelwise.inference.predictor import Model
 
 Draw = Callable[
@@ -30,17 +34,24 @@ Draw = Callable[
 """A picture of an image with its mask over it."""
 
 
+Progress = Callable[[str, int, int], None]
+"""Told what is being done, and how many parts of how many are."""
+
+
 @dataclass(frozen=True)
 class Outputs:
     """What is written for every image."""
 
     folder: Path
-    suffix: str = ".png"
-    """Of masks: `.png` or `.tif`. Stacks are always `.tif`."""
+    suffix: str | None = None
+    """Of masks: `.png` or `.tif`; none for `.png`, and `.tif` where an image says where on earth it lies.
+    Of stacks, and of images that are predicted by windows, it is always `.tif`."""
     draw: Draw | None = None
     """Also write NAME_overlay.png, drawn by this."""
     probabilities: bool = False
     """Also write NAME_probabilities.npy, float32 K H W."""
+    memory_bytes: int = 2_000_000_000
+    """What the process may take while it predicts by windows."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +64,10 @@ class Job:
     probabilities: Path | None = None
     pages: int = 1
     """Images in the file; the mask of a stack is a stack."""
+    placement: Placement | None = None
+    """Where its pixels lie, if it says so."""
+    is_large: bool = False
+    """It is predicted by windows."""
 
     @property
     def targets(self) -> list[Path]:
@@ -118,7 +133,7 @@ def plan(inputs: Sequence[Path | str], outputs: Outputs) -> Plan:
     return Plan(jobs, passed_over)
 
 
-def run(model: Model, plan: Plan, outputs: Outputs, progress: Callable[[int, int], None] | None = None) -> Predicted:
+def run(model: Model, plan: Plan, outputs: Outputs, progress: Progress | None = None) -> Predicted:
     """Predict and write; an image that cannot be read does not keep the others from being done.
 
     Raises:
@@ -128,13 +143,13 @@ def run(model: Model, plan: Plan, outputs: Outputs, progress: Callable[[int, int
     done = Predicted(plan.passed_over)
     for index, job in enumerate(plan.jobs):
         try:
-            result = _predict(model, job, outputs)
+            done.written.extend(_carry_out(model, job, outputs, progress or _nobody))
+        except WriteError:
+            raise
         except PixelwiseError as error:
             done.failed.append(type(error)(error.what, where=job.source, remedy=error.remedy))
-        else:
-            done.written.extend(_write(job, result, model.classes))
         if progress is not None:
-            progress(index + 1, len(plan.jobs))
+            progress("predicting", index + 1, len(plan.jobs))
     return done
 
 
@@ -202,15 +217,26 @@ def _absolute(path: Path) -> Path:
 
 
 def _job(source: Path, folder: Path, name: str, outputs: Outputs) -> Job:
-    pages = formats.page_count(source) or 1  # predicting a file that cannot be read will say why
-    if pages > 1:
-        return Job(source, folder / f"{name}.tif", pages=pages)
+    pages, is_large, placement = _nature(source)
+    if pages > 1 or is_large:
+        return Job(source, folder / f"{name}.tif", pages=pages, placement=placement, is_large=is_large)
+    suffix = outputs.suffix or (".tif" if placement is not None and placement.tags else ".png")
     return Job(
         source,
-        folder / f"{name}{outputs.suffix}",
+        folder / f"{name}{suffix}",
         overlay=folder / f"{name}_overlay.png" if outputs.draw is not None else None,
         probabilities=folder / f"{name}_probabilities.npy" if outputs.probabilities else None,
+        placement=placement,
     )
+
+
+def _nature(source: Path) -> tuple[int, bool, Placement | None]:
+    """Pages of a file, whether it is predicted by windows, and where its pixels lie."""
+    try:
+        pages = formats.page_count(source) or 1
+        return pages, pages == 1 and is_large(source), placement_of(source)
+    except DataError:  # predicting a file that cannot be read will say why
+        return 1, False, None
 
 
 def _refuse_collisions(jobs: Sequence[Job]) -> None:
@@ -246,21 +272,57 @@ def _identity(path: Path) -> tuple[int, int] | None:
 # --- work ------------------------------------------------------------------------------------------------------------
 
 
+def _nobody(name: str, done: int, total: int) -> None:
+    """Nobody wants to know how far the work is."""
+
+
+def _carry_out(model: Model, job: Job, outputs: Outputs, progress: Progress) -> list[Path]:
+    """Predict an image and write what comes of it."""
+    make_folder(job.mask.parent)
+    # a model that sees every image at one size needs the whole of it
+    if job.is_large and model.description.preprocessing.resize is None:
+        return _by_windows(model, job, outputs, progress)
+    return _write(job, _predict(model, job, outputs), model.classes)
+
+
+def _by_windows(model: Model, job: Job, outputs: Outputs, progress: Progress) -> list[Path]:
+    if outputs.draw is not None or outputs.probabilities:
+        raise DataError(
+            "The image is so large that it is predicted by windows; of those neither overlay nor probabilities "
+            "are written.",
+            remedy="Predict it without them.",
+        )
+    image = open_image(job.source)
+    state = job.source.stat()
+    identity = f"{job.source.resolve()} {state.st_size} {state.st_mtime_ns}"
+    write_mask_of(
+        model,
+        image,
+        job.mask,
+        placement=job.placement,
+        identity=identity,
+        memory_bytes=outputs.memory_bytes,
+        progress=partial(progress, f"rows of {job.source.name}"),
+    )
+    return job.targets
+
+
 def _predict(model: Model, job: Job, outputs: Outputs) -> _Result:
     if job.pages > 1:
         masks = [model.predict(formats.read_image(job.source, page)).mask for page in range(job.pages)]
         return _Result(np.stack(masks))
     image = formats.read_image(job.source)
     prediction = model.predict(image, probabilities=outputs.probabilities)
+    if job.placement is not None and job.placement.nodata is not None:
+        prediction.mask[is_empty(image, job.placement.nodata)] = IGNORE
     picture = outputs.draw(image, prediction.mask, model.classes) if outputs.draw is not None else None
     return _Result(prediction.mask, picture, prediction.probabilities)
 
 
 def _write(job: Job, result: _Result, classes: ClassTable) -> list[Path]:
-    make_folder(job.mask.parent)
-    formats.write_mask(job.mask, result.mask, classes)
+    writing.write_mask(job.mask, result.mask, classes, job.placement)
     if job.overlay is not None and result.picture is not None:
-        formats.write_picture(job.overlay, result.picture)
+        writing.write_picture(job.overlay, result.picture)
     if job.probabilities is not None and result.probabilities is not None:
         write_atomically(job.probabilities, to_npy(result.probabilities))
     return job.targets

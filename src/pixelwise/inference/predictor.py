@@ -1,6 +1,6 @@
 """A network that knows how to be used: from an image to a mask."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from pixelwise.classes import ClassTable
 from pixelwise.config import PredictionConfig
-from pixelwise.data.preprocess import match_channels, moments, normalise, refuse_other_range, resize_image, storable
+from pixelwise.data.preprocess import Prepared, moments, normalise, refuse_other_range, resize_image
+from pixelwise.data.windows import Source, row_bands
 from pixelwise.errors import ConfigError, DataError, memory_errors
-from pixelwise.inference.tiles import Band, Tiling, Windows, bands, enlarged
+from pixelwise.inference.tiles import Band, Region, Tiling, Windows, bands, enlarged, once_per_value
 from pixelwise.models import bundle as bundles
 from pixelwise.models.blocks import folded
 from pixelwise.models.unet import border_px, coarsest_px, valid_size_px
@@ -76,50 +77,60 @@ class Model:
         Raises:
             DataError: the array is no image, holds values that are not finite, or has other channels than the model.
         """
-        ready = self._prepare(image)
-        height, width = ready.shape[:2]
+        height, width = image.shape[:2] if image.ndim > 1 else (0, 0)
         mask = np.empty((height, width), dtype=np.uint8)
         kept = np.empty((len(self.classes), height, width), dtype=np.float32) if probabilities else None
-        for band in self._bands(ready):
-            rows = slice(band.top, band.top + band.probabilities.shape[1])
-            mask[rows] = band.classes().to(torch.uint8).cpu().numpy()
+        for band in self.bands(image):
+            mask[band.place] = band.labels()
             if kept is not None:
-                kept[:, rows] = band.probabilities.float().cpu().numpy()
+                kept[:, *band.place] = band.probabilities.float().cpu().numpy()
         return Prediction(mask, self.classes, kept)
 
-    def bands(self, image: Shaped[np.ndarray, "..."]) -> Iterator[Band]:
-        """Probabilities from top to bottom, at the image's own size; arguments and errors as for `predict`."""
-        return self._bands(self._prepare(image))
+    def bands(self, image: Source) -> Iterator[Band]:
+        """Probabilities from top to bottom, at the image's own size; arguments and errors as for `predict`.
 
-    def _prepare(self, image: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "H W C"]:
-        if image.ndim not in {2, 3} or image.size == 0 or image.dtype.kind not in "uif":
+        Of an image that is no array, windows are read as they are needed.
+        """
+        ready = self.prepare(image)
+        resize = self.description.preprocessing.resize
+        if resize is None or resize == ready.shape[:2]:
+            yield from self.regions(ready)
+        else:
+            # the small result is held; the large one leaves in bands
+            seen = resize_image(ready[:, :], resize)
+            small = torch.cat([band.probabilities for band in self.regions(seen)], dim=1)
+            yield from enlarged(small, (ready.shape[0], ready.shape[1]))
+
+    def prepare(self, image: Source) -> Prepared:
+        """The image with the type and channels that the network takes, its values looked at.
+
+        Raises:
+            DataError: as for `predict`.
+        """
+        if len(image.shape) not in {2, 3} or 0 in image.shape or image.dtype.kind not in "uif":
             raise DataError(
                 f"An array of shape {image.shape} and type {image.dtype} is not an image.",
                 remedy="Give numbers as height x width x channels.",
             )
-        channels_last = image[:, :, None] if image.ndim == 2 else image
-        with np.errstate(over="ignore", invalid="ignore"):  # what does not fit into float32 is refused below
-            ready = storable(channels_last)
+        channels_last = image[:, :][:, :, None] if len(image.shape) == 2 else image
+        ready = Prepared(channels_last, self.description.preprocessing.channels)
         _refuse_infinite(ready)
         refuse_other_range(ready, self.description.preprocessing)
-        return match_channels(ready, self.description.preprocessing.channels)
+        return ready
 
-    def _bands(self, ready: Shaped[np.ndarray, "H W C"]) -> Iterator[Band]:
-        preprocessing = self.description.preprocessing
-        seen = resize_image(ready, preprocessing.resize) if preprocessing.resize else ready
-        mean, deviation = moments(seen, preprocessing)  # as in training: of what the network sees
+    def regions(self, seen: Source, regions: Sequence[Region | None] = (None,)) -> Iterator[Band]:
+        """Probabilities of what the network sees, region after region, each from top to bottom."""
+        mean, deviation = moments(seen, self.description.preprocessing)  # as in training: of what the network sees
 
         def predict(windows: Windows) -> Float[Tensor, "B K H W"]:
             tiles = np.stack([normalise(window, mean, deviation) for window in windows])
-            return self._probabilities(torch.from_numpy(tiles).to(self.device))
+            results: Tensor = self._probabilities(torch.from_numpy(tiles).to(self.device))
+            return results
 
-        results = bands(seen, predict, self._tiling((seen.shape[0], seen.shape[1])))
-        if seen.shape == ready.shape:
-            yield from results
-        else:
-            # the small result is held; the large one leaves in bands
-            small = torch.cat([band.probabilities for band in results], dim=1)
-            yield from enlarged(small, (ready.shape[0], ready.shape[1]))
+        tiling = self.tiling((seen.shape[0], seen.shape[1]))
+        remembering = once_per_value(predict)
+        for region in regions:
+            yield from bands(seen, remembering, tiling, region)
 
     @torch.inference_mode()
     def _probabilities(self, tiles: Float[Tensor, "B C h w"]) -> Float[Tensor, "B K H W"]:
@@ -136,7 +147,7 @@ class Model:
             logits = self.network(ready)
         return F.softmax(logits.float(), dim=1)
 
-    def _tiling(self, image_size: tuple[int, int]) -> Tiling:
+    def tiling(self, image_size: tuple[int, int]) -> Tiling:
         """Tiles no larger than needed: an image that fits one is one tile."""
         config, model = self.description.prediction, self.description.model
         wanted = config.tile_size or tuple(2 * edge for edge in self.description.patch_size)
@@ -160,14 +171,12 @@ class Model:
         )
 
 
-def _refuse_infinite(image: Shaped[np.ndarray, "H W C"]) -> None:
+def _refuse_infinite(image: Source) -> None:
     """Every comparison with nan is false, so that such pixels would become class 0 without a word."""
     if image.dtype.kind != "f":
         return
-    with np.errstate(invalid="ignore"):
-        is_finite = np.isfinite(image.min()) and np.isfinite(image.max())  # no copy of a large image
-    if not is_finite:
-        count = int((~np.isfinite(image)).sum())
+    count = sum(int((~np.isfinite(band)).sum()) for band in row_bands(image))
+    if count:
         raise DataError(
             f"{count} values of the image are not finite (nan or infinite, or too large for float32).",
             remedy="Replace them, for instance by the mean of their neighbours, before predicting.",

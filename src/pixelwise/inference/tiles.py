@@ -12,13 +12,23 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812  the name everybody knows it by
-from jaxtyping import Float, Int64, Shaped
+from jaxtyping import Float, Int64, Shaped, UInt8
 from torch import Tensor
 
 from pixelwise.data.preprocess import mirrored_window
+from pixelwise.data.windows import Source
 
 ENLARGED_ROWS = 256
 """Rows of a band of an enlarged result."""
+
+BYTES_PER_CLASS = 8
+"""Sums and finished probabilities of a pixel of a row of tiles; both are float32, the latter of some rows only."""
+
+BYTES_PER_PIXEL = 16
+"""Weights, and the most probable class with its probability."""
+
+MOST_VALUES = 8
+"""So many predictions of windows of a single value are remembered."""
 
 Windows = list[Shaped[np.ndarray, "h w C"]]
 """Raw values of equally large parts of an image."""
@@ -48,17 +58,42 @@ class Tiling:
 
 
 @dataclass(frozen=True)
+class Region:
+    """The part of an image that is wanted."""
+
+    rows: range
+    columns: range
+
+    @classmethod
+    def whole(cls, size: tuple[int, int]) -> "Region":
+        """All of an image of that height and width."""
+        return cls(range(size[0]), range(size[1]))
+
+
+@dataclass(frozen=True)
 class Band:
     """Finished rows of a result."""
 
     top: int
     """First row in the image."""
     probabilities: Float[Tensor, "K h W"]
-    """Of the whole width."""
+    """Of the whole width, or of the columns that were wanted."""
+    left: int = 0
+    """First column in the image."""
+
+    @property
+    def place(self) -> tuple[slice, slice]:
+        """Rows and columns in the image."""
+        height, width = self.probabilities.shape[1:]
+        return slice(self.top, self.top + height), slice(self.left, self.left + width)
 
     def classes(self) -> Int64[Tensor, "h w"]:
         """The most probable class of every pixel."""
         return self.probabilities.max(dim=0).indices  # on a processor ten times as fast as argmax
+
+    def labels(self) -> UInt8[np.ndarray, "h w"]:
+        """The same as an array."""
+        return self.classes().to(torch.uint8).cpu().numpy()
 
 
 def enlarged(small: Float[Tensor, "K h w"], size: tuple[int, int]) -> Iterator[Band]:
@@ -77,18 +112,25 @@ def enlarged(small: Float[Tensor, "K h w"], size: tuple[int, int]) -> Iterator[B
         yield Band(top, wide[0])
 
 
-def bands(image: Shaped[np.ndarray, "H W C"], predict: Predict, tiling: Tiling) -> Iterator[Band]:
+def bands(image: Source, predict: Predict, tiling: Tiling, region: Region | None = None) -> Iterator[Band]:
     """Probabilities of an image from top to bottom.
+
+    Those of a region are equal to those of the whole, since all tiles that touch it are predicted.
 
     Args:
         image: raw values; only windows of it are read.
         predict: normalises windows and gives their probabilities, on any device.
         tiling: how to cut.
+        region: the part that is wanted; none for all.
     """
-    height, width = image.shape[:2]
-    tops, lefts = (_starts(size, tile, tiling) for size, tile in zip((height, width), tiling.tile_size, strict=True))
+    region = region or Region.whole((image.shape[0], image.shape[1]))
+    tops, lefts = (
+        touching(starts(size, tile, tiling), tile, wanted)
+        for size, tile, wanted in zip(image.shape[:2], tiling.tile_size, (region.rows, region.columns), strict=True)
+    )
     weight = _weight(tiling)
     columns = lefts[-1] + tiling.tile_size[1] - lefts[0]
+    inside = slice(region.columns.start - lefts[0], region.columns.stop - lefts[0])
     total: Tensor | None = None
     weights = torch.zeros((tiling.tile_size[0], columns))
     for top, next_top in zip(tops, [*tops[1:], tops[-1] + tiling.tile_size[0]], strict=True):
@@ -100,16 +142,70 @@ def bands(image: Shaped[np.ndarray, "H W C"], predict: Predict, tiling: Tiling) 
             total[:, :, place] += probabilities * weight
             weights[:, place] += weight
         assert total is not None
-        done = next_top - top
-        finished = total[:, :done] / weights[:done]
-        first, last = max(top, 0), min(next_top, height)
+        first, last = max(top, region.rows.start), min(next_top, region.rows.stop)
         if first < last:
-            yield Band(first, finished[:, first - top : last - top, -lefts[0] : width - lefts[0]])
-        total, weights = _shift(total, done), _shift(weights, done)
+            rows = slice(first - top, last - top)
+            yield Band(first, total[:, rows, inside] / weights[rows, inside], region.columns.start)
+        _shift(total, next_top - top)
+        _shift(weights, next_top - top)
+
+
+def blocks(size: tuple[int, int], tiling: Tiling, bound: int, classes: int) -> list[Region]:
+    """An image cut into blocks of columns whose bands take no more memory than given; tiles at the cuts are done twice.
+
+    Args:
+        size: height and width of the image.
+        tiling: how the blocks are cut into tiles.
+        bound: bytes that the bands of a block may take; a block is as wide as a tile at least.
+        classes: of the model.
+    """
+    height, width = size
+    tile_width = tiling.tile_size[1]
+    most_columns = bound // _column_bytes(tiling, classes)
+    cuts = [start for start in starts(width, tile_width, tiling)[1:] if start < width]
+    regions = []
+    left = 0
+    while left < width:
+        within = [cut for cut in (*cuts, width) if left < cut and cut - left + 2 * tile_width <= most_columns]
+        following = [cut for cut in (*cuts, width) if left < cut]
+        right = within[-1] if within else following[0]
+        regions.append(Region(range(height), range(left, right)))
+        left = right
+    return regions
+
+
+def narrowest_block_bytes(tiling: Tiling, classes: int) -> int:
+    """What the bands of a block as narrow as can be take."""
+    return 3 * tiling.tile_size[1] * _column_bytes(tiling, classes)
+
+
+def _column_bytes(tiling: Tiling, classes: int) -> int:
+    return tiling.tile_size[0] * (classes * BYTES_PER_CLASS + BYTES_PER_PIXEL)
+
+
+def once_per_value(predict: Predict) -> Predict:
+    """Windows of one value everywhere, as they surround what was scanned, are predicted once."""
+    known: dict[bytes, Tensor] = {}
+
+    def remembering(windows: Windows) -> Float[Tensor, "B K H W"]:
+        values = [_only_value(window) for window in windows]
+        new = [index for index, value in enumerate(values) if value is None or value not in known]
+        results = dict(zip(new, predict([windows[index] for index in new]), strict=True)) if new else {}
+        if len(known) > MOST_VALUES:
+            known.clear()
+        known.update((value, results[index]) for index in new if (value := values[index]) is not None)
+        return torch.stack([results[i] if i in results else known[value or b""] for i, value in enumerate(values)])
+
+    return remembering
+
+
+def _only_value(window: Shaped[np.ndarray, "h w C"]) -> bytes | None:
+    first = window[:1, :1]
+    return first.tobytes() if (window[0] == first).all() and (window == first).all() else None
 
 
 def _row(
-    image: Shaped[np.ndarray, "H W C"], predict: Predict, tiling: Tiling, top: int, lefts: Sequence[int]
+    image: Source, predict: Predict, tiling: Tiling, top: int, lefts: Sequence[int]
 ) -> Iterator[tuple[int, Float[Tensor, "K h w"]]]:
     """Each tile of a row: where it begins, and its probabilities."""
     border = tiling.border_px
@@ -120,7 +216,12 @@ def _row(
         yield from zip(group, predict(windows), strict=True)
 
 
-def _starts(size: int, tile: int, tiling: Tiling) -> list[int]:
+def touching(starts: Sequence[int], tile: int, wanted: range) -> list[int]:
+    """Those of the tiles along an axis that have a pixel of what is wanted."""
+    return [start for start in starts if start < wanted.stop and start + tile > wanted.start]
+
+
+def starts(size: int, tile: int, tiling: Tiling) -> list[int]:
     """Where tiles begin along an axis: overlapping by at least `tiling.overlap`, the last beyond the end if need be."""
     align = tiling.align_px
     if size <= tile:
@@ -145,6 +246,9 @@ def _bell(size: int) -> Float[Tensor, " n"]:
     return torch.exp(-0.5 * (distance / 0.125) ** 2).clamp_min(1e-3)
 
 
-def _shift(rows: Float[Tensor, "*K h W"], done: int) -> Float[Tensor, "*K h W"]:
-    """Drop the first rows and make room for as many at the end."""
-    return torch.cat([rows[..., done:, :], torch.zeros_like(rows[..., :done, :])], dim=-2)
+def _shift(rows: Float[Tensor, "*K h W"], done: int) -> None:
+    """Drop the first rows and make room for as many at the end, in place."""
+    kept = rows[..., done:, :]
+    moved = rows[..., : kept.shape[-2], :]
+    moved.copy_(kept if kept.shape[-2] <= done else kept.clone())  # what overlaps cannot be copied onto itself
+    rows[..., kept.shape[-2] :, :].zero_()

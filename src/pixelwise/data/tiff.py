@@ -1,0 +1,456 @@
+"""TIFF, BigTIFF, OME-TIFF, GeoTIFF: pages and channels by the axes that the file declares."""
+
+import functools
+import itertools
+import math
+import os
+import re
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+import numpy as np
+from jaxtyping import Shaped, UInt8
+
+from pixelwise.data.raster import (
+    FEW_CHANNELS,
+    MAX_RATIO,
+    MAX_UNASKED_BYTES,
+    ORIENTATION,
+    ImageInfo,
+    Raster,
+    Stack,
+    chosen_page,
+    native,
+    page_of,
+    palette_table,
+    stored_window,
+    three_axes,
+    too_large,
+    upright,
+    upright_size,
+)
+from pixelwise.errors import DataError
+
+FEW_UNNAMED = 4
+"""An axis of a TIFF without a name holds channels up to this length."""
+
+SEGMENT_BYTES = 256_000_000
+"""So much of decoded strips or tiles is kept: those of one row of an image may be needed for the next window."""
+
+MOST_ROWS = 4096
+"""A strip or tile that is higher is no window."""
+
+JPEG = frozenset({6, 7, 34892, 33007})
+"""Compressions whose decoder wants tables that all strips or tiles share."""
+
+MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+"""Bytes of one value of each TIFF type."""
+
+GEOGRAPHIC = (33550, 33922, 34264, 34735, 34736, 34737)
+"""Tags of GeoTIFF: scale, tie points, transformation; and the coordinate system in three parts."""
+
+NODATA = 42113
+"""GDAL's tag for the value of pixels that hold nothing."""
+
+DESCRIPTION = 270
+PLAIN_PRIVATE_TAGS = frozenset({33550, 33723, 33922, 34264, 34377, 34665, 34675, 34735, 34736, 34737, 42112, 42113})
+"""GeoTIFF, GDAL, EXIF, colour profile, Photoshop: private tags that never make a stack of one page."""
+
+
+def info(path: Path) -> ImageInfo:
+    """What the tags say; raises whatever the TIFF library raises."""
+    import tifffile
+
+    with path.open("rb") as raw:
+        _check_chain(raw)
+        with tifffile.TiffFile(raw) as file:
+            series, stack = _main_series(file, path)
+            page = series.keyframe
+            orientation = _orientation_of(page)
+            height, width = upright_size(stack.count("H"), stack.count("W"), orientation)
+            channels = 3 if page.photometric in (3, 5) else stack.count("C")
+            bytes_only = page.photometric == 3 or series.dtype.kind == "b"
+            dtype = "uint8" if bytes_only else series.dtype.name
+            alpha = channels == page.samplesperpixel > 1 and _declares_alpha(page)
+            return ImageInfo(height, width, channels, dtype, stack.count("P"), orientation, alpha)
+
+
+def read(path: Path, page: int | None) -> Raster:
+    """A whole page; raises whatever the TIFF library raises."""
+    import tifffile
+
+    with path.open("rb") as raw:
+        _check_chain(raw)
+        with tifffile.TiffFile(raw) as file:
+            series, stack = _main_series(file, path)
+            chosen = chosen_page(page, stack.count("P"), path)
+            if series.dtype.itemsize * math.prod(series.shape) > max(MAX_UNASKED_BYTES, MAX_RATIO * _size(raw)):
+                raise too_large(path)
+            pixels = _page(series, stack, chosen, _size(raw))
+            return _raster(pixels, series.keyframe, path)
+
+
+class Segments:
+    """The strips or tiles of one directory of a file, each decoded when a window needs it.
+
+    Args:
+        path: the file, which is opened for every strip or tile and not held open.
+        page: the directory, as the TIFF library sees it.
+
+    Raises:
+        EOFError: strips or tiles are missing, or lie beyond the end of the file.
+    """
+
+    def __init__(self, path: Path, page: Any) -> None:
+        frame = page.keyframe
+        _checked([page], path.stat().st_size)
+        self._path = path
+        self._frame = frame
+        self._decode = frame.decode  # made from tags now, while the file is open
+        self._offsets, self._lengths = tuple(page.dataoffsets), tuple(page.databytecounts)
+        is_jpeg = frame.compression in JPEG
+        self._arguments = {"jpegtables": page.jpegtables, "jpegheader": frame.jpegheader} if is_jpeg else {}
+        self._planes = frame.samplesperpixel if frame.planarconfig == 2 else 1
+        self._size = _segment_size(frame)
+        self._down, self._across = (-(-n // edge) for n, edge in zip(_image_size(frame), self._size, strict=True))
+        if min(len(self._offsets), len(self._lengths)) < self._planes * self._down * self._across:
+            raise EOFError("strips or tiles are missing")
+        self.shape = (*_image_size(frame), int(frame.samplesperpixel))
+        self.dtype = np.dtype(frame.dtype)
+        held = math.prod(self._size) * self.shape[2] // self._planes * self.dtype.itemsize
+        self._segment = functools.lru_cache(max(2, SEGMENT_BYTES // held))(self._decoded)
+
+    def window(self, rows: range, columns: range) -> Shaped[np.ndarray, "h w C"]:
+        """Pixels as stored."""
+        height, width = self._size
+        window = np.empty((len(rows), len(columns), self.shape[2]), self.dtype)
+        tiles = itertools.product(
+            range(self._planes),
+            range(rows.start // height, -(-rows.stop // height)),
+            range(columns.start // width, -(-columns.stop // width)),
+        )
+        for plane, down, right in tiles:
+            pixels = self._segment((plane * self._down + down) * self._across + right)
+            into = window[:, :, plane : plane + 1] if self._planes > 1 else window
+            _paste(into, pixels, down * height - rows.start, right * width - columns.start)
+        return window
+
+    def _decoded(self, index: int) -> Shaped[np.ndarray, "h w c"]:
+        """A strip or tile, which may reach beyond the image."""
+        with self._path.open("rb") as file:
+            file.seek(self._offsets[index])
+            content = file.read(self._lengths[index])
+        pixels, _, shape = self._decode(content or None, index, **self._arguments)
+        if pixels is None:  # a tile that was never written
+            return np.full(shape[1:], self._frame.nodata, self.dtype)
+        decoded: np.ndarray = pixels[0]
+        return decoded
+
+
+def _image_size(frame: Any) -> tuple[int, int]:
+    return int(frame.imagelength), int(frame.imagewidth)
+
+
+def _segment_size(frame: Any) -> tuple[int, int]:
+    """Height and width of strips or tiles; those at the end may be smaller."""
+    if frame.is_tiled:
+        return int(frame.tilelength), int(frame.tilewidth)
+    return min(int(frame.rowsperstrip), int(frame.imagelength)), int(frame.imagewidth)
+
+
+def _paste(window: np.ndarray, pixels: np.ndarray, top: int, left: int) -> None:
+    """Copy the part of `pixels`, whose first one belongs at `top` and `left`, that lies inside the window."""
+    first, begin = max(top, 0), max(left, 0)
+    part = window[first : top + pixels.shape[0], begin : left + pixels.shape[1]]
+    part[:] = pixels[first - top : first - top + part.shape[0], begin - left : begin - left + part.shape[1]]
+
+
+@dataclass(frozen=True)
+class Plain:
+    """Pixels that lie uncompressed one after the other."""
+
+    path: Path
+    dtype: np.dtype[Any]
+    """As stored, with its byte order."""
+    offset: int
+    stack: Stack
+    page: int
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Height, width and channels."""
+        return self.stack.count("H"), self.stack.count("W"), self.stack.count("C")
+
+    def window(self, rows: range, columns: range) -> Shaped[np.ndarray, "h w C"]:
+        """Pixels as stored; the file is mapped no longer than it takes to copy them, so that it fills no memory."""
+        mapped = np.memmap(self.path, self.dtype, "r", self.offset, self.stack.shape)
+        page = page_of(mapped, self.stack.order, self.page)
+        return np.array(page[rows.start : rows.stop, columns.start : columns.stop])
+
+
+@dataclass(frozen=True)
+class OpenPage:
+    """A page of a file of which windows can be read."""
+
+    path: Path
+    parts: Sequence[Segments | Plain]
+    """Channels one after the other."""
+    frame: Any
+    """The directory that says what the pixels mean."""
+
+    @property
+    def orientation(self) -> int:
+        """How the image is stored, 1 to 8 as in EXIF."""
+        return _orientation_of(self.frame)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the upright image."""
+        return upright_size(*self.parts[0].shape[:2], self.orientation)
+
+    def window(self, rows: range, columns: range) -> Raster:
+        """A window of the upright image; raises whatever the TIFF library raises."""
+        stored = stored_window(rows, columns, self.size, self.orientation)
+        pixels = [part.window(*stored) for part in self.parts]
+        return _raster(np.concatenate(pixels, axis=2) if len(pixels) > 1 else pixels[0], self.frame, self.path)
+
+
+Tag = tuple[int, int, int, Any, bool]
+"""Code, type, count and value, and that it is written once, as `tifffile.imwrite` takes extra tags."""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where the pixels of a file lie, and which of them hold nothing."""
+
+    tags: tuple[Tag, ...]
+    """Those of GeoTIFF."""
+    nodata: float | None
+    """The value of pixels that hold nothing."""
+
+    def with_nodata(self, value: int) -> list[Tag]:
+        """Tags for a file of the same size, whose empty pixels have that value."""
+        text = str(value)
+        return [*self.tags, (NODATA, 2, len(text) + 1, text, True)]
+
+
+def placement(path: Path) -> Placement | None:
+    """What a GeoTIFF says of its pixels; none for a file that says nothing. Raises whatever the TIFF library raises."""
+    import tifffile
+
+    with tifffile.TiffFile(path) as file:
+        page = file.pages.first
+        if _orientation_of(page) != 1:
+            return None
+        found = [page.tags[code] for code in GEOGRAPHIC if code in page.tags]
+        tags = tuple((tag.code, int(tag.dtype), tag.count, tag.value, True) for tag in found)
+        written = page.tags.get(NODATA)
+        try:
+            nodata = float(str(written.value).strip(" \0")) if written is not None else None
+        except ValueError:
+            nodata = None
+        return Placement(tags, nodata) if tags or nodata is not None else None
+
+
+def open_page(path: Path, page: int | None) -> OpenPage | None:
+    """A page to be read by windows; none where the file allows none. Raises whatever the TIFF library raises."""
+    import tifffile
+
+    with path.open("rb") as raw:
+        _check_chain(raw)
+        with tifffile.TiffFile(raw) as file:
+            series, stack = _main_series(file, path)
+            chosen = chosen_page(page, stack.count("P"), path)
+            frame = series.keyframe
+            _ = frame.colormap  # read now, while the file is open
+            if series.dataoffset is not None:
+                dtype = np.dtype(series.dtype).newbyteorder(file.byteorder)
+                _checked_extent(path, series)
+                return OpenPage(path, [Plain(path, dtype, series.dataoffset, stack, chosen)], frame)
+            pages = _directories_of(series, stack, chosen)
+            # volumes of tiles, and strips as high as the image, give no windows
+            if not pages or frame.imagedepth > 1 or _segment_size(frame)[0] > MOST_ROWS:
+                return None
+            return OpenPage(path, [Segments(path, part) for part in pages], frame)
+
+
+def _checked_extent(path: Path, series: Any) -> None:
+    if series.dataoffset + series.nbytes > path.stat().st_size:
+        raise EOFError("pixels lie beyond the end of the file")
+
+
+def is_plainly_one_page(file: BinaryIO) -> bool:
+    """One directory, and neither description nor private tags that could make a stack of it."""
+    if not file.read(4).startswith(MAGIC):
+        return False
+    directories = _directories(file)
+    first = next(directories, {})
+    if next(directories, None) is not None or any(tag > 32767 for tag in first.keys() - PLAIN_PRIVATE_TAGS):
+        return False
+    length, offset = first.get(DESCRIPTION, (0, 0))
+    if length <= 8:
+        return True
+    file.seek(offset)
+    text = file.read(length)
+    # what ImageJ, OME and tifffile write; the last says the shape
+    stack = any(word in text for word in (b"ImageJ=", b"<OME", b"<?xml", b'"shape"'))
+    return not stack or re.match(rb'\{"shape": \[\d+, \d+\]', text) is not None
+
+
+def _stack_of(axes: str, shape: tuple[int, ...], path: Path) -> Stack:
+    """Which axes are pages and which are channels (see the top of this file)."""
+    if len(axes) == 3 and axes[0] in "QI" and shape[2] <= FEW_CHANNELS < min(shape[:2]):
+        return Stack("HWC", shape)
+    if "Y" not in axes or "X" not in axes:
+        raise DataError(f"The axes {axes} hold no height and width.", where=path, remedy="Save it as a plain TIFF.")
+    letters = {"Y": "H", "X": "W", "C": "C", "S": "C"}
+    unnamed = {axis for axis, size in zip(axes, shape, strict=True) if axis in "QI" and size <= FEW_UNNAMED}
+    return Stack("".join("C" if axis in unnamed else letters.get(axis, "P") for axis in axes), shape)
+
+
+def _main_series(file: Any, path: Path) -> tuple[Any, Stack]:
+    """The image of a TIFF, and how its axes are understood."""
+    series = file.series[0]
+    area = series.keyframe.imagelength * series.keyframe.imagewidth
+    for other in file.series[1:]:
+        page = other.keyframe
+        if page.imagelength * page.imagewidth >= area and not page.is_reduced:
+            raise DataError(
+                "The pages differ in size or type.", where=path, remedy="Save each page as a file of its own."
+            )
+    return series, _stack_of(series.axes, series.shape, path)
+
+
+def _checked(pages: Any, size: int) -> None:
+    """Fail where strips or tiles lie beyond the end of the file, which some decoders fill with grey."""
+    for page in pages:
+        if page is None:  # one directory describes a whole contiguous stack
+            continue
+        ends = (start + count for start, count in zip(page.dataoffsets, page.databytecounts, strict=False))
+        if max(ends, default=0) > size:
+            raise EOFError("pixels lie beyond the end of the file")
+
+
+def _page(series: Any, stack: Stack, chosen: int, size: int) -> np.ndarray:
+    """H W C of one page; of a compressed stack only the parts that make the page are decoded."""
+    workers = None if series.keyframe.size > 2**26 else 1  # threads pay for large images only
+    pages = _directories_of(series, stack, chosen)
+    if stack.count("P") == 1 or series.dataoffset is not None or pages is None:
+        _checked(series.pages, size)
+        whole = series.asarray(out="memmap") if series.dataoffset is not None else series.asarray(maxworkers=workers)
+        return np.array(page_of(whole, stack.order, chosen))
+    _checked(pages, size)
+    planes = [page.asarray(maxworkers=workers) for page in pages]
+    return np.concatenate([three_axes(plane) for plane in planes], axis=2)
+
+
+def _directories_of(series: Any, stack: Stack, chosen: int) -> list[Any] | None:
+    """The directories that make a page, one or one per channel; none where a directory holds something else."""
+    if stack.order == "CHW" and len(series.pages) == 1:  # its channels lie in planes of their own
+        return [series.pages[0]]
+    leading = stack.order.find("H")
+    parts = math.prod(stack.shape[:leading])
+    if stack.order[leading:] not in ("HW", "HWC") or parts != len(series.pages):
+        return None
+    numbers = np.arange(parts).reshape(*stack.shape[:leading], 1, 1)
+    wanted = page_of(numbers, stack.order[:leading] + "HW", chosen).ravel()
+    return [series.pages[int(number)] for number in wanted]
+
+
+def _raster(pixels: np.ndarray, page: Any, path: Path) -> Raster:
+    """Pixels with the meaning that the tags give them."""
+    photometric = int(page.photometric)
+    pixels = upright(native(pixels), _orientation_of(page))
+    if photometric == 3:
+        return Raster(pixels, _colour_map(page.colormap, pixels, path))
+    if photometric == 5:
+        return Raster(_cmyk_to_rgb(pixels, path))
+    # 0 white is zero, 1 black is zero, 2 RGB, 4 mask, 6 YCbCr, which the decoder of JPEG (7) turns into RGB
+    if photometric not in (0, 1, 2, 4) and not (photometric == 6 and int(page.compression) == 7):
+        raise DataError(
+            f"Colours are stored as {getattr(page.photometric, 'name', photometric)}, which cannot be read.",
+            where=path,
+            remedy="Save the image as grey or RGB.",
+        )
+    binary = pixels.dtype.kind == "b"
+    if binary and photometric == 0:
+        pixels = ~pixels
+    plain = 3 if photometric in (2, 6) else 1
+    alpha = pixels.shape[2] == plain + 1 == page.samplesperpixel and (_declares_alpha(page) or plain == 3)
+    return Raster(pixels, alpha=alpha, negative=photometric == 0 and not binary, binary=binary)
+
+
+def _declares_alpha(page: Any) -> bool:
+    return any(int(kind) in (1, 2) for kind in page.extrasamples[-1:])
+
+
+def _orientation_of(page: Any) -> int:
+    tag = page.tags.get(ORIENTATION)
+    return int(tag.value) if tag is not None else 1
+
+
+def _colour_map(colormap: Any, pixels: np.ndarray, path: Path) -> UInt8[np.ndarray, "256 3"]:
+    if colormap is None or pixels.dtype != np.uint8 or pixels.shape[2] != 1:
+        raise DataError("The colour map does not fit the pixels.", where=path, remedy="Save the image as RGB.")
+    table = np.asarray(colormap).T
+    # the standard has 16 bits per colour; some programs write 8
+    return palette_table((table >> 8 if table.max() > 255 else table).ravel().tolist())
+
+
+def _cmyk_to_rgb(pixels: np.ndarray, path: Path) -> np.ndarray:
+    if pixels.dtype != np.uint8 or pixels.shape[2] != 4:
+        raise DataError("Only CMYK of 8 bits without alpha can be read.", where=path, remedy="Save it as RGB.")
+    light = 255 - pixels.astype(np.uint16)
+    return ((light[:, :, :3] * light[:, :, 3:] + 127) // 255).astype(np.uint8)
+
+
+def _size(file: BinaryIO) -> int:
+    return os.fstat(file.fileno()).st_size
+
+
+def _directories(file: BinaryIO) -> Iterator[dict[int, tuple[int, int]]]:
+    """The tags of each page, with the number of values and where they are.
+
+    A page, or the value of a tag, that leaves the file is an error.
+    """
+    size = _size(file)
+    file.seek(0)
+    head = file.read(16)
+    order: Literal["<", ">"] = "<" if head[:2] == b"II" else ">"
+    big = struct.unpack(order + "H", head[2:4])[0] == 43
+    number, entry, link = ("Q", "HHQ8s", "Q") if big else ("H", "HHI4s", "I")
+    offset = struct.unpack(order + link, head[8:16] if big else head[4:8])[0]
+    seen: set[int] = set()
+    while offset and offset not in seen:
+        seen.add(offset)
+        file.seek(offset)
+        count = struct.unpack(order + number, _exactly(file, struct.calcsize(order + number)))[0]
+        width = struct.calcsize(order + entry)
+        table = _exactly(file, count * width)
+        tags = list(struct.iter_unpack(order + entry, table))
+        for _, kind, values, inline in tags:
+            length = TYPE_BYTES.get(kind, 1) * values
+            if length > len(inline) and struct.unpack(order + link, inline)[0] + length > size:
+                raise EOFError("a value lies beyond the end of the file")
+        yield {tag: (values, struct.unpack(order + link, inline)[0]) for tag, _, values, inline in tags}
+        file.seek(offset + struct.calcsize(order + number) + len(table))
+        offset = struct.unpack(order + link, _exactly(file, struct.calcsize(order + link)))[0]
+
+
+def _exactly(file: BinaryIO, count: int) -> bytes:
+    data = file.read(count)
+    if len(data) != count:
+        raise EOFError("a page begins or ends beyond the end of the file")
+    return data
+
+
+def _check_chain(file: BinaryIO) -> None:
+    """Fail where pages are missing at the end, which the TIFF library would pass over."""
+    for _ in _directories(file):
+        pass
+    file.seek(0)

@@ -1,0 +1,122 @@
+"""Images of which only windows are read: what is larger than memory, or than it pays to decode whole."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Bool, Shaped
+
+from pixelwise.data import formats, tiff
+from pixelwise.data.raster import as_image
+
+WHOLE_VALUES = 2**26
+"""An image of no more values (height x width x channels) is decoded whole; 64 MB of bytes."""
+
+BAND_PIXELS = 1_000_000
+"""So many pixels are looked at at a time where all of an image have to be seen."""
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Pixels H W C that are read when they are asked for; an array is one."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Height, width and channels."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the values."""
+
+    def __getitem__(self, window: tuple[slice, slice], /) -> np.ndarray:
+        """Rows and columns, h w C."""
+
+
+@dataclass(frozen=True)
+class TiffSource:
+    """A page of a TIFF, upright, with the values that `formats.read_image` gives."""
+
+    page: tiff.OpenPage
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    def __getitem__(self, window: tuple[slice, slice], /) -> Shaped[np.ndarray, "h w C"]:
+        """Rows and columns inside the image.
+
+        Raises:
+            DataError: the file is damaged there.
+        """
+        rows, columns = (range(*part.indices(edge)) for part, edge in zip(window, self.shape[:2], strict=True))
+        with formats.reading(self.page.path):
+            pixels = as_image(self.page.window(rows, columns), self.page.path)
+        return pixels[:, :, : self.shape[2]]
+
+
+def is_large(path: Path) -> bool:
+    """Whether the image is too large to be decoded whole, where its file allows windows.
+
+    Raises:
+        DataError: the file is no image.
+    """
+    info = formats.read_info(path)
+    return info.height * info.width * info.channels > WHOLE_VALUES
+
+
+def open_image(path: Path, page: int | None = None) -> Source:
+    """An image as `formats.read_image` gives it, of which windows are read where it is large and its file allows it.
+
+    Those are TIFF in strips or tiles, or uncompressed. All others are decoded whole.
+
+    Args:
+        path: the file.
+        page: page of a file that holds several, from 0; none for the only one.
+
+    Raises:
+        DataError: as `formats.read_image`.
+    """
+    if not is_large(path) or formats.content_of(path) != "TIFF":
+        return formats.read_image(path, page)
+    with formats.reading(path):
+        opened = tiff.open_page(path, page)
+        if opened is None:
+            return formats.read_image(path, page)
+        first = opened.window(range(1), range(1))
+        pixel = as_image(first, path)
+    source = TiffSource(opened, (*opened.size, pixel.shape[2]), pixel.dtype)
+    if first.alpha and _is_last_constant(source):
+        return TiffSource(opened, (*opened.size, pixel.shape[2] - 1), pixel.dtype)
+    return source
+
+
+def placement_of(path: Path) -> tiff.Placement | None:
+    """Where the pixels of a file lie, if it says so.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    if formats.content_of(path) != "TIFF":
+        return None
+    with formats.reading(path):
+        return tiff.placement(path)
+
+
+def row_bands(source: Source) -> Iterator[Shaped[np.ndarray, "h W C"]]:
+    """All of an image from top to bottom, a few rows at a time."""
+    height, width = source.shape[:2]
+    rows = max(1, BAND_PIXELS // width)
+    for top in range(0, height, rows):
+        yield source[top : min(top + rows, height), 0:width]
+
+
+def _is_last_constant(source: Source) -> bool:
+    """Whether transparency, the last channel, is the same everywhere."""
+    value = source[0:1, 0:1][0, 0, -1]
+    return all((band[:, :, -1] == value).all() for band in row_bands(source))
+
+
+def is_empty(pixels: Shaped[np.ndarray, "H W C"], nodata: float) -> Bool[np.ndarray, "H W"]:
+    """Where all channels have the value that says that there is nothing."""
+    same = np.isnan(pixels) if np.isnan(nodata) else pixels == nodata
+    return np.asarray(same.all(axis=2))

@@ -1,0 +1,261 @@
+"""Masks by windows: equal to those of the whole image, within the memory that is given, and never done twice."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from test_inference import PixelNetwork, make
+
+from pixelwise.classes import IGNORE
+from pixelwise.config import ModelConfig, PredictionConfig, parse_bytes
+from pixelwise.data import formats, windows
+from pixelwise.data.tiff import Placement
+from pixelwise.errors import ConfigError, WriteError
+from pixelwise.inference import files, large, tiles
+from pixelwise.inference.files import Outputs
+from pixelwise.inference.predictor import Model
+
+RNG = np.random.default_rng(5)
+SIZE = (200, 330)
+GEOGRAPHIC = (
+    (33550, 12, 3, (0.5, 0.5, 0.0), True),
+    (33922, 12, 6, (0.0, 0.0, 0.0, 440720.0, 3751320.0, 0.0), True),
+    (34735, 3, 16, (1, 1, 0, 3, 1024, 0, 1, 1, 1025, 0, 1, 1, 3072, 0, 1, 32611), True),
+)
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    torch_model = make(ModelConfig(width=4, depth=2), channels=3)
+    return torch_model.with_prediction(PredictionConfig(tile_size=(64, 64), overlap=0.5))
+
+
+@pytest.fixture
+def image() -> np.ndarray:
+    return RNG.integers(0, 4, (*SIZE, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def narrow(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Bands may be so many columns wide."""
+
+    def bound(columns: int) -> None:
+        monkeypatch.setattr(large, "_room", lambda *_: columns * tiles._column_bytes(MODEL_TILING, 2))
+
+    return bound
+
+
+MODEL_TILING = tiles.Tiling((64, 64), 0, 0, 4, 0.5, "gaussian")
+
+
+def write(model: Model, image: windows.Source, target: Path, **changes: object) -> np.ndarray:
+    settings = {"placement": None, "identity": "one", "memory_bytes": 10**12, **changes}
+    large.write_mask_of(model, image, target, **settings)
+    return tifffile.imread(target)
+
+
+@pytest.mark.parametrize("columns", [1, 200, 10_000])
+def test_the_mask_does_not_depend_on_the_memory(
+    columns: int, model: Model, image: np.ndarray, narrow: Callable[[int], None], tmp_path: Path
+) -> None:
+    narrow(columns)
+    mask = write(model, image, tmp_path / "a.tif")
+    np.testing.assert_array_equal(mask, model.predict(image).mask)
+    assert len(np.unique(mask)) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["a.tif"]
+    np.testing.assert_array_equal(formats.read_mask(tmp_path / "a.tif"), mask)
+
+
+@pytest.mark.parametrize("overlap", [0.0, 0.25, 0.5, 0.75])
+@pytest.mark.parametrize("width", [1, 63, 64, 65, 500, 777])
+@pytest.mark.parametrize("columns", [1, 150, 300, 100_000])
+def test_blocks_cover_an_image_once(overlap: float, width: int, columns: int) -> None:
+    tiling = tiles.Tiling((64, 64), 0, 8 if width > 64 else 0, 4, overlap, "gaussian")
+    cut = tiles.blocks((10, width), tiling, columns * tiles._column_bytes(tiling, 2), 2)
+    assert [column for block in cut for column in block.columns] == list(range(width))
+    assert all(block.rows == range(10) for block in cut)
+    if columns > width + 200:
+        assert len(cut) == 1
+
+
+@pytest.mark.parametrize("columns", [1, 10_000])
+def test_an_interrupted_prediction_goes_on_where_it_stopped(
+    columns: int, image: np.ndarray, narrow: Callable[[int], None], tmp_path: Path
+) -> None:
+    network = Counting()
+    model = make(ModelConfig(width=4, depth=2), network, channels=3)
+    model = model.with_prediction(PredictionConfig(tile_size=(64, 64), overlap=0.5))
+    narrow(columns)
+    write(model, image, tmp_path / "whole.tif")
+    uninterrupted, network.calls = network.calls, 0
+
+    def stop_after(bands: int) -> Callable[[int, int], None]:
+        seen: list[int] = []
+
+        def progress(done: int, total: int) -> None:
+            assert 0 < done <= total
+            seen.append(done)
+            if len(seen) == bands:
+                raise KeyboardInterrupt
+
+        return progress
+
+    interruptions = 0
+    for bands in (2, 2, 1):
+        with pytest.raises(KeyboardInterrupt):
+            write(model, image, tmp_path / "a.tif", progress=stop_after(bands))
+        interruptions += 1
+        assert not (tmp_path / "a.tif").exists()
+    write(model, image, tmp_path / "a.tif")
+    assert (tmp_path / "a.tif").read_bytes() == (tmp_path / "whole.tif").read_bytes()
+    a_row_of_tiles = -(-(SIZE[1] + 64) // 32)
+    assert network.calls <= uninterrupted + interruptions * a_row_of_tiles
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.tif", "whole.tif"]
+
+
+class Counting(PixelNetwork):
+    calls = 0
+
+    def forward(self, image: "object") -> "object":
+        self.calls += 1
+        return super().forward(image)
+
+
+@pytest.mark.parametrize("other", ["image", "model", "memory"])
+def test_parts_of_something_else_are_not_taken(
+    other: str, model: Model, image: np.ndarray, narrow: Callable[[int], None], tmp_path: Path
+) -> None:
+    narrow(1 if other == "memory" else 10_000)
+
+    def stop(_done: int, _total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write(model, 3 - image, tmp_path / "a.tif", progress=stop)
+    narrow(10_000)
+    if other == "model":
+        model = model.with_prediction(PredictionConfig(tile_size=(64, 64), overlap=0.25))
+    mask = write(model, 3 - image if other == "memory" else image, tmp_path / "a.tif", identity=other)
+    np.testing.assert_array_equal(mask, model.predict(3 - image if other == "memory" else image).mask)
+
+
+def test_a_damaged_journal_is_no_reason_to_fail(model: Model, image: np.ndarray, tmp_path: Path) -> None:
+    kept = large.Kept.beside(tmp_path / "a.tif", "", SIZE)
+    kept.journal.write_text("{")
+    kept.pixels.write_bytes(b"")
+    np.testing.assert_array_equal(write(model, image, tmp_path / "a.tif"), model.predict(image).mask)
+
+
+def test_empty_pixels_stay_empty_and_the_place_is_kept(model: Model, image: np.ndarray, tmp_path: Path) -> None:
+    image[50:120, 100:300] = 7
+    placement = Placement(GEOGRAPHIC, nodata=7.0)
+    mask = write(model, image, tmp_path / "a.tif", placement=placement)
+    expected = model.predict(image).mask
+    expected[50:120, 100:300] = IGNORE
+    np.testing.assert_array_equal(mask, expected)
+    with tifffile.TiffFile(tmp_path / "a.tif") as file:
+        tags = file.pages.first.tags
+        assert [tags[code].value for code, *_ in GEOGRAPHIC] == [value for _, _, _, value, _ in GEOGRAPHIC]
+        assert file.pages.first.nodata == IGNORE
+
+
+def test_too_little_memory_is_said(model: Model, image: np.ndarray, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="are not enough") as caught:
+        write(model, image, tmp_path / "a.tif", memory_bytes=10_000_000)
+    assert "--memory" in str(caught.value)
+
+
+def test_a_full_disk_is_said(model: Model, image: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(large.os, "fsync", full)
+    with pytest.raises(WriteError, match="No space"):
+        write(model, image, tmp_path / "a.tif")
+
+
+# --- windows of one value ---
+
+
+def test_windows_of_one_value_are_predicted_once(image: np.ndarray) -> None:
+    image[:, 60:] = 2
+    network = Counting()
+    model = make(ModelConfig(width=4, depth=2), network, channels=3)
+    model = model.with_prediction(PredictionConfig(tile_size=(64, 64), overlap=0.5))
+    mask = model.predict(image).mask
+    with_remembering, network.calls = network.calls, 0
+    plain = np.concatenate([band.labels() for band in tiles.bands(image, lambda w: plainly(model, w), MODEL_TILING)])
+    assert with_remembering < network.calls / 2
+    np.testing.assert_array_equal(mask, plain)
+
+
+def plainly(model: Model, given: tiles.Windows) -> "object":
+    import torch
+
+    stacked = np.stack([window.astype(np.float32).transpose(2, 0, 1) for window in given])
+    return model._probabilities(torch.from_numpy(stacked))
+
+
+# --- files ---
+
+
+@pytest.fixture
+def all_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(windows, "WHOLE_VALUES", 0)
+
+
+@pytest.mark.usefixtures("all_large")
+@pytest.mark.parametrize("name", ["a.tif", "a.png"])
+def test_a_large_file_gets_a_tiled_tiff(name: str, model: Model, image: np.ndarray, tmp_path: Path) -> None:
+    path = tmp_path / name
+    if name == "a.tif":
+        tifffile.imwrite(path, image, tile=(32, 32), compression="zlib", photometric="rgb", extratags=GEOGRAPHIC)
+    else:
+        from PIL import Image
+
+        Image.fromarray(image).save(path)
+    outputs = Outputs(tmp_path / "out")
+    done = files.run(model, files.plan([path], outputs), outputs)
+    assert not done.failed
+    assert done.written == [tmp_path / "out" / "a.tif"]
+    np.testing.assert_array_equal(tifffile.imread(done.written[0]), model.predict(image).mask)
+    with tifffile.TiffFile(done.written[0]) as file:
+        assert file.pages.first.is_tiled
+        assert (33922 in file.pages.first.tags) is (name == "a.tif")
+
+
+@pytest.mark.usefixtures("all_large")
+def test_what_a_large_file_cannot_have_is_said(model: Model, image: np.ndarray, tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", image, photometric="rgb")
+    outputs = Outputs(tmp_path / "out", probabilities=True)
+    done = files.run(model, files.plan([tmp_path / "a.tif"], outputs), outputs)
+    assert not done.written
+    assert "by windows" in str(done.failed[0])
+
+
+def test_an_image_with_coordinates_gets_a_mask_with_the_same(model: Model, image: np.ndarray, tmp_path: Path) -> None:
+    image[:9, :8] = 0
+    tags = [*GEOGRAPHIC, (42113, 2, 2, "0", True)]
+    tifffile.imwrite(tmp_path / "map.tif", image, photometric="rgb", extratags=tags)
+    tifffile.imwrite(tmp_path / "plain.tif", image, photometric="rgb")
+    outputs = Outputs(tmp_path / "out")
+    done = files.run(model, files.plan([tmp_path], outputs), outputs)
+    assert [path.name for path in done.written] == ["map.tif", "plain.png"]
+    mask = tifffile.imread(done.written[0])
+    assert (mask[:9, :8] == IGNORE).all()
+    assert ((mask == IGNORE) == (image == 0).all(axis=2)).all()
+    with tifffile.TiffFile(done.written[0]) as file:
+        assert file.pages.first.geotiff_tags["ModelTiepoint"] == [0.0, 0.0, 0.0, 440720.0, 3751320.0, 0.0]
+
+
+@pytest.mark.parametrize(("text", "expected"), [("2GB", 2_000_000_000), ("500MB", 500_000_000), ("1GiB", 2**30)])
+def test_amounts_of_memory(text: str, expected: int) -> None:
+    assert parse_bytes(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "much", "2 apples", "-1GB"])
+def test_what_is_no_amount_of_memory(text: str) -> None:
+    with pytest.raises(ConfigError, match="no amount of memory"):
+        parse_bytes(text)
