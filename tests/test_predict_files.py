@@ -32,7 +32,9 @@ def write(path: Path, bright: int = 4) -> Path:
 
 
 def below(folder: Path) -> list[str]:
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    """Files without the note of what was predicted."""
+    files = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    return sorted(name for name in files if not name.endswith(".jsonl"))
 
 
 def bright_rows(mask: Path) -> int:
@@ -61,6 +63,11 @@ def test_hidden_files_and_folders_are_passed_over(tmp_path: Path, monkeypatch: p
         (["train/images/a.png"], ["train/masks/a.png"]),
         (["a.png", "b.png"], ["a_mask.png"]),
         (["one/image.png", "two/image.png"], ["one/mask.png", "two/mask.png"]),
+        (["01_L.jpg", "01_R.jpg"], ["01_L_1stHO.png", "01_L_2ndHO.png", "01_R_1stHO.png", "01_R_2ndHO.png"]),
+        (["x.bmp", "y.bmp", "z.bmp"], ["x-outline.png", "y-outline.png"]),
+        (["x.jpg", "y.jpg", "z.jpg", "x_b.png"], []),
+        (["x.jpg", "y.jpg", "x_1.png", "y_1.png"], []),
+        (["x.png", "y.png", "x_bright.png", "y_bright.png"], []),
     ],
 )
 def test_masks_beside_images_are_passed_over_and_named(
@@ -69,7 +76,7 @@ def test_masks_beside_images_are_passed_over_and_named(
     for name in (*images, *masks):
         write(tmp_path / "data" / name)
     done = api.predict_files(model, [tmp_path / "data"], tmp_path / "out")
-    assert below(tmp_path / "out") == sorted(images)
+    assert below(tmp_path / "out") == sorted(Path(name).with_suffix(".png").as_posix() for name in images)
     assert sorted(path.relative_to(tmp_path / "data").as_posix() for path in done.passed_over) == sorted(masks)
 
 
@@ -120,7 +127,7 @@ def test_results_below_the_inputs_are_not_taken_for_images(
     write(tmp_path / "images" / "a.png")
     for _ in range(2):
         done = api.predict_files(model, [pattern], Path("masks"))
-        assert done.written == [Path("masks/images/a.png")]
+        assert done.written + done.unchanged == [Path("masks/images/a.png")]
         assert not done.failed
 
 

@@ -246,9 +246,10 @@ def predict(
     """Write a mask for every image, at the image's size."""
     from pixelwise import api
     from pixelwise.config import parse_bytes
-    from pixelwise.training.watch import on_this_terminal
+    from pixelwise.inference.ledger import share_of_this_process
+    from pixelwise.training.watch import Watcher, on_this_terminal
 
-    with on_this_terminal() as watcher:
+    with on_this_terminal() if share_of_this_process().rank == 0 else Watcher() as watcher:
         result = api.predict_files(
             run,
             inputs,
@@ -264,6 +265,11 @@ def predict(
         masks = f"{len(result.passed_over)} files, such as {result.passed_over[0]}"
         typer.echo(f"passed over as masks of other images: {masks}; name them to predict them", err=True)
     typer.echo(f"{len(result.written)} files written to {out}")
+    if result.unchanged:
+        typer.echo(f"{len(result.unchanged)} files are there already, from the same images by the same model")
+    if result.edited:
+        files = f"{len(result.edited)} files, such as {result.edited[0]}"
+        typer.echo(f"kept, since changed after they were predicted: {files}; delete them to predict anew", err=True)
     for error in result.failed:
         typer.echo(f"failed: {error}", err=True)
     if result.failed:

@@ -203,13 +203,33 @@ def marked_as_masks(group: Sequence[File]) -> set[File]:
 
 
 def masks_beside_images(files: Sequence[File]) -> set[File]:
-    """Files that are masks of others by their name: in a mask folder where there is an image folder, or X_mask.png."""
+    """Files that are masks of others by their name.
+
+    They lie in a mask folder where there is an image folder, or are called X_mask.png; or X_ANYTHING.png beside X.jpg,
+    if most images of the folder have such a companion.
+    """
     roles = {file: place_of(file.folder).role for file in files}
     in_folders = {file for file, role in roles.items() if role == "mask"} if "image" in roles.values() else set()
     groups: dict[tuple[str, ...], list[File]] = defaultdict(list)
     for file in files:
         groups[file.folder].append(file)
-    return in_folders.union(*(marked_as_masks(group) for group in groups.values()))
+    return in_folders.union(*(marked_as_masks(group) | _companions(group) for group in groups.values()))
+
+
+def _companions(group: Sequence[File]) -> set[File]:
+    """Files of one folder that add the same word to the names of most images, and are of another kind."""
+    suffixes: dict[str, set[str]] = defaultdict(set)
+    for file in group:
+        suffixes[_stem(file)].add(file.suffix)
+    tails: dict[str, list[File]] = defaultdict(list)
+    for file in group:
+        stem = _stem(file)
+        cuts = [cut.start() for cut in re.finditer(r"[_\-. ](?=.*[a-z])", stem)]
+        longest = next((cut for cut in reversed(cuts) if suffixes.get(stem[:cut], set()) - {file.suffix}), None)
+        if longest is not None:
+            tails[stem[longest:]].append(file)
+    images = len(group) - sum(map(len, tails.values()))
+    return {file for files in tails.values() if len(files) > max(1, images / 2) for file in files}
 
 
 def _stem(file: File) -> str:

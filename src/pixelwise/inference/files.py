@@ -25,6 +25,7 @@ from pixelwise.data.windows import is_empty, is_large, open_image, placement_of
 from pixelwise.errors import DataError, PixelwiseError, WriteError
 from pixelwise.files import make_folder, write_atomically
 from pixelwise.inference.large import write_mask_of
+from pixelwise.inference.ledger import Ledger, share_of_this_process
 from pixelwise.inference.predictor import Model
 
 Draw = Callable[
@@ -91,6 +92,10 @@ class Predicted:
     passed_over: list[Path] = field(default_factory=list)
     """As `Plan.passed_over`."""
     written: list[Path] = field(default_factory=list)
+    unchanged: list[Path] = field(default_factory=list)
+    """Files that an earlier call has written with the same model from the same images."""
+    edited: list[Path] = field(default_factory=list)
+    """Files that were changed since an earlier call has written them; they and what belongs to them stay."""
     failed: list[PixelwiseError] = field(default_factory=list)
     """Images that could not be read or do not fit the model; each names its file."""
 
@@ -134,22 +139,28 @@ def plan(inputs: Sequence[Path | str], outputs: Outputs) -> Plan:
 
 
 def run(model: Model, plan: Plan, outputs: Outputs, progress: Progress | None = None) -> Predicted:
-    """Predict and write; an image that cannot be read does not keep the others from being done.
+    """Predict and write what is not there yet; an image that cannot be read does not keep the others from being done.
+
+    Of several processes, as torchrun or srun start them, each does a part of the images.
 
     Raises:
-        DataError: a file cannot be written, which ends the work.
+        DataError: a file would be replaced that no prediction has written, or cannot be written; that ends the work.
     """
     make_folder(outputs.folder)
+    share = share_of_this_process()
+    ledger = Ledger.of(outputs.folder, share)
+    _refuse_foreign(plan.jobs, ledger)
+    jobs = plan.jobs[share.rank :: share.processes]
     done = Predicted(plan.passed_over)
-    for index, job in enumerate(plan.jobs):
+    for index, job in enumerate(jobs):
         try:
-            done.written.extend(_carry_out(model, job, outputs, progress or _nobody))
+            _do(model, job, outputs, ledger, done, progress or _nobody)
         except WriteError:
             raise
         except PixelwiseError as error:
             done.failed.append(type(error)(error.what, where=job.source, remedy=error.remedy))
         if progress is not None:
-            progress("predicting", index + 1, len(plan.jobs))
+            progress("predicting", index + 1, len(jobs))
     return done
 
 
@@ -260,6 +271,17 @@ def _refuse_collisions(jobs: Sequence[Job]) -> None:
                 )
 
 
+def _refuse_foreign(jobs: Sequence[Job], ledger: Ledger) -> None:
+    """Masks drawn by hand, say, where somebody wants to have the predicted ones."""
+    foreign = [path for job in jobs for path in ledger.foreign(job.targets)]
+    if foreign:
+        raise DataError(
+            f"{len(foreign)} files, this one first, would be replaced though no prediction has written them.",
+            where=foreign[0],
+            remedy="Choose another folder with --out, or delete them.",
+        )
+
+
 def _identity(path: Path) -> tuple[int, int] | None:
     """What is equal for two names of one file, also by links or on disks that do not tell a from A."""
     try:
@@ -274,6 +296,18 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 def _nobody(name: str, done: int, total: int) -> None:
     """Nobody wants to know how far the work is."""
+
+
+def _do(model: Model, job: Job, outputs: Outputs, ledger: Ledger, done: Predicted, progress: Progress) -> None:
+    """Predict an image, unless it was predicted before."""
+    if ledger.has(job.source, model.identity, job.targets):
+        done.unchanged.extend(job.targets)
+    elif edited := ledger.edited(job.targets):
+        done.edited.extend(edited)
+    else:
+        ledger.begin(job.source, model.identity, job.targets)
+        done.written.extend(_carry_out(model, job, outputs, progress))
+        ledger.end(job.source, model.identity, job.targets)
 
 
 def _carry_out(model: Model, job: Job, outputs: Outputs, progress: Progress) -> list[Path]:

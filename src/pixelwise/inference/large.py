@@ -25,7 +25,6 @@ from pixelwise.errors import ConfigError, DataError
 from pixelwise.files import cannot_write, read_json, write_json
 from pixelwise.inference.predictor import Model
 from pixelwise.inference.tiles import Band, Region, blocks, narrowest_block_bytes
-from pixelwise.models.bundle import hash_of_tensors
 
 RESERVE_BYTES = 300_000_000
 """What reading and writing take beside the network."""
@@ -134,7 +133,7 @@ def write_mask_of(
     size = (ready.shape[0], ready.shape[1])
     tiling = model.tiling(size)
     cut = blocks(size, tiling, _room(model, ready, memory_bytes), len(model.classes))
-    key = hash_of([_identity_of(model).encode(), identity.encode(), repr((size, cut)).encode()])
+    key = hash_of([model.identity.encode(), identity.encode(), repr((size, cut)).encode()])
     kept = Kept.beside(target, key, size)
     block, rows = kept.done()
     rest = [Region(range(rows, size[0]), cut[block].columns)] if rows < size[0] else []
@@ -180,8 +179,3 @@ def peak_bytes() -> int:
 
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def _identity_of(model: Model) -> str:
-    weights = {name: tensor.cpu() for name, tensor in model.network.state_dict().items()}
-    return hash_of([model.description.model_dump_json().encode(), hash_of_tensors(weights).encode()])

@@ -1,7 +1,10 @@
 """A network that knows how to be used: from an image to a mask."""
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +15,7 @@ from torch import Tensor, nn
 
 from pixelwise.classes import ClassTable
 from pixelwise.config import PredictionConfig
+from pixelwise.data.cache import hash_of
 from pixelwise.data.preprocess import Prepared, moments, normalise, refuse_other_range, resize_image
 from pixelwise.data.windows import Source, row_bands
 from pixelwise.errors import ConfigError, DataError, memory_errors
@@ -62,6 +66,13 @@ class Model:
     def classes(self) -> ClassTable:
         """Names and colours by class index."""
         return self.description.classes
+
+    @cached_property
+    def identity(self) -> str:
+        """A hash of all that a prediction depends on: weights, description, and the version of this program."""
+        weights = {name: tensor.cpu() for name, tensor in self.network.state_dict().items()}
+        parts = (version("pixelwise"), self.description.model_dump_json(), bundles.hash_of_tensors(weights))
+        return hash_of(part.encode() for part in parts)
 
     def with_prediction(self, prediction: PredictionConfig) -> "Model":
         """The same model, predicting with other tiles."""
@@ -210,8 +221,9 @@ def choose_device(name: str) -> torch.device:
         ConfigError: there is no such device here.
     """
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if name == "auto":
-        return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if available[kind]))
-    if not available.get(name, False):
+    kind = next(kind for kind in ("cuda", "mps", "cpu") if available[kind]) if name == "auto" else name
+    if not available.get(kind, False):
         raise ConfigError(f"There is no device '{name}' here.", remedy="Use --set device=auto or device=cpu.")
-    return torch.device(name)
+    # torchrun starts one process for each GPU of a machine
+    local = os.environ.get("LOCAL_RANK", "") if kind == "cuda" else ""
+    return torch.device(kind, int(local)) if local.isdecimal() else torch.device(kind)
