@@ -64,10 +64,10 @@ def test_hidden_files_and_folders_are_passed_over(tmp_path: Path, monkeypatch: p
         (["a.png", "b.png"], ["a_mask.png"]),
         (["one/image.png", "two/image.png"], ["one/mask.png", "two/mask.png"]),
         (["01_L.jpg", "01_R.jpg"], ["01_L_1stHO.png", "01_L_2ndHO.png", "01_R_1stHO.png", "01_R_2ndHO.png"]),
-        (["x.bmp", "y.bmp", "z.bmp"], ["x-outline.png", "y-outline.png"]),
-        (["x.jpg", "y.jpg", "z.jpg", "x_b.png"], []),
-        (["x.jpg", "y.jpg", "x_1.png", "y_1.png"], []),
-        (["x.png", "y.png", "x_bright.png", "y_bright.png"], []),
+        (["p.bmp", "q.bmp", "r.bmp"], ["p-outline.png", "q-outline.png"]),
+        (["p.jpg", "q.jpg", "r.jpg", "p_b.png"], []),
+        (["p.jpg", "q.jpg", "p_1.png", "q_1.png"], []),
+        (["p.png", "q.png", "p_bright.png", "q_bright.png"], []),
     ],
 )
 def test_masks_beside_images_are_passed_over_and_named(
