@@ -1,6 +1,8 @@
 """From image files to mask files: where masks go, and that nothing is ever replaced by mistake."""
 
 import errno
+import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +12,9 @@ from PIL import Image
 from test_inference import PixelNetwork, make
 
 from pixelwise import api, files
+from pixelwise.classes import IGNORE
 from pixelwise.config import ModelConfig
-from pixelwise.errors import DataError
+from pixelwise.errors import ConfigError, DataError
 from pixelwise.inference.files import Outputs, plan
 from pixelwise.inference.predictor import Model
 
@@ -242,3 +245,72 @@ def test_a_full_disk_names_the_mask_and_ends_the_work(
         api.predict_files(model, [tmp_path / "images"], tmp_path / "masks")
     assert caught.value.where == tmp_path / "masks" / "b.png"
     assert below(tmp_path / "masks") == ["a.png"]
+
+
+# --- outlines ---
+
+
+@pytest.mark.parametrize(("kind", "expected"), [("geojson", "a.geojson"), ("labelme", "a.json"), ("coco", None)])
+def test_outlines_are_written_on_request(model: Model, tmp_path: Path, kind: str, expected: str | None) -> None:
+    for name in ("a", "b"):
+        write(tmp_path / "images" / f"{name}.png", bright=3)
+    done = api.predict_files(model, [tmp_path / "images"], tmp_path / "masks", polygons=kind)
+    assert not done.failed
+    others = ["annotations.json"] if expected is None else [expected, expected.replace("a.", "b.")]
+    assert below(tmp_path / "masks") == sorted(["a.png", "b.png", *others])
+    text = (tmp_path / "masks" / others[0]).read_text()
+    assert '"high"' in text
+    again = api.predict_files(model, [tmp_path / "images"], tmp_path / "masks", polygons=kind)
+    assert not [path for path in again.written if path.suffix == ".png"]
+    assert (tmp_path / "masks" / others[0]).read_text() == text
+
+
+def test_outlines_that_somebody_has_drawn_are_not_replaced(model: Model, tmp_path: Path) -> None:
+    write(tmp_path / "images" / "a.png")
+    (tmp_path / "masks").mkdir()
+    (tmp_path / "masks" / "annotations.json").write_text("{}")
+    with pytest.raises(DataError, match="no prediction has written"):
+        api.predict_files(model, [tmp_path / "images"], tmp_path / "masks", polygons="coco")
+    assert below(tmp_path / "masks") == ["annotations.json"]
+
+
+def test_options_that_do_nothing_are_refused(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "images" / "a.png")
+    with pytest.raises(ConfigError, match="none are written"):
+        api.predict_files(model, [tmp_path / "images"], tmp_path / "masks", tolerance_px=1.0)
+    monkeypatch.setitem(sys.modules, "shapely", None)
+    with pytest.raises(ConfigError, match="polygons"):
+        api.predict_files(model, [tmp_path / "images"], tmp_path / "masks", polygons="coco", tolerance_px=1.0)
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match="one process"):
+        api.predict_files(model, [tmp_path / "images"], tmp_path / "masks", polygons="coco")
+
+
+# --- maps. Referee: rasterio ---
+
+
+@pytest.mark.parametrize("epsg", [32611, 4326])
+@pytest.mark.parametrize("nodata", [None, 0])
+def test_the_mask_of_a_map_lies_at_the_same_place(model: Model, tmp_path: Path, epsg: int, nodata: int | None) -> None:
+    rasterio = pytest.importorskip("rasterio")
+    transform = rasterio.transform.from_origin(440720.5, 3751320.25, 0.5, 0.25)
+    profile = {"driver": "GTiff", "height": 40, "width": 50, "count": 1, "dtype": "uint8"}
+    pixels = np.random.default_rng(0).integers(0, 2, (40, 50), dtype=np.uint8)
+    place = {"crs": f"EPSG:{epsg}", "transform": transform, "nodata": nodata}
+    with rasterio.open(tmp_path / "map.tif", "w", **profile, **place, tiled=True, blockxsize=16, blockysize=16) as file:
+        file.write(pixels, 1)
+    done = api.predict_files(model, [tmp_path / "map.tif"], tmp_path / "out", polygons="geojson")
+    assert not done.failed
+    with rasterio.open(tmp_path / "map.tif") as image, rasterio.open(tmp_path / "out" / "map.tif") as mask:
+        assert mask.crs == image.crs
+        assert mask.bounds == image.bounds
+        assert mask.transform == image.transform
+        assert mask.nodata == IGNORE
+        assert mask.colormap(1)[1][:3] == tuple(model.classes.colors()[1])
+        expected = np.where(pixels == 0, 0 if nodata is None else IGNORE, 1)
+        np.testing.assert_array_equal(mask.read(1), expected)
+    features = json.loads((tmp_path / "out" / "map.geojson").read_text())["features"]
+    shapes = [(feature["geometry"], 1) for feature in features]
+    again = rasterio.features.rasterize(shapes, (40, 50), transform=transform, dtype=np.uint8)
+    np.testing.assert_array_equal(again, pixels)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -311,6 +311,8 @@ def predict_files(  # noqa: PLR0913  all but three are given by name
     suffix: str | None = None,
     overlay: bool = False,
     probabilities: bool = False,
+    polygons: Literal["geojson", "labelme", "coco"] | None = None,
+    tolerance_px: float = 0.0,
     memory_bytes: int = 2_000_000_000,
     device: str = "auto",
     watcher: Watcher | None = None,
@@ -328,6 +330,9 @@ def predict_files(  # noqa: PLR0913  all but three are given by name
         suffix: `.png` or `.tif`; none for `.png`, and `.tif` where an image says where on earth it lies.
         overlay: also write NAME_overlay.png, the mask over the image.
         probabilities: also write NAME_probabilities.npy, float32 K H W.
+        polygons: also write the outlines of objects: NAME.geojson (in the coordinates of the map where the image has
+            some) or NAME.json (labelme) beside each mask, or one `annotations.json` for all (COCO).
+        tolerance_px: leave out corners of outlines that lie no farther than this from a simpler one; needs shapely.
         memory_bytes: what the process may take while it predicts an image of more than 64 million values, which is
             done by windows; its mask is a tiled TIFF, and an interrupted prediction of it goes on where it stopped.
         device: auto, cpu, cuda or mps; a loaded model stays where it is.
@@ -339,7 +344,8 @@ def predict_files(  # noqa: PLR0913  all but three are given by name
         BundleError: there is no model.
     """
     model = run if isinstance(run, Model) else load(run, device)
-    outputs = Outputs(Path(out), suffix, figures.picture_of if overlay else None, probabilities, memory_bytes)
+    draw = figures.picture_of if overlay else None
+    outputs = Outputs(Path(out), suffix, draw, probabilities, memory_bytes, polygons, tolerance_px)
     planned = predictions.plan(inputs, outputs)
     return predictions.run(model, planned, outputs, (watcher or Watcher()).work)
 

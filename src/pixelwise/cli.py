@@ -238,6 +238,12 @@ def predict(
     probabilities: Annotated[
         bool, typer.Option("--probabilities", help="Also write all class probabilities (.npy, K x H x W).")
     ] = False,
+    polygons: Annotated[
+        Literal["geojson", "labelme", "coco"] | None, typer.Option("--polygons", help="Also write outlines of objects.")
+    ] = None,
+    simplify: Annotated[
+        float, typer.Option("--simplify", min=0.0, metavar="PX", help="How far outlines may be from the true ones.")
+    ] = 0.0,
     memory: Annotated[
         str, typer.Option("--memory", help="What the process may take for an image that is larger than memory: 2GB.")
     ] = "2GB",
@@ -257,6 +263,8 @@ def predict(
             suffix=f".{file_format}" if file_format else None,
             overlay=overlay,
             probabilities=probabilities,
+            polygons=polygons,
+            tolerance_px=simplify,
             memory_bytes=parse_bytes(memory),
             device=device,
             watcher=watcher,

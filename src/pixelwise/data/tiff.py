@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 import numpy as np
-from jaxtyping import Shaped, UInt8
+from jaxtyping import Float, Shaped, UInt8
 
 from pixelwise.data.raster import (
     FEW_CHANNELS,
@@ -232,6 +232,35 @@ class Placement:
     """Those of GeoTIFF."""
     nodata: float | None
     """The value of pixels that hold nothing."""
+
+    @property
+    def epsg(self) -> int | None:
+        """Number of the coordinate system; none if it has none, or says itself what it is."""
+        keys = self._keys
+        code = keys.get(3072) or keys.get(2048)  # projected, geographic
+        return code if code not in (None, 0, 32767) else None
+
+    def to_map(self, points: Float[np.ndarray, "N 2"]) -> Float[np.ndarray, "N 2"]:
+        """Coordinates of the map for x and y in pixels, whose column i covers i..i+1; the same where there are none."""
+        values = {
+            code: np.asarray(value, dtype=np.float64) for code, _, _, value, _ in self.tags if code in GEOGRAPHIC[:3]
+        }
+        if self._keys.get(1025) == 2:  # what is said holds for the middles of pixels
+            points = points - 0.5
+        if 34264 in values:
+            matrix = values[34264].reshape(4, 4)
+            return points @ matrix[:2, :2].T + matrix[:2, 3]
+        if 33550 in values and 33922 in values:
+            scale, tie = values[33550][:2] * (1, -1), values[33922]
+            return tie[3:5] + (points - tie[:2]) * scale
+        return points
+
+    @property
+    def _keys(self) -> dict[int, int]:
+        """GeoTIFF's keys whose value is a single number."""
+        directory = next((value for code, _, _, value, _ in self.tags if code == 34735), ())
+        entries = zip(*(directory[start::4] for start in range(4, 8)), strict=False)
+        return {int(key): int(value) for key, place, _, value in entries if place == 0}
 
     def with_nodata(self, value: int) -> list[Tag]:
         """Tags for a file of the same size, whose empty pixels have that value."""

@@ -11,18 +11,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float32, Shaped, UInt8
 
 from pixelwise.classes import IGNORE, ClassTable
 from pixelwise.data import formats, writing
+from pixelwise.data.annotations import coco_image, import_shapely, write_coco, write_geojson, write_labelme
 from pixelwise.data.cache import to_npy
 from pixelwise.data.listing import rasters_below
+from pixelwise.data.loader import Share
 from pixelwise.data.naming import masks_beside_images
 from pixelwise.data.tiff import Placement
 from pixelwise.data.windows import is_empty, is_large, open_image, placement_of
-from pixelwise.errors import DataError, PixelwiseError, WriteError
+from pixelwise.errors import ConfigError, DataError, PixelwiseError, WriteError
 from pixelwise.files import make_folder, write_atomically
 from pixelwise.inference.large import write_mask_of
 from pixelwise.inference.ledger import Ledger, share_of_this_process
@@ -34,6 +37,11 @@ Draw = Callable[
 ]
 """A picture of an image with its mask over it."""
 
+
+Polygons = Literal["geojson", "labelme", "coco"]
+
+SUFFIXES: dict[Polygons | None, str] = {"geojson": ".geojson", "labelme": ".json"}
+"""Of files of outlines that lie beside each mask."""
 
 Progress = Callable[[str, int, int], None]
 """Told what is being done, and how many parts of how many are."""
@@ -53,6 +61,15 @@ class Outputs:
     """Also write NAME_probabilities.npy, float32 K H W."""
     memory_bytes: int = 2_000_000_000
     """What the process may take while it predicts by windows."""
+    polygons: Polygons | None = None
+    """Also write the outlines of objects: NAME.geojson or NAME.json (labelme) beside each mask, or one COCO file."""
+    tolerance_px: float = 0.0
+    """How far a simplified outline may be from the true one."""
+
+    @property
+    def coco(self) -> Path | None:
+        """COCO's file of all images, if it is wanted."""
+        return self.folder / "annotations.json" if self.polygons == "coco" else None
 
 
 @dataclass(frozen=True)
@@ -63,6 +80,7 @@ class Job:
     mask: Path
     overlay: Path | None = None
     probabilities: Path | None = None
+    polygons: Path | None = None
     pages: int = 1
     """Images in the file; the mask of a stack is a stack."""
     placement: Placement | None = None
@@ -73,7 +91,7 @@ class Job:
     @property
     def targets(self) -> list[Path]:
         """All files that will be written."""
-        return [path for path in (self.mask, self.overlay, self.probabilities) if path is not None]
+        return [path for path in (self.mask, self.overlay, self.probabilities, self.polygons) if path is not None]
 
 
 @dataclass(frozen=True)
@@ -149,7 +167,9 @@ def run(model: Model, plan: Plan, outputs: Outputs, progress: Progress | None = 
     make_folder(outputs.folder)
     share = share_of_this_process()
     ledger = Ledger.of(outputs.folder, share)
-    _refuse_foreign(plan.jobs, ledger)
+    _refuse_options(outputs, share)
+    targets = [path for job in plan.jobs for path in job.targets]
+    _refuse_foreign(targets if outputs.coco is None else [*targets, outputs.coco], ledger)
     jobs = plan.jobs[share.rank :: share.processes]
     done = Predicted(plan.passed_over)
     for index, job in enumerate(jobs):
@@ -161,6 +181,9 @@ def run(model: Model, plan: Plan, outputs: Outputs, progress: Progress | None = 
             done.failed.append(type(error)(error.what, where=job.source, remedy=error.remedy))
         if progress is not None:
             progress("predicting", index + 1, len(jobs))
+    if outputs.coco is not None:
+        _write_coco(outputs.coco, model, jobs, outputs, ledger)
+        done.written.append(outputs.coco)
     return done
 
 
@@ -237,6 +260,7 @@ def _job(source: Path, folder: Path, name: str, outputs: Outputs) -> Job:
         folder / f"{name}{suffix}",
         overlay=folder / f"{name}_overlay.png" if outputs.draw is not None else None,
         probabilities=folder / f"{name}_probabilities.npy" if outputs.probabilities else None,
+        polygons=folder / f"{name}{SUFFIXES[outputs.polygons]}" if outputs.polygons in SUFFIXES else None,
         placement=placement,
     )
 
@@ -271,9 +295,18 @@ def _refuse_collisions(jobs: Sequence[Job]) -> None:
                 )
 
 
-def _refuse_foreign(jobs: Sequence[Job], ledger: Ledger) -> None:
+def _refuse_options(outputs: Outputs, share: Share) -> None:
+    if outputs.coco is not None and share.processes > 1:
+        raise ConfigError("COCO's one file of all images is written by one process; this is one of several.")
+    if outputs.tolerance_px and outputs.polygons is None:
+        raise ConfigError("Outlines are to be simplified, but none are written.", remedy="Add --polygons.")
+    if outputs.tolerance_px:
+        import_shapely()
+
+
+def _refuse_foreign(targets: Sequence[Path], ledger: Ledger) -> None:
     """Masks drawn by hand, say, where somebody wants to have the predicted ones."""
-    foreign = [path for job in jobs for path in ledger.foreign(job.targets)]
+    foreign = ledger.foreign(targets)
     if foreign:
         raise DataError(
             f"{len(foreign)} files, this one first, would be replaced though no prediction has written them.",
@@ -316,14 +349,14 @@ def _carry_out(model: Model, job: Job, outputs: Outputs, progress: Progress) -> 
     # a model that sees every image at one size needs the whole of it
     if job.is_large and model.description.preprocessing.resize is None:
         return _by_windows(model, job, outputs, progress)
-    return _write(job, _predict(model, job, outputs), model.classes)
+    return _write(job, _predict(model, job, outputs), model.classes, outputs)
 
 
 def _by_windows(model: Model, job: Job, outputs: Outputs, progress: Progress) -> list[Path]:
-    if outputs.draw is not None or outputs.probabilities:
+    if outputs.draw is not None or outputs.probabilities or outputs.polygons:
         raise DataError(
-            "The image is so large that it is predicted by windows; of those neither overlay nor probabilities "
-            "are written.",
+            "The image is so large that it is predicted by windows; of those neither overlay nor probabilities nor "
+            "outlines are written.",
             remedy="Predict it without them.",
         )
     image = open_image(job.source)
@@ -353,10 +386,27 @@ def _predict(model: Model, job: Job, outputs: Outputs) -> _Result:
     return _Result(prediction.mask, picture, prediction.probabilities)
 
 
-def _write(job: Job, result: _Result, classes: ClassTable) -> list[Path]:
+def _write(job: Job, result: _Result, classes: ClassTable, outputs: Outputs) -> list[Path]:
     writing.write_mask(job.mask, result.mask, classes, job.placement)
     if job.overlay is not None and result.picture is not None:
         writing.write_picture(job.overlay, result.picture)
     if job.probabilities is not None and result.probabilities is not None:
         write_atomically(job.probabilities, to_npy(result.probabilities))
+    if job.polygons is not None and outputs.polygons == "geojson":
+        write_geojson(job.polygons, result.mask, classes, job.placement, outputs.tolerance_px)
+    elif job.polygons is not None:
+        write_labelme(job.polygons, result.mask, classes, job.source, outputs.tolerance_px)
     return job.targets
+
+
+def _write_coco(path: Path, model: Model, jobs: Sequence[Job], outputs: Outputs, ledger: Ledger) -> None:
+    """Outlines of all masks that are there, also of those that an earlier call has written."""
+    there = [job for job in jobs if job.pages == 1 and job.mask.exists()]
+    names = [(job.mask.parent.relative_to(outputs.folder) / job.source.name).as_posix() for job in there]
+    images = (
+        coco_image(formats.read_mask(job.mask).astype(np.uint8), model.classes, name, outputs.tolerance_px)
+        for job, name in zip(there, names, strict=True)
+    )
+    ledger.begin(outputs.folder, model.identity, [path])
+    write_coco(path, images, model.classes)
+    ledger.end(outputs.folder, model.identity, [path])
