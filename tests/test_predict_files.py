@@ -294,6 +294,7 @@ def test_options_that_do_nothing_are_refused(model: Model, tmp_path: Path, monke
 @pytest.mark.parametrize("nodata", [None, 0])
 def test_the_mask_of_a_map_lies_at_the_same_place(model: Model, tmp_path: Path, epsg: int, nodata: int | None) -> None:
     rasterio = pytest.importorskip("rasterio")
+    rasterize = pytest.importorskip("rasterio.features").rasterize
     transform = rasterio.transform.from_origin(440720.5, 3751320.25, 0.5, 0.25)
     profile = {"driver": "GTiff", "height": 40, "width": 50, "count": 1, "dtype": "uint8"}
     pixels = np.random.default_rng(0).integers(0, 2, (40, 50), dtype=np.uint8)
@@ -312,5 +313,5 @@ def test_the_mask_of_a_map_lies_at_the_same_place(model: Model, tmp_path: Path, 
         np.testing.assert_array_equal(mask.read(1), expected)
     features = json.loads((tmp_path / "out" / "map.geojson").read_text())["features"]
     shapes = [(feature["geometry"], 1) for feature in features]
-    again = rasterio.features.rasterize(shapes, (40, 50), transform=transform, dtype=np.uint8)
+    again = rasterize(shapes, (40, 50), transform=transform, dtype=np.uint8)
     np.testing.assert_array_equal(again, pixels)
