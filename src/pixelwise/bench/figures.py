@@ -184,12 +184,6 @@ def _forward_gflop(network: nn.Module, image: torch.Tensor) -> float:
     return float(counter.get_total_flops()) / 1e9
 
 
-def _of_command(name: str, arguments: list[str], bench: Bench) -> Figure:
-    command = [sys.executable, *arguments]
-    timing = timed(lambda: subprocess.run(command, capture_output=True, check=True), bench.device)  # noqa: S603  our own
-    return Figure(name, timing.median_seconds, "s", timing)
-
-
 def _of_network(name: str, timing: Timing, gflop: float, bench: Bench) -> Figure:
     seconds = timing.median_seconds
     return Figure(name, BATCH / seconds, "images/s", timing, gflop / seconds, bench.convolution_gflops)
