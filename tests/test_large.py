@@ -51,8 +51,8 @@ MODEL_TILING = tiles.Tiling((64, 64), 0, 0, 4, 0.5, "gaussian")
 
 
 def write(model: Model, image: windows.Source, target: Path, **changes: object) -> np.ndarray:
-    settings = {"placement": None, "identity": "one", "memory_bytes": 10**12, **changes}
-    large.write_mask_of(model, image, target, **settings)
+    subject = large.Subject(image, str(changes.pop("identity", "one")), changes.pop("placement", None))
+    large.write_mask_of(model, subject, target, **{"memory_bytes": 10**12, **changes})
     return tifffile.imread(target)
 
 
@@ -123,6 +123,30 @@ class Counting(PixelNetwork):
         return super().forward(image)
 
 
+def test_blocks_of_an_earlier_call_are_taken_up(
+    image: np.ndarray, narrow: Callable[[int], None], tmp_path: Path
+) -> None:
+    """What a process takes beside its bands differs from call to call."""
+    network = Counting()
+    model = make(ModelConfig(width=4, depth=2), network, channels=3)
+    model = model.with_prediction(PredictionConfig(tile_size=(64, 64), overlap=0.5))
+    narrow(192 + 100)
+    write(model, image, tmp_path / "whole.tif")
+    uninterrupted, network.calls = network.calls, 0
+
+    def late(done: int, total: int) -> None:
+        if done > 0.8 * total:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write(model, image, tmp_path / "a.tif", progress=late)
+    narrow(192 + 95)
+    network.calls = 0
+    mask = write(model, image, tmp_path / "a.tif")
+    assert network.calls < 0.6 * uninterrupted
+    np.testing.assert_array_equal(mask, model.predict(image).mask)
+
+
 @pytest.mark.parametrize("other", ["image", "model", "memory"])
 def test_parts_of_something_else_are_not_taken(
     other: str, model: Model, image: np.ndarray, narrow: Callable[[int], None], tmp_path: Path
@@ -142,7 +166,7 @@ def test_parts_of_something_else_are_not_taken(
 
 
 def test_a_damaged_journal_is_no_reason_to_fail(model: Model, image: np.ndarray, tmp_path: Path) -> None:
-    kept = large.Kept.beside(tmp_path / "a.tif", "", SIZE)
+    kept = large.Kept.beside(tmp_path / "a.tif", SIZE)
     kept.journal.write_text("{")
     kept.pixels.write_bytes(b"")
     np.testing.assert_array_equal(write(model, image, tmp_path / "a.tif"), model.predict(image).mask)

@@ -118,7 +118,7 @@ def test_an_overlay_does_not_replace_an_image(model: Model, tmp_path: Path) -> N
     write(tmp_path / "a_overlay.png")
     with pytest.raises(DataError, match="would be replaced"):
         api.predict_files(
-            model, [tmp_path / "a.tif", tmp_path / "a_overlay.png"], tmp_path, suffix=".tif", overlay=True
+            model, [tmp_path / "a.tif", tmp_path / "a_overlay.png"], tmp_path, file_format="tif", overlay=True
         )
 
 
@@ -190,11 +190,11 @@ def test_thousands_of_files_are_planned_at_once(tmp_path: Path) -> None:
 # --- stacks ---
 
 
-@pytest.mark.parametrize("suffix", [".png", ".tif"])
-def test_a_stack_of_images_gives_a_stack_of_masks(model: Model, tmp_path: Path, suffix: str) -> None:
+@pytest.mark.parametrize("file_format", ["png", "tif"])
+def test_a_stack_of_images_gives_a_stack_of_masks(model: Model, tmp_path: Path, file_format: str) -> None:
     pages = np.random.default_rng(0).integers(0, 2, (6, 20, 30)).astype(np.uint8)
     tifffile.imwrite(tmp_path / "stack.tif", pages, photometric="minisblack")
-    done = api.predict_files(model, [tmp_path / "stack.tif"], tmp_path / "masks", suffix=suffix)
+    done = api.predict_files(model, [tmp_path / "stack.tif"], tmp_path / "masks", file_format=file_format)
     assert done.written == [tmp_path / "masks" / "stack.tif"]
     np.testing.assert_array_equal(tifffile.imread(tmp_path / "masks" / "stack.tif"), pages)
 
@@ -315,3 +315,22 @@ def test_the_mask_of_a_map_lies_at_the_same_place(model: Model, tmp_path: Path, 
     shapes = [(feature["geometry"], 1) for feature in features]
     again = rasterize(shapes, (40, 50), transform=transform, dtype=np.uint8)
     np.testing.assert_array_equal(again, pixels)
+
+
+def test_cloud_optimized_geotiff(model: Model, tmp_path: Path) -> None:
+    rasterio = pytest.importorskip("rasterio")
+    profile = {"driver": "GTiff", "height": 1300, "width": 1100, "count": 1, "dtype": "uint8", "nodata": 0}
+    pixels = np.random.default_rng(0).integers(0, 2, (1300, 1100), dtype=np.uint8)
+    transform = rasterio.transform.from_origin(440720.5, 3751320.25, 0.5, 0.25)
+    with rasterio.open(tmp_path / "map.tif", "w", **profile, crs="EPSG:32611", transform=transform) as file:
+        file.write(pixels, 1)
+    done = api.predict_files(model, [tmp_path / "map.tif"], tmp_path / "out", file_format="cog")
+    assert done.written == [tmp_path / "out" / "map.tif"]
+    with rasterio.open(done.written[0]) as mask:
+        assert mask.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
+        assert mask.overviews(1)
+        assert mask.transform == transform
+        assert mask.nodata == IGNORE
+        assert mask.colormap(1)[1][:3] == tuple(model.classes.colors()[1])
+        np.testing.assert_array_equal(mask.read(1), np.where(pixels == 0, IGNORE, 1))
+    assert [path.name for path in (tmp_path / "out").iterdir() if path.name.startswith(".")] == []

@@ -308,7 +308,7 @@ def predict_files(  # noqa: PLR0913  all but three are given by name
     inputs: Sequence[Path | str],
     out: Path | str,
     *,
-    suffix: str | None = None,
+    file_format: Literal["png", "tif", "cog"] | None = None,
     overlay: bool = False,
     probabilities: bool = False,
     polygons: Literal["geojson", "labelme", "coco"] | None = None,
@@ -327,7 +327,8 @@ def predict_files(  # noqa: PLR0913  all but three are given by name
         run: folder of a run, a bundle, or a loaded model.
         inputs: files, folders and glob patterns.
         out: folder for the masks; folders below the common folder of the inputs are kept.
-        suffix: `.png` or `.tif`; none for `.png`, and `.tif` where an image says where on earth it lies.
+        file_format: `png`, `tif` or `cog` (Cloud Optimized GeoTIFF, needs rasterio); none for `png`, and `tif` where an
+            image says where on earth it lies.
         overlay: also write NAME_overlay.png, the mask over the image.
         probabilities: also write NAME_probabilities.npy, float32 K H W.
         polygons: also write the outlines of objects: NAME.geojson (in the coordinates of the map where the image has
@@ -345,7 +346,16 @@ def predict_files(  # noqa: PLR0913  all but three are given by name
     """
     model = run if isinstance(run, Model) else load(run, device)
     draw = figures.picture_of if overlay else None
-    outputs = Outputs(Path(out), suffix, draw, probabilities, memory_bytes, polygons, tolerance_px)
+    outputs = Outputs(
+        Path(out),
+        None if file_format is None else ".png" if file_format == "png" else ".tif",
+        draw,
+        probabilities=probabilities,
+        memory_bytes=memory_bytes,
+        polygons=polygons,
+        cog=file_format == "cog",
+        tolerance_px=tolerance_px,
+    )
     planned = predictions.plan(inputs, outputs)
     return predictions.run(model, planned, outputs, (watcher or Watcher()).work)
 

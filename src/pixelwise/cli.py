@@ -231,7 +231,7 @@ def predict(
     inputs: Annotated[list[str], typer.Argument(help="Images, folders, glob patterns.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the masks.")],
     file_format: Annotated[
-        Literal["png", "tif"] | None,
+        Literal["png", "tif", "cog"] | None,
         typer.Option("--format", help="Of the masks; png, and tif where an image has coordinates or is very large."),
     ] = None,
     overlay: Annotated[bool, typer.Option("--overlay", help="Also write the mask over the image.")] = False,
@@ -260,7 +260,7 @@ def predict(
             run,
             inputs,
             out,
-            suffix=f".{file_format}" if file_format else None,
+            file_format=file_format,
             overlay=overlay,
             probabilities=probabilities,
             polygons=polygons,

@@ -1,16 +1,17 @@
 """The masks and pictures we write; each file appears whole or not at all."""
 
 import io
+import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from jaxtyping import Integer, Shaped, UInt8
 
 from pixelwise.classes import IGNORE, ClassTable
 from pixelwise.data.tiff import Placement, Tag
-from pixelwise.errors import DataError
+from pixelwise.errors import ConfigError, DataError
 from pixelwise.files import cannot_write, write_atomically, write_stream
 
 TILE_PX = 512
@@ -93,6 +94,40 @@ def write_mask_bands(
             )
 
     write_stream(path, save)
+
+
+def to_cog(path: Path) -> None:
+    """Rewrite a TIFF as Cloud Optimized GeoTIFF: tiles, smaller copies, and the order that readers rely on.
+
+    Raises:
+        ConfigError: rasterio is not installed.
+        DataError: it cannot be written.
+    """
+    copy = import_rasterio().shutil.copy
+    beside = path.with_name(f".{secrets.token_hex(8)}.tif")
+    try:
+        copy(path, beside, driver="COG", compress="DEFLATE", blocksize=TILE_PX, overview_resampling="NEAREST")
+        beside.replace(path)
+    except OSError as error:  # of which rasterio's errors are
+        raise cannot_write(path, error) from None
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def import_rasterio() -> Any:
+    """The library that writes Cloud Optimized GeoTIFF.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    try:
+        import rasterio
+        import rasterio.shutil
+    except ImportError:
+        raise ConfigError(
+            "Cloud Optimized GeoTIFF needs rasterio, which is not installed.", remedy="pip install 'pixelwise[geo]'"
+        ) from None
+    return rasterio
 
 
 def write_image(path: Path, image: Shaped[np.ndarray, "H W C"]) -> Path:

@@ -27,7 +27,7 @@ from pixelwise.data.tiff import Placement
 from pixelwise.data.windows import is_empty, is_large, open_image, placement_of
 from pixelwise.errors import ConfigError, DataError, PixelwiseError, WriteError
 from pixelwise.files import make_folder, write_atomically
-from pixelwise.inference.large import write_mask_of
+from pixelwise.inference.large import Subject, write_mask_of
 from pixelwise.inference.ledger import Ledger, share_of_this_process
 from pixelwise.inference.predictor import Model
 
@@ -63,6 +63,8 @@ class Outputs:
     """What the process may take while it predicts by windows."""
     polygons: Polygons | None = None
     """Also write the outlines of objects: NAME.geojson or NAME.json (labelme) beside each mask, or one COCO file."""
+    cog: bool = False
+    """Masks are Cloud Optimized GeoTIFF; their suffix is `.tif`."""
     tolerance_px: float = 0.0
     """How far a simplified outline may be from the true one."""
 
@@ -302,6 +304,8 @@ def _refuse_options(outputs: Outputs, share: Share) -> None:
         raise ConfigError("Outlines are to be simplified, but none are written.", remedy="Add --polygons.")
     if outputs.tolerance_px:
         import_shapely()
+    if outputs.cog:
+        writing.import_rasterio()
 
 
 def _refuse_foreign(targets: Sequence[Path], ledger: Ledger) -> None:
@@ -364,11 +368,10 @@ def _by_windows(model: Model, job: Job, outputs: Outputs, progress: Progress) ->
     identity = f"{job.source.resolve()} {state.st_size} {state.st_mtime_ns}"
     write_mask_of(
         model,
-        image,
+        Subject(image, identity, job.placement),
         job.mask,
-        placement=job.placement,
-        identity=identity,
         memory_bytes=outputs.memory_bytes,
+        finish=writing.to_cog if outputs.cog else lambda _: None,
         progress=partial(progress, f"rows of {job.source.name}"),
     )
     return job.targets
@@ -388,6 +391,8 @@ def _predict(model: Model, job: Job, outputs: Outputs) -> _Result:
 
 def _write(job: Job, result: _Result, classes: ClassTable, outputs: Outputs) -> list[Path]:
     writing.write_mask(job.mask, result.mask, classes, job.placement)
+    if outputs.cog and job.pages == 1:
+        writing.to_cog(job.mask)
     if job.overlay is not None and result.picture is not None:
         writing.write_picture(job.overlay, result.picture)
     if job.probabilities is not None and result.probabilities is not None:

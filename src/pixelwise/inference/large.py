@@ -5,6 +5,7 @@ the mask to come, so that an interrupted prediction goes on where it stopped; wh
 one go. The result is that of the whole image, whatever the memory and however often the work was interrupted.
 """
 
+import itertools
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 from jaxtyping import UInt8
-from pydantic import BaseModel, NonNegativeInt, ValidationError
+from pydantic import BaseModel, NonNegativeInt, ValidationError, model_validator
 
 from pixelwise.classes import IGNORE
 from pixelwise.data.cache import hash_of
@@ -26,18 +27,40 @@ from pixelwise.files import cannot_write, read_json, write_json
 from pixelwise.inference.predictor import Model
 from pixelwise.inference.tiles import Band, Region, blocks, narrowest_block_bytes
 
+WIDER = 1.1
+"""Blocks of an earlier call are taken up if they are no more than so many times as wide as they would be now."""
+
 RESERVE_BYTES = 300_000_000
 """What reading and writing take beside the network."""
 
 
-class _State(BaseModel):
-    """What the journal says."""
+class State(BaseModel):
+    """How far a mask is."""
 
     key: str
-    block: NonNegativeInt
+    """Of what is being done; parts of another model or image are of no use."""
+    lefts: list[NonNegativeInt]
+    """First column of each block."""
+    block: NonNegativeInt = 0
     """Where the work is."""
-    rows: NonNegativeInt
+    rows: NonNegativeInt = 0
     """Finished ones of that block; of the blocks before it, all are."""
+
+    @model_validator(mode="after")
+    def _is_possible(self) -> "State":
+        if self.lefts[:1] != [0] or sorted(set(self.lefts)) != self.lefts or self.block >= len(self.lefts):
+            raise ValueError("the blocks are none")
+        return self
+
+    def regions(self, size: tuple[int, int]) -> list[Region]:
+        """The blocks."""
+        return [Region(range(size[0]), range(*edges)) for edges in itertools.pairwise([*self.lefts, size[1]])]
+
+    def left_over(self, size: tuple[int, int]) -> list[Region]:
+        """What is still to be done."""
+        begun, *others = self.regions(size)[self.block :]
+        rest = [Region(range(self.rows, size[0]), begun.columns)] if self.rows < size[0] else []
+        return [*rest, *others]
 
 
 @dataclass(frozen=True)
@@ -47,31 +70,37 @@ class Kept:
     pixels: Path
     """Class index or IGNORE, row after row."""
     journal: Path
-    key: str
-    """Of what is being done; parts of another model, image or way of cutting are of no use."""
     size: tuple[int, int]
 
     @classmethod
-    def beside(cls, target: Path, key: str, size: tuple[int, int]) -> "Kept":
+    def beside(cls, target: Path, size: tuple[int, int]) -> "Kept":
         """Where the parts of a mask are kept while it is being made."""
         name = f".pixelwise-{hash_of([target.name.encode()])}"
-        return cls(target.with_name(f"{name}.pixels"), target.with_name(f"{name}.json"), key, size)
+        return cls(target.with_name(f"{name}.pixels"), target.with_name(f"{name}.json"), size)
 
-    def done(self) -> tuple[int, int]:
-        """The block that was being worked on, and its finished rows; an empty file is made if there is none."""
+    def resumed(self, fresh: State) -> State:
+        """The state of an earlier call that did the same in blocks hardly wider; else `fresh`, with an empty file.
+
+        Raises:
+            WriteError: the file cannot be made.
+        """
         try:
-            state = _State.model_validate(read_json(self.journal))
-            if state.key == self.key and self.pixels.stat().st_size == self.size[0] * self.size[1]:
-                return state.block, state.rows
+            state = State.model_validate(read_json(self.journal))
+            is_whole = self.pixels.stat().st_size == self.size[0] * self.size[1]
         except (OSError, DataError, ValidationError):  # nothing there, or nothing of use
-            pass
+            is_whole = False
+        if is_whole and state.key == fresh.key and self._widest(state) <= WIDER * self._widest(fresh):
+            return state
         try:
             with self.pixels.open("wb") as file:
                 file.truncate(self.size[0] * self.size[1])
         except OSError as error:
             raise cannot_write(self.pixels, error) from None
-        self.note(0, 0)
-        return 0, 0
+        self.note(fresh)
+        return fresh
+
+    def _widest(self, state: State) -> int:
+        return max(len(region.columns) for region in state.regions(self.size))
 
     def write(self, mask: UInt8[np.ndarray, "h w"], top: int, left: int) -> None:
         """Put finished rows where they belong."""
@@ -86,9 +115,9 @@ class Kept:
         except OSError as error:
             raise cannot_write(self.pixels, error) from None
 
-    def note(self, block: int, rows: int) -> None:
+    def note(self, state: State) -> None:
         """Write down how far the work is."""
-        write_json(self.journal, _State(key=self.key, block=block, rows=rows).model_dump())
+        write_json(self.journal, state.model_dump())
 
     def bands(self) -> Iterator[UInt8[np.ndarray, "h W"]]:
         """The whole mask from top to bottom."""
@@ -104,54 +133,63 @@ class Kept:
         self.pixels.unlink(missing_ok=True)
 
 
+@dataclass(frozen=True)
+class Subject:
+    """What is predicted."""
+
+    image: Source
+    """Of any size."""
+    identity: str
+    """Of its content, so that parts of another image are not taken for those of this one."""
+    placement: Placement | None = None
+    """Where its pixels lie, and which value of them says that there is nothing."""
+
+
 def write_mask_of(
     model: Model,
-    image: Source,
+    subject: Subject,
     target: Path,
     *,
-    placement: Placement | None,
-    identity: str,
     memory_bytes: int,
+    finish: Callable[[Path], None] = lambda _: None,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Predict an image by windows, and write its mask as a tiled TIFF; goes on where an earlier call was interrupted.
 
     Args:
         model: one that does not resize.
-        image: of any size.
+        subject: the image.
         target: ends in .tif or .tiff.
-        placement: where its pixels lie, and which value of them says that there is nothing.
-        identity: of the image's content, so that parts of another image are not taken for those of this one.
         memory_bytes: what the process may take.
+        finish: what else is done with the file before the parts are given up.
         progress: told how many rows of how many are done; those of each block count.
 
     Raises:
         ConfigError: the memory does not suffice for the model and one tile.
         DataError: the image is damaged or does not fit the model, or the mask cannot be written.
     """
-    ready = model.prepare(image)
+    ready = model.prepare(subject.image)
     size = (ready.shape[0], ready.shape[1])
     tiling = model.tiling(size)
     cut = blocks(size, tiling, _room(model, ready, memory_bytes), len(model.classes))
-    key = hash_of([model.identity.encode(), identity.encode(), repr((size, cut)).encode()])
-    kept = Kept.beside(target, key, size)
-    block, rows = kept.done()
-    rest = [Region(range(rows, size[0]), cut[block].columns)] if rows < size[0] else []
-    place = {region.columns.start: index for index, region in enumerate(cut)}
-    for band in model.regions(ready, [*rest, *cut[block + 1 :]]):
-        kept.write(_labels(band, image, placement), band.top, band.left)
-        number, finished = place[band.left], band.place[0].stop
-        kept.note(number, finished)
+    key = hash_of([model.identity.encode(), subject.identity.encode(), repr(size).encode()])
+    kept = Kept.beside(target, size)
+    state = kept.resumed(State(key=key, lefts=[region.columns.start for region in cut]))
+    for band in model.regions(ready, state.left_over(size)):
+        kept.write(_labels(band, subject), band.top, band.left)
+        state = state.model_copy(update={"block": state.lefts.index(band.left), "rows": band.place[0].stop})
+        kept.note(state)
         if progress is not None:
-            progress(number * size[0] + finished, len(cut) * size[0])
-    write_mask_bands(target, kept.bands(), size, model.classes, placement)
+            progress(state.block * size[0] + state.rows, len(state.lefts) * size[0])
+    write_mask_bands(target, kept.bands(), size, model.classes, subject.placement)
+    finish(target)
     kept.remove()
 
 
-def _labels(band: Band, image: Source, placement: Placement | None) -> UInt8[np.ndarray, "h w"]:
-    mask = band.labels()
+def _labels(band: Band, subject: Subject) -> UInt8[np.ndarray, "h w"]:
+    mask, placement = band.labels(), subject.placement
     if placement is not None and placement.nodata is not None:
-        mask[is_empty(image[band.place], placement.nodata)] = IGNORE
+        mask[is_empty(subject.image[band.place], placement.nodata)] = IGNORE
     return mask
 
 
