@@ -7,7 +7,6 @@ import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 
 from pixelwise.data import formats
 from pixelwise.data.listing import File, Listing, Pairs, layout_line, some
@@ -202,7 +201,7 @@ def _common_pattern(images: Sequence[File]) -> str:
     """The narrowest pattern with a star for what differs: train/*/raw.tif, images/*_training.tif."""
     levels = zip(*(image.folder for image in images), strict=True)
     folders = [level[0] if len(set(level)) == 1 else "*" for level in levels]
-    suffixes = {Path(image.name).suffix for image in images}
+    suffixes = {image.name[len(image.stem) :] for image in images}
     suffix = suffixes.pop() if len(suffixes) == 1 else ".*"
     return "/".join([*folders, _common_stem([image.stem for image in images]) + suffix])
 

@@ -355,7 +355,7 @@ def _of_list(listing: Listing, beside: Path, entry: str) -> set[File]:
     for line in lines:
         first = line.split()[0]  # some lists name image and mask in a line
         members = [exact[name] for name in (line, first) if name in exact][:1]
-        members = members or _best_ends(by_name, first if Path(first).suffix.lower() in formats.READERS else line)
+        members = members or _best_ends(by_name, first if formats.split_name(first)[1] in formats.READERS else line)
         found.update(members)
         missing += [] if members else [line]
     if missing:

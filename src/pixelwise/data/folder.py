@@ -170,7 +170,10 @@ def _splits(pairing: Pairing) -> dict[File, SplitName | None]:
 def _pages(case: Case) -> list[Case]:
     """One case for each page of a stack, which keeps the pages on one side of the split."""
     own = formats.page_count(case.image)
-    counts = {path: formats.page_count(path) if path.suffix.lower() in formats.READERS else 1 for path in case.masks}
+    counts = {
+        path: formats.page_count(path) if formats.split_name(path.name)[1] in formats.READERS else 1
+        for path in case.masks
+    }
     known = [count for count in (own, *counts.values()) if count is not None]
     unlike = next((path for path, count in counts.items() if count not in (own, None)), None)
     if own is not None and unlike is not None:

@@ -9,12 +9,13 @@ declares decide (OME, ImageJ, tifffile): `C` and `S` are channels, every other a
 (`Z`, `T`, ...) is pages. Axes that the file does not name are channels if there are at most four of
 them, pages otherwise; and if the last axis is at most 16 and the two before it are longer, the file
 holds H W C. A .npy file of three axes is H W C if its last axis is at most 16, C H W if its first one
-is, and pages of H W otherwise. A TIFF may hold smaller copies and thumbnails of its image: they are
-passed over.
+is, and pages of H W otherwise. NIfTI has a page for each slice (`data.nifti`). A TIFF may hold smaller copies and
+thumbnails of its image: they are passed over.
 """
 
 import contextlib
 import functools
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Integer, Shaped, UInt8
 
-from pixelwise.data import tiff
+from pixelwise.data import nifti, tiff
 from pixelwise.data.raster import (
     FEW_CHANNELS,
     MAX_RATIO,
@@ -42,7 +43,7 @@ from pixelwise.data.raster import (
     upright,
     upright_size,
 )
-from pixelwise.errors import DataError
+from pixelwise.errors import DataError, PixelwiseError
 
 PILLOW_FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "PPM")
 """What Pillow may open; its other formats run foreign programs or are no images."""
@@ -129,8 +130,8 @@ def page_count(path: Path) -> int | None:
 
     None for a file that cannot be read: whoever reads its pixels will say why.
     """
-    suffix = path.suffix.lower()
-    if suffix not in (".tif", ".tiff", ".gif", ".webp", ".npy"):
+    suffix = split_name(path.name)[1]
+    if suffix not in (".tif", ".tiff", ".gif", ".webp", ".npy", *nifti.SUFFIXES):
         return 1
     with contextlib.suppress(DataError), reading(path):
         if suffix in (".tif", ".tiff"):
@@ -204,6 +205,8 @@ def _reader_of(path: Path) -> Reader:
         return TIFF
     if head.startswith(NPY_MAGIC):
         return NPY
+    if nifti.is_nifti(path.name):
+        return NIFTI
     return PILLOW
 
 
@@ -212,7 +215,7 @@ def reading(path: Path) -> Iterator[None]:
     """Turn whatever a decoder raises into a `DataError` that names the file."""
     try:
         yield
-    except DataError:
+    except PixelwiseError:
         raise
     except FileNotFoundError:
         raise DataError("There is no such file.", where=path, remedy="Check the path.") from None
@@ -381,6 +384,7 @@ def _npy_read(path: Path, page: int | None) -> Raster:
 PILLOW = Reader(_pillow_info, _pillow_read)
 TIFF = Reader(tiff.info, tiff.read)
 NPY = Reader(_npy_info, _npy_read)
+NIFTI = Reader(nifti.info, nifti.read)
 
 READERS: dict[str, Reader] = {
     ".png": PILLOW,
@@ -396,6 +400,8 @@ READERS: dict[str, Reader] = {
     ".tif": TIFF,
     ".tiff": TIFF,
     ".npy": NPY,
+    ".nii": NIFTI,
+    ".nii.gz": NIFTI,
 }
 """Which files count as images, by lower-case suffix, and who reads them."""
 
@@ -419,6 +425,14 @@ _MAGIC = {
     **dict.fromkeys(tiff.MAGIC, "TIFF"),
     NPY_MAGIC: "NPY",
 }
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """Stem, and suffix in lower case, of a file's name; `.nii.gz` is one suffix."""
+    if name.lower().endswith(".nii.gz"):
+        return name[: -len(".nii.gz")], ".nii.gz"
+    stem, suffix = os.path.splitext(name)  # noqa: PTH122  a Path for each of many files is slow
+    return stem, suffix.lower()
 
 
 def content_of(path: Path) -> str | None:

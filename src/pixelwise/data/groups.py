@@ -9,6 +9,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from pixelwise.data.dataset import Case
+from pixelwise.data.formats import split_name
 from pixelwise.data.masks import shortened
 from pixelwise.errors import ConfigError, DataError
 
@@ -80,7 +81,8 @@ def by_table(folder: Path, table: GroupTable, root: Path) -> Grouping:
 
     def group_of(case: Case) -> str:
         relative = case.image.relative_to(root) if case.image.is_relative_to(root) else case.image
-        names = (relative.as_posix(), relative.with_suffix("").as_posix(), case.name, case.image.name, case.image.stem)
+        stem = split_name(case.image.name)[0]
+        names = (relative.as_posix(), relative.with_name(stem).as_posix(), case.name, case.image.name, stem)
         found = next((groups[name] for name in names if name in groups), None)
         if not found:
             known = shortened(list(groups))

@@ -105,10 +105,9 @@ def _find(root: Path) -> tuple[list[File], Counter[str]]:
         folders[:] = sorted(name for name in folders if not is_hidden(name))
         below = Path(top).relative_to(root).parts
         for name in names:
-            stem, suffix = os.path.splitext(name)  # noqa: PTH122 - a Path for each of many files is slow
             if name.startswith("."):
                 continue
-            file = File(below, name, stem, suffix.lower())
+            file = File(below, name, *formats.split_name(name))
             if file.is_raster or file.is_annotation:
                 found.append(file)
             else:

@@ -246,8 +246,13 @@ def _bare(stem: str, affix: re.Pattern[str], words: Collection[str]) -> str:
 
 def _bare_image(file: File) -> str:
     if any(folder.lower() in NNUNET_IMAGES for folder in file.folder):
-        return re.sub(r"_\d{4}$", "", file.stem).lower()  # nnU-Net numbers the channels
+        return without_channel(file.stem, file.folder).lower()
     return _bare(file.stem, _IMAGE_AFFIX, IMAGE_WORDS)
+
+
+def without_channel(stem: str, folders: Sequence[str]) -> str:
+    """The name of a case in an image folder of nnU-Net, which numbers channels in file names; others as they are."""
+    return re.sub(r"_\d{4}$", "", stem) if any(folder.lower() in NNUNET_IMAGES for folder in folders) else stem
 
 
 def _bare_mask(file: File) -> str:
@@ -297,8 +302,8 @@ def match(root: Path, roles: Roles) -> Pairs:
 
 def _same_name(root: Path, images: Sequence[File], mask: File) -> DataError:
     first = images[0]
-    name = mask.stem.lower().replace(first.stem.lower(), "{stem}") + Path(mask.name).suffix
-    lines = [("images", "/".join((*first.folder, "*" + Path(first.name).suffix)))]
+    name = mask.stem.lower().replace(first.stem.lower(), "{stem}") + mask.name[len(mask.stem) :]
+    lines = [("images", "/".join((*first.folder, "*" + first.name[len(first.stem) :])))]
     lines += [("masks", "/".join((*mask.folder, name)))]
     return DataError(
         f"The mask {mask.posix} fits {len(images)} images: {some([image.posix for image in images])}.",

@@ -322,8 +322,9 @@ def _repair(one: Measurement, dataset: Dataset, intent: _Intent, out: Path) -> t
 def _copied(image: Path, place: Path) -> tuple[Path, list[Remark]]:
     """Copies an image byte by byte, under a suffix that says what is in it."""
     kind = formats.content_of(image)
-    is_true = kind is None or image.suffix.lower() in formats.SUFFIXES_OF[kind]
-    suffix = image.suffix if is_true or kind is None else formats.SUFFIXES_OF[kind][0]
+    stem, own = formats.split_name(image.name)
+    is_true = kind is None or own in formats.SUFFIXES_OF[kind]
+    suffix = image.name[len(stem) :] if is_true or kind is None else formats.SUFFIXES_OF[kind][0]
     target = place.with_name(f"{place.name}{suffix}")
     copy_file(image, target)
     return target, [] if is_true else [Remark("renamed", f"The file is {kind} and is now called {suffix}.")]

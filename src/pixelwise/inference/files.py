@@ -22,7 +22,8 @@ from pixelwise.data.annotations import coco_image, import_shapely, write_coco, w
 from pixelwise.data.cache import to_npy
 from pixelwise.data.listing import rasters_below
 from pixelwise.data.loader import Share
-from pixelwise.data.naming import masks_beside_images
+from pixelwise.data.naming import masks_beside_images, without_channel
+from pixelwise.data.nifti import is_nifti, write_masks
 from pixelwise.data.tiff import Placement
 from pixelwise.data.windows import is_empty, is_large, open_image, placement_of
 from pixelwise.errors import ConfigError, DataError, PixelwiseError, WriteError
@@ -149,10 +150,11 @@ def plan(inputs: Sequence[Path | str], outputs: Outputs) -> Plan:
     places, passed_over = _places(inputs, outputs.folder) if inputs else ({}, [])
     if not places:
         raise DataError("No images were found.", where=", ".join(map(str, inputs)))
-    stems = Counter(place.with_suffix("") for place in places.values())
+    stems = Counter(_without_suffix(place) for place in places.values())
     jobs = []
     for source, place in places.items():
-        name = place.name if stems[place.with_suffix("")] > 1 else place.stem
+        stem = _without_suffix(place)
+        name = place.name if stems[stem] > 1 else without_channel(stem.name, _absolute(source).parent.parts)
         jobs.append(_job(source, outputs.folder / place.parent, name, outputs))
     _refuse_collisions(jobs)
     return Plan(jobs, passed_over)
@@ -252,8 +254,14 @@ def _absolute(path: Path) -> Path:
     return Path(os.path.abspath(path))  # noqa: PTH100  resolve() would follow links
 
 
+def _without_suffix(place: Path) -> Path:
+    return place.with_name(formats.split_name(place.name)[0])
+
+
 def _job(source: Path, folder: Path, name: str, outputs: Outputs) -> Job:
     pages, is_large, placement = _nature(source)
+    if is_nifti(source.name):
+        return Job(source, folder / f"{name}{formats.split_name(source.name)[1]}", pages=pages)
     if pages > 1 or is_large:
         return Job(source, folder / f"{name}.tif", pages=pages, placement=placement, is_large=is_large)
     suffix = outputs.suffix or (".tif" if placement is not None and placement.tags else ".png")
@@ -378,7 +386,7 @@ def _by_windows(model: Model, job: Job, outputs: Outputs, progress: Progress) ->
 
 
 def _predict(model: Model, job: Job, outputs: Outputs) -> _Result:
-    if job.pages > 1:
+    if job.pages > 1 or is_nifti(job.source.name):
         masks = [model.predict(formats.read_image(job.source, page)).mask for page in range(job.pages)]
         return _Result(np.stack(masks))
     image = formats.read_image(job.source)
@@ -390,6 +398,9 @@ def _predict(model: Model, job: Job, outputs: Outputs) -> _Result:
 
 
 def _write(job: Job, result: _Result, classes: ClassTable, outputs: Outputs) -> list[Path]:
+    if is_nifti(job.source.name):
+        write_masks(job.mask, result.mask, job.source)
+        return job.targets
     writing.write_mask(job.mask, result.mask, classes, job.placement)
     if outputs.cog and job.pages == 1:
         writing.to_cog(job.mask)
