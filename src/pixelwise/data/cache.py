@@ -239,6 +239,11 @@ def _key(case: Case, dataset: Dataset, resize: tuple[int, int] | None) -> str:
 @functools.lru_cache(maxsize=4096)
 def _file_hash(path: Path, _size: int, _modified_ns: int) -> bytes:
     """Hash of a file's content; a stack or an annotation file that many cases share is read once."""
+    if path.is_dir():  # OME-Zarr
+        parts = sorted(part for part in path.rglob("*") if part.is_file())
+        return hash_of(
+            byte for part in parts for byte in (str(part.relative_to(path)).encode(), part.read_bytes())
+        ).encode()
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).digest()
 

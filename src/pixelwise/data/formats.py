@@ -9,8 +9,8 @@ declares decide (OME, ImageJ, tifffile): `C` and `S` are channels, every other a
 (`Z`, `T`, ...) is pages. Axes that the file does not name are channels if there are at most four of
 them, pages otherwise; and if the last axis is at most 16 and the two before it are longer, the file
 holds H W C. A .npy file of three axes is H W C if its last axis is at most 16, C H W if its first one
-is, and pages of H W otherwise. NIfTI has a page for each slice (`data.nifti`). A TIFF may hold smaller copies and
-thumbnails of its image: they are passed over.
+is, and pages of H W otherwise. NIfTI has a page for each slice (`data.nifti`), OME-Zarr for each of `t` and `z`. A
+TIFF may hold smaller copies and thumbnails of its image: they are passed over.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Integer, Shaped, UInt8
 
-from pixelwise.data import nifti, tiff
+from pixelwise.data import nifti, omezarr, tiff
 from pixelwise.data.raster import (
     FEW_CHANNELS,
     MAX_RATIO,
@@ -131,7 +131,7 @@ def page_count(path: Path) -> int | None:
     None for a file that cannot be read: whoever reads its pixels will say why.
     """
     suffix = split_name(path.name)[1]
-    if suffix not in (".tif", ".tiff", ".gif", ".webp", ".npy", *nifti.SUFFIXES):
+    if suffix not in (".tif", ".tiff", ".gif", ".webp", ".npy", omezarr.SUFFIX, *nifti.SUFFIXES):
         return 1
     with contextlib.suppress(DataError), reading(path):
         if suffix in (".tif", ".tiff"):
@@ -197,6 +197,8 @@ def _whole(pixels: np.ndarray, path: Path) -> np.ndarray:
 
 def _reader_of(path: Path) -> Reader:
     """The reader by content; by name where the content does not say."""
+    if omezarr.is_zarr(path):
+        return ZARR
     with path.open("rb") as file:
         head = file.read(8)
     if not head:
@@ -385,6 +387,7 @@ PILLOW = Reader(_pillow_info, _pillow_read)
 TIFF = Reader(tiff.info, tiff.read)
 NPY = Reader(_npy_info, _npy_read)
 NIFTI = Reader(nifti.info, nifti.read)
+ZARR = Reader(omezarr.info, omezarr.read)
 
 READERS: dict[str, Reader] = {
     ".png": PILLOW,
@@ -402,6 +405,7 @@ READERS: dict[str, Reader] = {
     ".npy": NPY,
     ".nii": NIFTI,
     ".nii.gz": NIFTI,
+    omezarr.SUFFIX: ZARR,
 }
 """Which files count as images, by lower-case suffix, and who reads them."""
 
@@ -428,9 +432,11 @@ _MAGIC = {
 
 
 def split_name(name: str) -> tuple[str, str]:
-    """Stem, and suffix in lower case, of a file's name; `.nii.gz` is one suffix."""
+    """Stem, and suffix in lower case, of a file's name; `.nii.gz` is one suffix, and `.ome` belongs to the next one."""
     if name.lower().endswith(".nii.gz"):
         return name[: -len(".nii.gz")], ".nii.gz"
+    if name.lower().endswith(".ome.zarr"):
+        return name[: -len(".ome.zarr")], omezarr.SUFFIX
     stem, suffix = os.path.splitext(name)  # noqa: PTH122  a Path for each of many files is slow
     return stem, suffix.lower()
 

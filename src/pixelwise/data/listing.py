@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pixelwise.data import formats, polygons
+from pixelwise.data.omezarr import is_zarr
 from pixelwise.errors import DataError
 
 
@@ -102,9 +103,10 @@ def _find(root: Path) -> tuple[list[File], Counter[str]]:
             folders.clear()
             continue
         seen.add(place)
-        folders[:] = sorted(name for name in folders if not is_hidden(name))
+        images = [name for name in folders if is_zarr(Path(top, name))]  # folders of chunks are files to us
+        folders[:] = sorted(name for name in folders if not is_hidden(name) and name not in images)
         below = Path(top).relative_to(root).parts
-        for name in names:
+        for name in (*names, *images):
             if name.startswith("."):
                 continue
             file = File(below, name, *formats.split_name(name))

@@ -9,7 +9,8 @@ import numpy as np
 from jaxtyping import Bool, Shaped
 
 from pixelwise.data import formats, tiff
-from pixelwise.data.raster import as_image
+from pixelwise.data.omezarr import Image, is_zarr
+from pixelwise.data.raster import as_image, chosen_page
 
 WHOLE_VALUES = 2**26
 """An image of no more values (height x width x channels) is decoded whole; 64 MB of bytes."""
@@ -54,6 +55,44 @@ class TiffSource:
         return pixels[:, :, : self.shape[2]]
 
 
+@dataclass(frozen=True)
+class ZarrSource:
+    """A page of OME-Zarr."""
+
+    image: Image
+    page: int
+
+    @classmethod
+    def open(cls, path: Path, page: int | None) -> "ZarrSource":
+        """The page of a folder of chunks.
+
+        Raises:
+            DataError: it is no image, or has no such page.
+        """
+        image = Image.open(path)
+        return cls(image, chosen_page(page, image.stack.count("P"), path))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Height, width and channels."""
+        return tuple(self.image.stack.count(letter) for letter in "HWC")
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the values."""
+        dtype: np.dtype[Any] = np.dtype(self.image.array.dtype)
+        return dtype
+
+    def __getitem__(self, window: tuple[slice, slice], /) -> Shaped[np.ndarray, "h w C"]:
+        """Rows and columns inside the image.
+
+        Raises:
+            DataError: the image is damaged there.
+        """
+        with formats.reading(self.image.path):
+            return self.image.window(self.page, *window)
+
+
 def is_large(path: Path) -> bool:
     """Whether the image is too large to be decoded whole, where its file allows windows.
 
@@ -67,7 +106,7 @@ def is_large(path: Path) -> bool:
 def open_image(path: Path, page: int | None = None) -> Source:
     """An image as `formats.read_image` gives it, of which windows are read where it is large and its file allows it.
 
-    Those are TIFF in strips or tiles, or uncompressed. All others are decoded whole.
+    Those are TIFF in strips or tiles, or uncompressed, and OME-Zarr. All others are decoded whole.
 
     Args:
         path: the file.
@@ -76,7 +115,11 @@ def open_image(path: Path, page: int | None = None) -> Source:
     Raises:
         DataError: as `formats.read_image`.
     """
-    if not is_large(path) or formats.content_of(path) != "TIFF":
+    if not is_large(path):
+        return formats.read_image(path, page)
+    if is_zarr(path):
+        return ZarrSource.open(path, page)
+    if formats.content_of(path) != "TIFF":
         return formats.read_image(path, page)
     with formats.reading(path):
         opened = tiff.open_page(path, page)

@@ -7,7 +7,7 @@ import glob
 import itertools
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -17,13 +17,14 @@ import numpy as np
 from jaxtyping import Float32, Shaped, UInt8
 
 from pixelwise.classes import IGNORE, ClassTable
-from pixelwise.data import formats, writing
+from pixelwise.data import formats, omezarr, writing
 from pixelwise.data.annotations import coco_image, import_shapely, write_coco, write_geojson, write_labelme
 from pixelwise.data.cache import to_npy
 from pixelwise.data.listing import rasters_below
 from pixelwise.data.loader import Share
 from pixelwise.data.naming import masks_beside_images, without_channel
 from pixelwise.data.nifti import is_nifti, write_masks
+from pixelwise.data.omezarr import is_zarr
 from pixelwise.data.tiff import Placement
 from pixelwise.data.windows import is_empty, is_large, open_image, placement_of
 from pixelwise.errors import ConfigError, DataError, PixelwiseError, WriteError
@@ -227,7 +228,7 @@ def _places(inputs: Sequence[Path | str], out: Path) -> tuple[dict[Path, Path], 
 
 def _expand(text: str) -> _Found:
     path = Path(text)
-    if path.is_file():
+    if path.is_file() or is_zarr(path):
         return _Found(path.parent, [path])
     if path.is_dir():
         return _Found(path, *_images_and_masks(path))
@@ -235,7 +236,7 @@ def _expand(text: str) -> _Found:
         raise DataError("There is no such file or folder.", where=path)
     root = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), path.parts))
     matches = [Path(name) for name in sorted(glob.glob(text, recursive=True))]  # noqa: PTH207  may be absolute
-    found = [_images_and_masks(match) if match.is_dir() else ([match], []) for match in matches]
+    found = [([match], []) if match.is_file() or is_zarr(match) else _images_and_masks(match) for match in matches]
     return _Found(
         root, [file for images, _ in found for file in images], [file for _, masks in found for file in masks]
     )
@@ -260,6 +261,8 @@ def _without_suffix(place: Path) -> Path:
 
 def _job(source: Path, folder: Path, name: str, outputs: Outputs) -> Job:
     pages, is_large, placement = _nature(source)
+    if is_zarr(source):
+        return Job(source, folder / f"{name}.ome.zarr", pages=pages, is_large=is_large)
     if is_nifti(source.name):
         return Job(source, folder / f"{name}{formats.split_name(source.name)[1]}", pages=pages)
     if pages > 1 or is_large:
@@ -379,14 +382,25 @@ def _by_windows(model: Model, job: Job, outputs: Outputs, progress: Progress) ->
         Subject(image, identity, job.placement),
         job.mask,
         memory_bytes=outputs.memory_bytes,
-        finish=writing.to_cog if outputs.cog else lambda _: None,
+        write=partial(_write_bands, job, outputs, model.classes, (image.shape[0], image.shape[1])),
         progress=partial(progress, f"rows of {job.source.name}"),
     )
     return job.targets
 
 
+def _write_bands(
+    job: Job, outputs: Outputs, classes: ClassTable, size: tuple[int, int], bands: Iterator[UInt8[np.ndarray, "h W"]]
+) -> None:
+    if is_zarr(job.source):
+        omezarr.write_mask(job.mask, [bands], size, classes, job.source)
+        return
+    writing.write_mask_bands(job.mask, bands, size, classes, job.placement)
+    if outputs.cog:
+        writing.to_cog(job.mask)
+
+
 def _predict(model: Model, job: Job, outputs: Outputs) -> _Result:
-    if job.pages > 1 or is_nifti(job.source.name):
+    if job.pages > 1 or is_nifti(job.source.name) or is_zarr(job.source):
         masks = [model.predict(formats.read_image(job.source, page)).mask for page in range(job.pages)]
         return _Result(np.stack(masks))
     image = formats.read_image(job.source)
@@ -400,6 +414,9 @@ def _predict(model: Model, job: Job, outputs: Outputs) -> _Result:
 def _write(job: Job, result: _Result, classes: ClassTable, outputs: Outputs) -> list[Path]:
     if is_nifti(job.source.name):
         write_masks(job.mask, result.mask, job.source)
+        return job.targets
+    if is_zarr(job.source):
+        omezarr.write_mask(job.mask, [[page] for page in result.mask], result.mask.shape[1:], classes, job.source)
         return job.targets
     writing.write_mask(job.mask, result.mask, classes, job.placement)
     if outputs.cog and job.pages == 1:

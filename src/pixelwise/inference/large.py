@@ -151,7 +151,7 @@ def write_mask_of(
     target: Path,
     *,
     memory_bytes: int,
-    finish: Callable[[Path], None] = lambda _: None,
+    write: Callable[[Iterator[UInt8[np.ndarray, "h W"]]], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Predict an image by windows, and write its mask as a tiled TIFF; goes on where an earlier call was interrupted.
@@ -159,9 +159,9 @@ def write_mask_of(
     Args:
         model: one that does not resize.
         subject: the image.
-        target: ends in .tif or .tiff.
+        target: the mask, beside which its parts are kept; ends in .tif or .tiff if `write` is not given.
         memory_bytes: what the process may take.
-        finish: what else is done with the file before the parts are given up.
+        write: writes the mask from its bands; none writes a tiled TIFF.
         progress: told how many rows of how many are done; those of each block count.
 
     Raises:
@@ -181,8 +181,10 @@ def write_mask_of(
         kept.note(state)
         if progress is not None:
             progress(state.block * size[0] + state.rows, len(state.lefts) * size[0])
-    write_mask_bands(target, kept.bands(), size, model.classes, subject.placement)
-    finish(target)
+    if write is None:
+        write_mask_bands(target, kept.bands(), size, model.classes, subject.placement)
+    else:
+        write(kept.bands())
     kept.remove()
 
 
