@@ -104,7 +104,7 @@ def test_labelme_files_hold_the_mask(seed: int, tmp_path: Path) -> None:
     masks["b.png"][10:30, 10:30] = IGNORE
     for name, mask in masks.items():
         image = put_image(tmp_path, mask, name)
-        write_labelme(image.with_suffix(".json"), mask, CLASSES, image)
+        write_labelme(image.with_suffix(".json"), mask, CLASSES, image.name)
     again = read_again(tmp_path)
     for name, mask in masks.items():
         np.testing.assert_array_equal(again[name], mask)
@@ -152,6 +152,19 @@ def test_geojson_lies_on_the_map(tmp_path: Path) -> None:
     assert {tuple(point) for point in ring} == {(1002, 1999.5), (1004, 1999.5), (1004, 1999), (1002, 1999)}
 
 
+def test_a_map_without_a_number_of_its_system_is_not_taken_for_degrees(tmp_path: Path) -> None:
+    write_geojson(tmp_path / "a.geojson", blobs(0), CLASSES, Placement((SCALE, TIE, keys(projected=32767)), None))
+    assert json.loads((tmp_path / "a.geojson").read_text())["crs"] is None
+
+
+def test_control_points_alone_are_no_map(tmp_path: Path) -> None:
+    mask = np.ones((3, 4), np.uint8)
+    write_geojson(tmp_path / "a.geojson", mask, CLASSES, Placement((TIE, keys(projected=32611)), None))
+    content = json.loads((tmp_path / "a.geojson").read_text())
+    assert "crs" not in content
+    assert [4, 3] in content["features"][0]["geometry"]["coordinates"][0]
+
+
 def test_geojson_without_a_map_is_in_pixels(tmp_path: Path) -> None:
     mask = np.zeros((5, 5), np.uint8)
     mask[1:3, 1:4] = 1
@@ -169,7 +182,6 @@ def test_geojson_without_a_map_is_in_pixels(tmp_path: Path) -> None:
         ((SCALE, TIE), (1001.0, 1999.0)),
         ((SCALE, TIE, keys(raster=2)), (1000.75, 1999.125)),  # for the middles of pixels
         (((34264, 12, 16, (0, 2, 0, 5, 3, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 1), True),), (13.0, 13.0)),
-        ((), (2.0, 4.0)),
     ],
 )
 def test_places_on_the_map(tags: tuple, expected: tuple[float, float]) -> None:
@@ -193,7 +205,7 @@ def test_simpler_outlines_are_near_the_true_ones(kind: str, tmp_path: Path) -> N
         write_geojson(tmp_path / "a", mask, CLASSES, None, 1.0)
         points = json.loads((tmp_path / "a").read_text())["features"][0]["geometry"]["coordinates"][0]
     elif kind == "labelme":
-        write_labelme(tmp_path / "a", mask, CLASSES, tmp_path / "a.png", 1.0)
+        write_labelme(tmp_path / "a", mask, CLASSES, "a.png", 1.0)
         points = json.loads((tmp_path / "a").read_text())["shapes"][0]["points"]
     else:
         points = np.reshape(coco_image(mask, CLASSES, "a.png", 1.0)[1][0]["segmentation"][0], (-1, 2)).tolist()

@@ -1,5 +1,7 @@
 """Masks by windows: equal to those of the whole image, within the memory that is given, and never done twice."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,11 +12,12 @@ from test_inference import PixelNetwork, make
 
 from pixelwise.classes import IGNORE
 from pixelwise.config import ModelConfig, PredictionConfig, parse_bytes
-from pixelwise.data import formats, windows
+from pixelwise.data import formats, windows, writing
 from pixelwise.data.tiff import Placement
+from pixelwise.data.writing import write_mask_bands
 from pixelwise.errors import ConfigError, WriteError
-from pixelwise.inference import files, large, tiles
-from pixelwise.inference.files import Outputs
+from pixelwise.inference import files, jobs, large, tiles
+from pixelwise.inference.jobs import Outputs
 from pixelwise.inference.predictor import Model
 
 RNG = np.random.default_rng(5)
@@ -37,6 +40,13 @@ def image() -> np.ndarray:
     return RNG.integers(0, 4, (*SIZE, 3), dtype=np.uint8)
 
 
+@pytest.fixture(autouse=True)
+def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that the masks have several."""
+    monkeypatch.setattr(writing, "TILE_PX", 64)
+    monkeypatch.setattr(large, "TILE_PX", 64)
+
+
 @pytest.fixture
 def narrow(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """Bands may be so many columns wide."""
@@ -51,8 +61,12 @@ MODEL_TILING = tiles.Tiling((64, 64), 0, 0, 4, 0.5, "gaussian")
 
 
 def write(model: Model, image: windows.Source, target: Path, **changes: object) -> np.ndarray:
-    subject = large.Subject(image, str(changes.pop("identity", "one")), changes.pop("placement", None))
-    large.write_mask_of(model, subject, target, **{"memory_bytes": 10**12, **changes})
+    placement = changes.pop("placement", None)
+    nodata = placement.nodata if placement is not None else None
+    subject = large.Subject(image, str(changes.pop("identity", "one")), nodata)
+    kept = large.predict_parts(model, subject, target, **{"memory_bytes": 10**12, **changes})
+    write_mask_bands(target, kept.bands(), kept.size, model.classes, placement)
+    kept.remove()
     return tifffile.imread(target)
 
 
@@ -147,22 +161,52 @@ def test_blocks_of_an_earlier_call_are_taken_up(
     np.testing.assert_array_equal(mask, model.predict(image).mask)
 
 
-@pytest.mark.parametrize("other", ["image", "model", "memory"])
+@pytest.mark.parametrize("other", ["image", "model", "nodata", "memory"])
 def test_parts_of_something_else_are_not_taken(
     other: str, model: Model, image: np.ndarray, narrow: Callable[[int], None], tmp_path: Path
 ) -> None:
     narrow(1 if other == "memory" else 10_000)
+    seen = 0
 
     def stop(_done: int, _total: int) -> None:
-        raise KeyboardInterrupt
+        nonlocal seen
+        seen += 1
+        if seen == 3:
+            raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        write(model, 3 - image, tmp_path / "a.tif", progress=stop)
+        write(model, image, tmp_path / "a.tif", progress=stop)
     narrow(10_000)
     if other == "model":
         model = model.with_prediction(PredictionConfig(tile_size=(64, 64), overlap=0.25))
-    mask = write(model, 3 - image if other == "memory" else image, tmp_path / "a.tif", identity=other)
-    np.testing.assert_array_equal(mask, model.predict(3 - image if other == "memory" else image).mask)
+    if other == "image":
+        image = 3 - image
+    nodata = 2.0 if other == "nodata" else None
+    placement = Placement((), nodata)
+    identity = "two" if other == "image" else "one"
+    mask = write(model, image, tmp_path / "a.tif", identity=identity, placement=placement)
+    np.testing.assert_array_equal(mask, model.predict(image, nodata=nodata).mask)
+
+
+def test_parts_are_not_taken_for_those_of_an_emptied_file(
+    model: Model, image: np.ndarray, narrow: Callable[[int], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An interruption between emptying the file and writing down that it is empty."""
+
+    def stop(done: int, total: int) -> None:
+        if done > total / 2:
+            raise KeyboardInterrupt
+
+    narrow(10_000)
+    with pytest.raises(KeyboardInterrupt):
+        write(model, image, tmp_path / "a.tif", progress=stop)
+    narrow(1)
+    with monkeypatch.context() as patch:
+        patch.setattr(large.Kept, "note", lambda *_: stop(1, 1))
+        with pytest.raises(KeyboardInterrupt):
+            write(model, image, tmp_path / "a.tif")
+    narrow(10_000)
+    np.testing.assert_array_equal(write(model, image, tmp_path / "a.tif"), model.predict(image).mask)
 
 
 def test_a_damaged_journal_is_no_reason_to_fail(model: Model, image: np.ndarray, tmp_path: Path) -> None:
@@ -176,9 +220,9 @@ def test_empty_pixels_stay_empty_and_the_place_is_kept(model: Model, image: np.n
     image[50:120, 100:300] = 7
     placement = Placement(GEOGRAPHIC, nodata=7.0)
     mask = write(model, image, tmp_path / "a.tif", placement=placement)
-    expected = model.predict(image).mask
-    expected[50:120, 100:300] = IGNORE
-    np.testing.assert_array_equal(mask, expected)
+    np.testing.assert_array_equal(mask, model.predict(image, nodata=7).mask)
+    assert (mask[50:120, 100:300] == IGNORE).all()
+    assert (mask == IGNORE).sum() == 70 * 200
     with tifffile.TiffFile(tmp_path / "a.tif") as file:
         tags = file.pages.first.tags
         assert [tags[code].value for code, *_ in GEOGRAPHIC] == [value for _, _, _, value, _ in GEOGRAPHIC]
@@ -200,7 +244,41 @@ def test_a_full_disk_is_said(model: Model, image: np.ndarray, tmp_path: Path, mo
         write(model, image, tmp_path / "a.tif")
 
 
+# --- pixels that hold nothing ---
+
+
+@pytest.mark.parametrize("normalisation", ["standard", "image"])
+@pytest.mark.parametrize("nodata", [float("nan"), -9999.0, -3.4028234663852886e38])
+def test_what_holds_nothing_changes_nothing_else(nodata: float, normalisation: str) -> None:
+    """The network sees the mean in its place, as if the image had been filled by hand."""
+    model = make(ModelConfig(width=4, depth=2), channels=3)
+    about = model.description.preprocessing.model_copy(update={"normalisation": normalisation, "mean": (1.0, 2.0, 3.0)})
+    model = Model(model.network, model.description.model_copy(update={"preprocessing": about}), model.device)
+    image = RNG.random((*SIZE, 3)).astype(np.float32)
+    empty = np.zeros(SIZE, bool)
+    empty[40:90, 100:200] = True
+    holed, filled = image.copy(), image.copy()
+    holed[empty] = nodata
+    filled[empty] = image[~empty].mean(axis=0, dtype=np.float64) if normalisation == "image" else (1.0, 2.0, 3.0)
+    mask = model.predict(holed, nodata=nodata).mask
+    assert (mask[empty] == IGNORE).all()
+    if normalisation == "standard":  # the deviation of a filled image is smaller than that of what it holds
+        np.testing.assert_array_equal(mask[~empty], model.predict(filled).mask[~empty])
+    assert len(np.unique(mask)) == 3
+
+
+def test_an_image_that_holds_nothing_at_all(model: Model) -> None:
+    assert (model.predict(np.full((40, 50, 3), 9, np.uint8), nodata=9).mask == IGNORE).all()
+
+
 # --- windows of one value ---
+
+
+def test_more_values_than_are_remembered() -> None:
+    model = make(ModelConfig(width=4, depth=2), PixelNetwork(), channels=3)
+    model = model.with_prediction(PredictionConfig(tile_size=(32, 32), overlap=0.0))
+    image = np.repeat(np.arange(12, dtype=np.uint8), 96)[None, :, None].repeat(64, 0).repeat(3, 2)
+    np.testing.assert_array_equal(model.predict(image).mask, image[:, :, 0] > 0)
 
 
 def test_windows_of_one_value_are_predicted_once(image: np.ndarray) -> None:
@@ -241,7 +319,7 @@ def test_a_large_file_gets_a_tiled_tiff(name: str, model: Model, image: np.ndarr
 
         Image.fromarray(image).save(path)
     outputs = Outputs(tmp_path / "out")
-    done = files.run(model, files.plan([path], outputs), outputs)
+    done = files.run(model, jobs.plan([path], outputs), outputs)
     assert not done.failed
     assert done.written == [tmp_path / "out" / "a.tif"]
     np.testing.assert_array_equal(tifffile.imread(done.written[0]), model.predict(image).mask)
@@ -251,12 +329,14 @@ def test_a_large_file_gets_a_tiled_tiff(name: str, model: Model, image: np.ndarr
 
 
 @pytest.mark.usefixtures("all_large")
-def test_what_a_large_file_cannot_have_is_said(model: Model, image: np.ndarray, tmp_path: Path) -> None:
+def test_of_a_large_file_only_the_mask_is_written_which_is_said(
+    model: Model, image: np.ndarray, tmp_path: Path
+) -> None:
     tifffile.imwrite(tmp_path / "a.tif", image, photometric="rgb")
-    outputs = Outputs(tmp_path / "out", probabilities=True)
-    done = files.run(model, files.plan([tmp_path / "a.tif"], outputs), outputs)
-    assert not done.written
-    assert "by windows" in str(done.failed[0])
+    outputs = Outputs(tmp_path / "out", probabilities=True, polygons="geojson")
+    done = files.run(model, jobs.plan([tmp_path / "a.tif"], outputs), outputs)
+    assert done.written == [tmp_path / "out" / "a.tif"]
+    assert done.without_extras == [tmp_path / "a.tif"]
 
 
 def test_an_image_with_coordinates_gets_a_mask_with_the_same(model: Model, image: np.ndarray, tmp_path: Path) -> None:
@@ -265,7 +345,7 @@ def test_an_image_with_coordinates_gets_a_mask_with_the_same(model: Model, image
     tifffile.imwrite(tmp_path / "map.tif", image, photometric="rgb", extratags=tags)
     tifffile.imwrite(tmp_path / "plain.tif", image, photometric="rgb")
     outputs = Outputs(tmp_path / "out")
-    done = files.run(model, files.plan([tmp_path], outputs), outputs)
+    done = files.run(model, jobs.plan([tmp_path], outputs), outputs)
     assert [path.name for path in done.written] == ["map.tif", "plain.png"]
     mask = tifffile.imread(done.written[0])
     assert (mask[:9, :8] == IGNORE).all()
@@ -283,3 +363,38 @@ def test_amounts_of_memory(text: str, expected: int) -> None:
 def test_what_is_no_amount_of_memory(text: str) -> None:
     with pytest.raises(ConfigError, match="no amount of memory"):
         parse_bytes(text)
+
+
+# --- memory, of a process of its own ---
+
+PROGRAM = """
+import sys
+from pathlib import Path
+import psutil, resource, torch
+from pixelwise import api
+from pixelwise.inference import jobs
+api.predict_files(sys.argv[1], sys.argv[3:], sys.argv[2], memory_bytes=int(9e8))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is measured as Linux does")
+def test_memory_is_kept_image_after_image(tmp_path: Path) -> None:
+    from pixelwise.classes import ClassTable
+    from pixelwise.models import bundle, unet
+
+    small = make(ModelConfig(width=4, depth=2), channels=3)
+    many = ClassTable.from_names([f"class {index}" for index in range(60)])
+    about = small.description.model_copy(update={"classes": many, "prediction": PredictionConfig(tile_size=(128, 128))})
+    network = unet.build(about.model, 3, 60)
+    bundle.save(bundle.Bundle(about, bundle.state_on_cpu(network)), tmp_path / "model.safetensors")
+    images = [tmp_path / "a.tif", tmp_path / "b.tif"]
+    for path in images:  # a row of tiles of the whole width would take two gigabytes
+        tifffile.imwrite(
+            path, shape=(250, 90_000, 3), dtype=np.uint8, tile=(256, 256), compression="zlib", photometric="rgb"
+        )
+    paths = [str(path) for path in (tmp_path / "model.safetensors", tmp_path / "out", *images)]
+    ran = subprocess.run([sys.executable, "-c", PROGRAM, *paths], capture_output=True, text=True, check=True)
+    assert int(ran.stdout.split()[-1]) < 9.3e8
+    assert all(tifffile.imread(tmp_path / "out" / path.name).shape == (250, 90_000) for path in images)

@@ -14,9 +14,9 @@ from test_predict_files import below, bright_rows, write
 
 from pixelwise import api
 from pixelwise.config import ModelConfig, PredictionConfig
-from pixelwise.data.loader import Share
-from pixelwise.errors import DataError
-from pixelwise.inference.ledger import Ledger, share_of_this_process
+from pixelwise.data.loader import Share, share_of_this_process
+from pixelwise.errors import ConfigError, DataError
+from pixelwise.inference import files
 from pixelwise.inference.predictor import Model
 
 
@@ -114,24 +114,83 @@ def test_masks_that_no_prediction_has_written_are_never_replaced(model: Model, i
     assert drawn.read_bytes() == before
 
 
+@pytest.mark.parametrize("when", ["before the note", "after the note", "between the files"])
 def test_a_call_that_ended_while_writing_is_repeated(
-    model: Model, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    when: str, model: Model, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def die(*_: object) -> None:
         raise KeyboardInterrupt
 
+    replaced: list[Path] = []
+    original = Path.replace
+
+    def die_at_the_second(self: Path, target: Path) -> Path:
+        replaced.append(target)
+        if len(replaced) == 2:
+            raise KeyboardInterrupt
+        return original(self, target)
+
     with monkeypatch.context() as patch:
-        patch.setattr(Ledger, "end", die)
+        if when == "before the note":
+            patch.setattr(files.Ledger, "note", die)
+        elif when == "after the note":
+            patch.setattr(files, "make_folder", lambda path: die() if replaced else replaced.append(path) or path)
+        else:
+            patch.setattr(Path, "replace", die_at_the_second)
         with pytest.raises(KeyboardInterrupt):
-            api.predict_files(model, [images], tmp_path / "out")
-    assert below(tmp_path / "out") == ["0.png"]
-    assert len(api.predict_files(model, [images], tmp_path / "out").written) == 5
+            api.predict_files(model, [images], tmp_path / "out", overlay=True)
+    done = api.predict_files(model, [images], tmp_path / "out", overlay=True)
+    assert not done.edited
+    assert len(done.written) + len(done.unchanged) == 10
+    assert len(below(tmp_path / "out")) == 10
+    assert not [path for path in (tmp_path / "out").iterdir() if path.name.startswith(".")]
+
+
+def test_a_mask_drawn_by_hand_after_an_image_has_failed_is_kept(model: Model, images: Path, tmp_path: Path) -> None:
+    (images / "2.png").write_bytes(b"damaged")
+    assert len(api.predict_files(model, [images], tmp_path / "out").failed) == 1
+    drawn = write(tmp_path / "out" / "2.png", bright=8)
+    write(images / "2.png")
+    before = drawn.read_bytes()
+    with pytest.raises(DataError, match="no prediction has written"):
+        api.predict_files(model, [images], tmp_path / "out")
+    assert drawn.read_bytes() == before
+
+
+def test_outlines_that_were_corrected_are_kept(model: Model, images: Path, tmp_path: Path) -> None:
+    api.predict_files(model, [images], tmp_path / "out", polygons="coco")
+    path = tmp_path / "out" / "annotations.json"
+    path.write_text("{}")
+    done = api.predict_files(model, [images], tmp_path / "out", polygons="coco")
+    assert done.edited == [path]
+    assert path.read_text() == "{}"
+
+
+@pytest.mark.parametrize("options", [{"mask_format": "tif"}, {"polygons": "geojson"}, {"overlay": True}])
+def test_other_options_are_carried_out(options: dict, model: Model, images: Path, tmp_path: Path) -> None:
+    api.predict_files(model, [images], tmp_path / "out")
+    assert api.predict_files(model, [images], tmp_path / "out", **options).written
+
+
+def test_what_several_processes_have_noted_is_known_to_one(
+    model: Model, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api.predict_files(model, [images], tmp_path / "out")
+    other = model.with_prediction(PredictionConfig(overlap=0.7))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        assert api.predict_files(other, [images], tmp_path / "out").written
+    monkeypatch.delenv("RANK")
+    done = api.predict_files(other, [images], tmp_path / "out")
+    assert (done.written, done.edited, len(done.unchanged)) == ([], [], 5)
 
 
 def test_a_damaged_line_costs_only_its_image(model: Model, images: Path, tmp_path: Path) -> None:
     api.predict_files(model, [images], tmp_path / "out")
     path = tmp_path / "out" / "predictions.jsonl"
-    path.write_text(path.read_text()[:-20])
+    path.write_text(path.read_text()[:-20])  # as a power failure leaves it: the file was not in its place yet
+    (tmp_path / "out" / "4.png").unlink()
     done = api.predict_files(model, [images], tmp_path / "out")
     assert [file.name for file in done.written] == ["4.png"]
 
@@ -149,9 +208,10 @@ def test_the_share_of_a_process(environment: dict[str, str], expected: Share) ->
     assert share_of_this_process(environment) == expected
 
 
-def test_an_environment_that_makes_no_sense_is_said() -> None:
-    with pytest.raises(DataError, match="no numbers"):
-        share_of_this_process({"RANK": "first", "WORLD_SIZE": "2"})
+@pytest.mark.parametrize(("rank", "processes"), [("first", "2"), ("0", "0"), ("3", "2"), ("-1", "2")])
+def test_an_environment_that_makes_no_sense_is_said(rank: str, processes: str) -> None:
+    with pytest.raises(ConfigError, match="no place among processes"):
+        share_of_this_process({"RANK": rank, "WORLD_SIZE": processes})
 
 
 @pytest.mark.slow

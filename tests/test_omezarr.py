@@ -20,7 +20,7 @@ RNG = np.random.default_rng(4)
 KINDS = {"t": "time", "c": "channel", "z": "space", "y": "space", "x": "space"}
 
 
-def write(path: Path, pixels: np.ndarray, axes: str = "yx", version: str = "0.4", **more: Any) -> Path:
+def write(path: Path, pixels: np.ndarray, axes: str = "yx", version: str = "0.4", more: dict | None = None) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     group = zarr.open_group(path, mode="w", zarr_format=2 if version == "0.4" else 3)
     chunks = tuple(min(16, edge) for edge in pixels.shape)
@@ -29,7 +29,7 @@ def write(path: Path, pixels: np.ndarray, axes: str = "yx", version: str = "0.4"
     described = {
         "axes": [{"name": axis, "type": KINDS[axis]} for axis in axes],
         "datasets": [{"path": "0", "coordinateTransformations": [{"type": "scale", "scale": scale}]}],
-        **more,
+        **(more or {}),
     }
     if version == "0.4":
         group.attrs["multiscales"] = [{"version": "0.4", **described}]
@@ -125,11 +125,11 @@ def test_what_is_no_image_is_named(damage: str, tmp_path: Path) -> None:
     if damage == "empty":
         path.mkdir()
     elif damage == "no axes":
-        write(path, np.zeros((4, 4), np.uint8), axes=[{"name": "y"}])
+        write(path, np.zeros((4, 4), np.uint8), more={"axes": [{"name": "y"}]})
     elif damage == "other axes":
-        write(path, np.zeros((4, 4), np.uint8), axes=[{"name": "q"}, {"name": "r"}])
+        write(path, np.zeros((4, 4), np.uint8), more={"axes": [{"name": "q"}, {"name": "r"}]})
     elif damage == "wrong path":
-        write(path, np.zeros((4, 4), np.uint8), datasets=[{"path": "7"}])
+        write(path, np.zeros((4, 4), np.uint8), more={"datasets": [{"path": "7"}]})
     else:
         write(path, np.zeros((4, 4), np.uint8))
         next(file for file in path.rglob("*") if file.name.startswith(".zattrs")).write_text("{")

@@ -15,7 +15,7 @@ from pixelwise import api, files
 from pixelwise.classes import IGNORE
 from pixelwise.config import ModelConfig
 from pixelwise.errors import ConfigError, DataError
-from pixelwise.inference.files import Outputs, plan
+from pixelwise.inference.jobs import Outputs, plan
 from pixelwise.inference.predictor import Model
 
 
@@ -118,7 +118,7 @@ def test_an_overlay_does_not_replace_an_image(model: Model, tmp_path: Path) -> N
     write(tmp_path / "a_overlay.png")
     with pytest.raises(DataError, match="would be replaced"):
         api.predict_files(
-            model, [tmp_path / "a.tif", tmp_path / "a_overlay.png"], tmp_path, file_format="tif", overlay=True
+            model, [tmp_path / "a.tif", tmp_path / "a_overlay.png"], tmp_path, mask_format="tif", overlay=True
         )
 
 
@@ -190,11 +190,11 @@ def test_thousands_of_files_are_planned_at_once(tmp_path: Path) -> None:
 # --- stacks ---
 
 
-@pytest.mark.parametrize("file_format", ["png", "tif"])
-def test_a_stack_of_images_gives_a_stack_of_masks(model: Model, tmp_path: Path, file_format: str) -> None:
+@pytest.mark.parametrize("mask_format", ["png", "tif"])
+def test_a_stack_of_images_gives_a_stack_of_masks(model: Model, tmp_path: Path, mask_format: str) -> None:
     pages = np.random.default_rng(0).integers(0, 2, (6, 20, 30)).astype(np.uint8)
     tifffile.imwrite(tmp_path / "stack.tif", pages, photometric="minisblack")
-    done = api.predict_files(model, [tmp_path / "stack.tif"], tmp_path / "masks", file_format=file_format)
+    done = api.predict_files(model, [tmp_path / "stack.tif"], tmp_path / "masks", mask_format=mask_format)
     assert done.written == [tmp_path / "masks" / "stack.tif"]
     np.testing.assert_array_equal(tifffile.imread(tmp_path / "masks" / "stack.tif"), pages)
 
@@ -324,7 +324,7 @@ def test_cloud_optimized_geotiff(model: Model, tmp_path: Path) -> None:
     transform = rasterio.transform.from_origin(440720.5, 3751320.25, 0.5, 0.25)
     with rasterio.open(tmp_path / "map.tif", "w", **profile, crs="EPSG:32611", transform=transform) as file:
         file.write(pixels, 1)
-    done = api.predict_files(model, [tmp_path / "map.tif"], tmp_path / "out", file_format="cog")
+    done = api.predict_files(model, [tmp_path / "map.tif"], tmp_path / "out", mask_format="cog")
     assert done.written == [tmp_path / "out" / "map.tif"]
     with rasterio.open(done.written[0]) as mask:
         assert mask.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"

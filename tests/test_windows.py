@@ -39,7 +39,6 @@ FILES: dict[str, bytes] = {
     "strips": tiff(pixels(3), compression="zlib", **STRIPS, **RGB),
     "strips planes": tiff(np.moveaxis(pixels(3), 2, 0), planarconfig="separate", compression="lzw", **STRIPS, **RGB),
     "strips seven channels": tiff(pixels(7), planarconfig="contig", compression="zlib", **STRIPS, **GREY),
-    "one strip": tiff(pixels(1), compression="zlib", rowsperstrip=HEIGHT, **GREY),
     "one bit": tiff(pixels(1) > 100, compression="packbits", **STRIPS, **GREY),
     "one bit, zero is white": tiff(pixels(1) > 100, compression="packbits", photometric="miniswhite", **STRIPS),
     "zero is white": tiff(pixels(1), compression="zlib", photometric="miniswhite", **TILES),
@@ -99,7 +98,14 @@ def test_windows_of_a_page(axes: str, compression: str | None, tmp_path: Path) -
         np.testing.assert_array_equal(source[20:50, 30:90], formats.read_image(path, page)[20:50, 30:90])
 
 
-@pytest.mark.parametrize(("name", "content"), [("a.png", pillow(pixels(3), "PNG")), ("a.npy", npy(pixels(3)))])
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.png", pillow(pixels(3), "PNG")),
+        ("a.npy", npy(pixels(3))),
+        ("one strip.tif", tiff(pixels(1), compression="zlib", rowsperstrip=HEIGHT, **GREY)),
+    ],
+)
 def test_other_files_are_decoded_whole(name: str, content: bytes, tmp_path: Path) -> None:
     path = put(tmp_path, content, name)
     np.testing.assert_array_equal(windows.open_image(path)[3:9, 4:7], formats.read_image(path)[3:9, 4:7])
@@ -122,6 +128,32 @@ def test_each_tile_is_decoded_once_while_it_is_remembered(tmp_path: Path, monkey
     for top in range(0, 60, 8):
         source[top : top + 20, 0:WIDTH]
     assert len(decoded) == len(set(decoded)) == 3 * 8 - 1  # one was seen before
+
+
+def test_a_small_memory_changes_nothing(tmp_path: Path) -> None:
+    path = put(tmp_path, FILES["tiles planes"])
+    source = windows.open_image(path)
+    source.page.remember(1)
+    np.testing.assert_array_equal(source[0:HEIGHT, 0:WIDTH], formats.read_image(path))
+    assert source.page.bytes_of_rows(32) == 2 * 8 * 4 * 32 * 16
+
+
+def test_channels_in_several_files_are_those_of_their_files(tmp_path: Path) -> None:
+    channels = RNG.integers(0, 255, (2, HEIGHT, WIDTH), dtype=np.uint8)
+    xml = (
+        '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"><Image ID="Image:0" Name="a"><Pixels '
+        f'ID="Pixels:0" DimensionOrder="XYCZT" Type="uint8" SizeX="{WIDTH}" SizeY="{HEIGHT}" SizeC="2" SizeZ="1" '
+        'SizeT="1"><Channel ID="Channel:0:0" SamplesPerPixel="1"/><Channel ID="Channel:0:1" SamplesPerPixel="1"/>'
+        '<TiffData FirstC="0" IFD="0" PlaneCount="1"><UUID FileName="c0.ome.tif">urn:uuid:0</UUID></TiffData>'
+        '<TiffData FirstC="1" IFD="0" PlaneCount="1"><UUID FileName="c1.ome.tif">urn:uuid:1</UUID></TiffData>'
+        "</Pixels></Image></OME>"
+    )
+    for number in range(2):
+        described = xml.replace("<OME ", f'<OME UUID="urn:uuid:{number}" ')
+        tifffile.imwrite(tmp_path / f"c{number}.ome.tif", channels[number], description=described, metadata=None)
+    path = tmp_path / "c0.ome.tif"
+    whole = formats.read_image(path)
+    np.testing.assert_array_equal(windows.open_image(path)[0:HEIGHT, 0:WIDTH], whole)
 
 
 def test_a_tile_that_was_never_written_is_empty(tmp_path: Path) -> None:

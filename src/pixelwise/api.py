@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,8 +38,9 @@ from pixelwise.evaluation.results import Background
 from pixelwise.evaluation.scores import Evaluation, SplitChoice
 from pixelwise.files import cannot_write, make_folder, write_json
 from pixelwise.inference import files as predictions
-from pixelwise.inference import predictor
-from pixelwise.inference.files import Outputs, Predicted
+from pixelwise.inference import jobs, predictor
+from pixelwise.inference.files import Predicted
+from pixelwise.inference.jobs import MaskFormat, Outputs, Polygons
 from pixelwise.inference.predictor import Model
 from pixelwise.models.unet import UNet, build
 from pixelwise.training import material as materials
@@ -308,10 +309,10 @@ def predict_files(  # noqa: PLR0913  all but three are given by name
     inputs: Sequence[Path | str],
     out: Path | str,
     *,
-    file_format: Literal["png", "tif", "cog"] | None = None,
+    mask_format: MaskFormat | None = None,
     overlay: bool = False,
     probabilities: bool = False,
-    polygons: Literal["geojson", "labelme", "coco"] | None = None,
+    polygons: Polygons | None = None,
     tolerance_px: float = 0.0,
     memory_bytes: int = 2_000_000_000,
     device: str = "auto",
@@ -319,15 +320,15 @@ def predict_files(  # noqa: PLR0913  all but three are given by name
 ) -> Predicted:
     """Write a mask for every image, at the image's size, with the classes' colours as its palette.
 
-    A multi-page file gives a multi-page TIFF, without overlay and probabilities. An image that cannot be read does
-    not keep the others from being done; a mask that cannot be written does. `pixelwise.inference.files.plan` says
-    where masks go; no image and no other mask is ever replaced.
+    A multi-page file gives a multi-page TIFF, without overlay, probabilities and outlines. An image that cannot be
+    read does not keep the others from being done; a mask that cannot be written does. `pixelwise.inference.jobs.plan`
+    says where masks go; no image is ever replaced, and no file that an earlier prediction has not written as it is now.
 
     Args:
         run: folder of a run, a bundle, or a loaded model.
         inputs: files, folders and glob patterns.
         out: folder for the masks; folders below the common folder of the inputs are kept.
-        file_format: `png`, `tif` or `cog` (Cloud Optimized GeoTIFF, needs rasterio); none for `png`, and `tif` where an
+        mask_format: `png`, `tif` or `cog` (Cloud Optimized GeoTIFF, needs rasterio); none for `png`, and `tif` where an
             image says where on earth it lies.
         overlay: also write NAME_overlay.png, the mask over the image.
         probabilities: also write NAME_probabilities.npy, float32 K H W.
@@ -346,17 +347,8 @@ def predict_files(  # noqa: PLR0913  all but three are given by name
     """
     model = run if isinstance(run, Model) else load(run, device)
     draw = figures.picture_of if overlay else None
-    outputs = Outputs(
-        Path(out),
-        None if file_format is None else ".png" if file_format == "png" else ".tif",
-        draw,
-        probabilities=probabilities,
-        memory_bytes=memory_bytes,
-        polygons=polygons,
-        cog=file_format == "cog",
-        tolerance_px=tolerance_px,
-    )
-    planned = predictions.plan(inputs, outputs)
+    outputs = Outputs(Path(out), mask_format, draw, probabilities, polygons, tolerance_px, memory_bytes)
+    planned = jobs.plan(inputs, outputs)
     return predictions.run(model, planned, outputs, (watcher or Watcher()).work)
 
 

@@ -230,7 +230,7 @@ def predict(
     run: RunArgument,
     inputs: Annotated[list[str], typer.Argument(help="Images, folders, glob patterns.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the masks.")],
-    file_format: Annotated[
+    mask_format: Annotated[
         Literal["png", "tif", "cog"] | None,
         typer.Option("--format", help="Of the masks; png, and tif where an image has coordinates or is very large."),
     ] = None,
@@ -252,7 +252,7 @@ def predict(
     """Write a mask for every image, at the image's size."""
     from pixelwise import api
     from pixelwise.config import parse_bytes
-    from pixelwise.inference.ledger import share_of_this_process
+    from pixelwise.data.loader import share_of_this_process
     from pixelwise.training.watch import Watcher, on_this_terminal
 
     with on_this_terminal() if share_of_this_process().rank == 0 else Watcher() as watcher:
@@ -260,7 +260,7 @@ def predict(
             run,
             inputs,
             out,
-            file_format=file_format,
+            mask_format=mask_format,
             overlay=overlay,
             probabilities=probabilities,
             polygons=polygons,
@@ -272,6 +272,9 @@ def predict(
     if result.passed_over:
         masks = f"{len(result.passed_over)} files, such as {result.passed_over[0]}"
         typer.echo(f"passed over as masks of other images: {masks}; name them to predict them", err=True)
+    if result.without_extras:
+        images = f"{len(result.without_extras)} images, such as {result.without_extras[0]}"
+        typer.echo(f"only masks are written of stacks, volumes and very large images: {images}", err=True)
     typer.echo(f"{len(result.written)} files written to {out}")
     if result.unchanged:
         typer.echo(f"{len(result.unchanged)} files are there already, from the same images by the same model")

@@ -33,6 +33,26 @@ def write_stream(path: Path, fill: Callable[[BinaryIO], object]) -> None:
         raise cannot_write(path, error) from None
 
 
+def write_by_path(path: Path, fill: Callable[[Path], object]) -> None:
+    """Replace a file, as `write_atomically` does, by what `fill` writes under another name: some libraries want one.
+
+    Raises:
+        WriteError: it cannot be written, whatever kind of error the library has for that.
+    """
+    beside = path.with_name(f".{secrets.token_hex(8)}.{path.name}"[-200:])
+    try:
+        fill(beside)
+        with beside.open("r+b") as stream:
+            os.fsync(stream.fileno())
+        beside.replace(path)
+    except OSError as error:
+        raise cannot_write(path, error) from None
+    except Exception as error:  # noqa: BLE001  GDAL has errors of its own
+        raise WriteError(f"This cannot be written ({error}).", where=path, remedy="Choose another place.") from None
+    finally:
+        beside.unlink(missing_ok=True)
+
+
 def copy_file(path: Path, to: Path) -> None:
     """Copy the bytes of a file, which appear whole or not at all.
 

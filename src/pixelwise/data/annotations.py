@@ -4,7 +4,6 @@ GeoJSON and COCO follow the edges of pixels, so that areas are numbers of pixels
 again. labelme's own program fills outlines with their border, which therefore run through the middles of pixels.
 """
 
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -43,9 +42,10 @@ def write_geojson(
         DataError: the file cannot be written.
         ConfigError: a tolerance is given, and shapely is not installed.
     """
+    on_map = placement is not None and placement.is_on_map
 
     def coordinates(ring: Ring) -> list[list[float]]:
-        points = placement.to_map(ring) if placement is not None else ring
+        points = placement.to_map(ring) if on_map and placement is not None else ring
         return [*points.tolist(), points[0].tolist()]  # GeoJSON repeats the first corner
 
     features = [
@@ -58,13 +58,15 @@ def write_geojson(
         if one.index != IGNORE
     ]
     content: dict[str, Any] = {"type": "FeatureCollection", "features": features}
-    if placement is not None and placement.epsg is not None:
-        content["crs"] = {"type": "name", "properties": {"name": f"urn:ogc:def:crs:EPSG::{placement.epsg}"}}
+    if on_map and placement is not None:
+        epsg = placement.epsg  # null says that nothing may be assumed; without it readers take degrees
+        name = {"name": f"urn:ogc:def:crs:EPSG::{epsg}"}
+        content["crs"] = {"type": "name", "properties": name} if epsg is not None else None
     write_json(path, content)
 
 
 def write_labelme(
-    path: Path, mask: UInt8[np.ndarray, "H W"], classes: ClassTable, image: Path, tolerance_px: float = 0.0
+    path: Path, mask: UInt8[np.ndarray, "H W"], classes: ClassTable, image: str, tolerance_px: float = 0.0
 ) -> None:
     """Labelme's file of one image. Holes are shapes of their own, which are drawn over what surrounds them.
 
@@ -72,7 +74,7 @@ def write_labelme(
         path: ends in .json.
         mask: class index or IGNORE, which is called `__ignore__`.
         classes: names.
-        image: what was annotated.
+        image: path of what was annotated, as seen from the folder of the file.
         tolerance_px: as for `write_geojson`.
 
     Raises:
@@ -96,7 +98,7 @@ def write_labelme(
         "version": "5.5.0",
         "flags": {},
         "shapes": shapes,
-        "imagePath": Path(os.path.relpath(image, path.parent)).as_posix(),
+        "imagePath": image,
         "imageData": None,
         "imageHeight": mask.shape[0],
         "imageWidth": mask.shape[1],

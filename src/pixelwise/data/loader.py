@@ -4,8 +4,9 @@ Training sees an endless stream of samples. Sample n is a function of the seed a
 the order does not depend on how many processes read, and a resumed run goes on where it stopped.
 """
 
+import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from pixelwise.config import Preprocessing
 from pixelwise.data.cache import Decoded
 from pixelwise.data.preprocess import mirrored_window, moments, normalise
+from pixelwise.errors import ConfigError
 
 POSITION_JITTER = 0.5
 """A patch drawn for a class has that pixel within this share of its edge around its centre."""
@@ -125,6 +127,25 @@ class Share:
         """Numbers of the samples of a step that belong to this process; together they are the batch."""
         first, last = (step * batch_size + batch_size * part // self.processes for part in (self.rank, self.rank + 1))
         return range(first, last)
+
+
+def share_of_this_process(environment: Mapping[str, str] = os.environ) -> Share:
+    """The part of this process, as torchrun or srun say; all where neither has started it.
+
+    Raises:
+        ConfigError: what they say makes no sense.
+    """
+    for rank, processes in (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS")):
+        said = (environment.get(rank, ""), environment.get(processes, ""))
+        if not all(said):
+            continue
+        if not (said[0].isdecimal() and said[1].isdecimal() and int(said[0]) < int(said[1])):
+            raise ConfigError(
+                f"{rank} is '{said[0]}' and {processes} is '{said[1]}', which say no place among processes.",
+                remedy="Start the processes with torchrun or srun, or unset these variables.",
+            )
+        return Share(int(said[0]), int(said[1]))
+    return Share()
 
 
 class _Steps:

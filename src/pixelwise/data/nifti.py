@@ -17,7 +17,7 @@ from jaxtyping import Shaped, UInt8
 
 from pixelwise.data.raster import MAX_RATIO, MAX_UNASKED_BYTES, ImageInfo, Raster, chosen_page, native, too_large
 from pixelwise.errors import ConfigError, DataError
-from pixelwise.files import cannot_write
+from pixelwise.files import write_by_path
 
 SUFFIXES = (".nii", ".nii.gz")
 
@@ -87,14 +87,7 @@ def write_masks(path: Path, masks: UInt8[np.ndarray, "pages H W"], image: Path) 
     header.set_slope_inter(1, 0)
     header["cal_min"] = header["cal_max"] = 0  # the window in which the image is shown
     kind = nibabel.Nifti2Image if isinstance(source, nibabel.Nifti2Image) else nibabel.Nifti1Image
-    beside = path.with_name(f".{path.name}")  # its suffix says whether it is compressed
-    try:
-        kind(voxels, source.affine, header).to_filename(beside)
-        beside.replace(path)
-    except OSError as error:
-        raise cannot_write(path, error) from None
-    finally:
-        beside.unlink(missing_ok=True)
+    write_by_path(path, kind(voxels, source.affine, header).to_filename)
 
 
 def _opened(path: Path) -> Any:

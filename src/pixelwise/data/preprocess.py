@@ -1,16 +1,16 @@
 """From the raw values of an image to what the network sees; the same code in training, prediction and export."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812  the name everybody knows it by
-from jaxtyping import Float, Float32, Integer, Shaped
+from jaxtyping import Bool, Float, Float32, Integer, Shaped
 
 from pixelwise.config import Preprocessing
-from pixelwise.data.windows import Source, row_bands
+from pixelwise.data.windows import Source, is_empty, row_bands
 from pixelwise.errors import DataError
 
 ROUNDING = 1e-10
@@ -49,11 +49,15 @@ def _storable_type(dtype: np.dtype[Any]) -> np.dtype[Any]:
 class Prepared:
     """An image whose windows come in a type that is stored, and with the channels that a network wants.
 
-    Numbers that are too large for float32 become infinite.
+    Numbers that are too large for float32 become infinite. Pixels that hold nothing get the value `fill`.
     """
 
     source: Source
     channels: int
+    nodata: float | None = None
+    """The value of pixels that hold nothing."""
+    fill: tuple[float, ...] = (0.0,)
+    """What stands in their place, by channel."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -71,9 +75,22 @@ class Prepared:
         Raises:
             DataError: the channels are not those that are wanted.
         """
+        raw = self.source[window]
         with np.errstate(over="ignore", invalid="ignore"):
-            ready = storable(self.source[window])
-        return match_channels(ready, self.channels)
+            ready = match_channels(storable(raw), self.channels)
+        empty = is_empty(raw, self.nodata)
+        if not empty.any():
+            return ready
+        filled = np.array(ready)
+        with np.errstate(invalid="ignore"):
+            filled[empty] = np.asarray(self.fill).astype(filled.dtype)
+        return filled
+
+    def parts(self) -> Iterator[tuple[Shaped[np.ndarray, "n C"], Bool[np.ndarray, "h W"]]]:
+        """The pixels that hold something, and where nothing is, a few rows at a time from top to bottom."""
+        for raw, ready in zip(row_bands(self.source), row_bands(self), strict=True):
+            empty = is_empty(raw, self.nodata)
+            yield ready[~empty], empty
 
 
 def refuse_other_range(image: Source, preprocessing: Preprocessing) -> None:
@@ -145,6 +162,15 @@ def _mirrored(index: Shaped[np.ndarray, " n"], length: int) -> Shaped[np.ndarray
     return mirrored
 
 
+def statistics_of_valid(image: Prepared) -> tuple[Float[np.ndarray, " C"], Float[np.ndarray, " C"]]:
+    """As `statistics`, of the pixels that hold something; an image without any has mean 0 and deviation 1."""
+    pixels = max(1, sum(len(values) for values, _ in image.parts()))
+    mean = np.sum([values.sum(axis=0, dtype=np.float64) for values, _ in image.parts()], axis=0) / pixels
+    squares = np.sum([np.square(values - mean).sum(axis=0) for values, _ in image.parts()], axis=0)
+    deviation = np.sqrt(squares / pixels)
+    return mean, np.where(deviation > ROUNDING * np.abs(mean), deviation, 1.0)
+
+
 def statistics(image: Source) -> tuple[Float[np.ndarray, " C"], Float[np.ndarray, " C"]]:
     """Mean and deviation per channel; a constant channel has deviation 1, so that it becomes zero, not infinite.
 
@@ -157,10 +183,17 @@ def statistics(image: Source) -> tuple[Float[np.ndarray, " C"], Float[np.ndarray
     return mean, np.where(deviation > ROUNDING * np.abs(mean), deviation, 1.0)
 
 
-def moments(image: Source, preprocessing: Preprocessing) -> tuple[Sequence[float], Sequence[float]]:
+Moments = tuple[Sequence[float], Sequence[float]]
+"""Mean and deviation per channel."""
+
+
+def moments(image: Source, preprocessing: Preprocessing) -> Moments:
     """The mean and deviation per channel that `normalise` shall use for windows of this image."""
     if preprocessing.normalisation == "image":
-        mean, deviation = statistics(image)
+        if isinstance(image, Prepared) and image.nodata is not None:
+            mean, deviation = statistics_of_valid(image)
+        else:
+            mean, deviation = statistics(image)
         return mean.tolist(), deviation.tolist()
     if preprocessing.normalisation == "none":
         return [0.0] * preprocessing.channels, [1.0] * preprocessing.channels

@@ -1,11 +1,11 @@
 """TIFF, BigTIFF, OME-TIFF, GeoTIFF: pages and channels by the axes that the file declares."""
 
-import functools
 import itertools
 import math
 import os
 import re
 import struct
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,9 +40,6 @@ FEW_UNNAMED = 4
 SEGMENT_BYTES = 256_000_000
 """So much of decoded strips or tiles is kept: those of one row of an image may be needed for the next window."""
 
-MOST_ROWS = 4096
-"""A strip or tile that is higher is no window."""
-
 JPEG = frozenset({6, 7, 34892, 33007})
 """Compressions whose decoder wants tables that all strips or tiles share."""
 
@@ -53,6 +50,9 @@ TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4
 
 GEOGRAPHIC = (33550, 33922, 34264, 34735, 34736, 34737)
 """Tags of GeoTIFF: scale, tie points, transformation; and the coordinate system in three parts."""
+
+NUMBERS = {33550: 3, 33922: 6, 34264: 16}
+"""How many numbers the first of them have; tie points may be several."""
 
 NODATA = 42113
 """GDAL's tag for the value of pixels that hold nothing."""
@@ -122,8 +122,18 @@ class Segments:
             raise EOFError("strips or tiles are missing")
         self.shape = (*_image_size(frame), int(frame.samplesperpixel))
         self.dtype = np.dtype(frame.dtype)
-        held = math.prod(self._size) * self.shape[2] // self._planes * self.dtype.itemsize
-        self._segment = functools.lru_cache(max(2, SEGMENT_BYTES // held))(self._decoded)
+        self._held: int = math.prod(self._size) * self.shape[2] // self._planes * self.dtype.itemsize
+        self._recent: dict[int, Shaped[np.ndarray, "h w c"]] = {}
+        self._lock = threading.Lock()
+        self.remember(SEGMENT_BYTES)
+
+    def remember(self, most_bytes: int) -> None:
+        """Keep the strips or tiles that were used last, up to so many bytes of pixels, but one at least."""
+        self._most = max(1, most_bytes // self._held)
+
+    def bytes_of_rows(self, rows: int) -> int:
+        """What the strips or tiles take that so many rows may lie in."""
+        return (-(-rows // self._size[0]) + 1) * self._across * self._planes * self._held
 
     def window(self, rows: range, columns: range) -> Shaped[np.ndarray, "h w C"]:
         """Pixels as stored."""
@@ -139,6 +149,17 @@ class Segments:
             into = window[:, :, plane : plane + 1] if self._planes > 1 else window
             _paste(into, pixels, down * height - rows.start, right * width - columns.start)
         return window
+
+    def _segment(self, index: int) -> Shaped[np.ndarray, "h w c"]:
+        """A strip or tile, decoded now unless it was used lately."""
+        with self._lock:
+            found = self._recent.pop(index, None)
+        pixels = self._decoded(index) if found is None else found
+        with self._lock:
+            self._recent[index] = pixels
+            while len(self._recent) > self._most:
+                del self._recent[next(iter(self._recent))]
+        return pixels
 
     def _decoded(self, index: int) -> Shaped[np.ndarray, "h w c"]:
         """A strip or tile, which may reach beyond the image."""
@@ -186,6 +207,13 @@ class Plain:
         """Height, width and channels."""
         return self.stack.count("H"), self.stack.count("W"), self.stack.count("C")
 
+    def remember(self, most_bytes: int) -> None:
+        """Nothing is decoded that could be kept."""
+
+    def bytes_of_rows(self, rows: int) -> int:  # noqa: ARG002  none are kept
+        """What decoded pixels are kept."""
+        return 0
+
     def window(self, rows: range, columns: range) -> Shaped[np.ndarray, "h w C"]:
         """Pixels as stored; the file is mapped no longer than it takes to copy them, so that it fills no memory."""
         mapped = np.memmap(self.path, self.dtype, "r", self.offset, self.stack.shape)
@@ -212,6 +240,16 @@ class OpenPage:
     def size(self) -> tuple[int, int]:
         """Height and width of the upright image."""
         return upright_size(*self.parts[0].shape[:2], self.orientation)
+
+    def remember(self, most_bytes: int) -> None:
+        """Keep the strips or tiles that were used last, up to so many bytes of pixels."""
+        for part in self.parts:
+            part.remember(most_bytes // len(self.parts))
+
+    def bytes_of_rows(self, rows: int) -> int:
+        """What the strips or tiles take that so many rows of the upright image may lie in."""
+        across = rows if self.orientation < 5 else self.size[1]  # stored columns
+        return sum(part.bytes_of_rows(across) for part in self.parts)
 
     def window(self, rows: range, columns: range) -> Raster:
         """A window of the upright image; raises whatever the TIFF library raises."""
@@ -240,25 +278,27 @@ class Placement:
         code = keys.get(3072) or keys.get(2048)  # projected, geographic
         return code if code not in (None, 0, 32767) else None
 
+    @property
+    def is_on_map(self) -> bool:
+        """Whether pixels have coordinates: a transformation, or a scale and a tie point."""
+        codes = {tag[0] for tag in self.tags}
+        return 34264 in codes or {33550, 33922} <= codes
+
     def to_map(self, points: Float[np.ndarray, "N 2"]) -> Float[np.ndarray, "N 2"]:
-        """Coordinates of the map for x and y in pixels, whose column i covers i..i+1; the same where there are none."""
-        values = {
-            code: np.asarray(value, dtype=np.float64) for code, _, _, value, _ in self.tags if code in GEOGRAPHIC[:3]
-        }
+        """Coordinates of the map for x and y in pixels, whose column i covers i..i+1; for an image on a map only."""
+        values = {tag[0]: np.asarray(tag[3], dtype=np.float64) for tag in self.tags if tag[0] in NUMBERS}
         if self._keys.get(1025) == 2:  # what is said holds for the middles of pixels
             points = points - 0.5
         if 34264 in values:
             matrix = values[34264].reshape(4, 4)
-            return points @ matrix[:2, :2].T + matrix[:2, 3]
-        if 33550 in values and 33922 in values:
-            scale, tie = values[33550][:2] * (1, -1), values[33922]
-            return tie[3:5] + (points - tie[:2]) * scale
-        return points
+            return np.asarray(points @ matrix[:2, :2].T + matrix[:2, 3])
+        scale, tie = values[33550][:2] * (1, -1), values[33922]
+        return np.asarray(tie[3:5] + (points - tie[:2]) * scale)
 
     @property
     def _keys(self) -> dict[int, int]:
         """GeoTIFF's keys whose value is a single number."""
-        directory = next((value for code, _, _, value, _ in self.tags if code == 34735), ())
+        directory = next((tag[3] for tag in self.tags if tag[0] == 34735 and isinstance(tag[3], tuple)), ())
         entries = zip(*(directory[start::4] for start in range(4, 8)), strict=False)
         return {int(key): int(value) for key, place, _, value in entries if place == 0}
 
@@ -269,21 +309,41 @@ class Placement:
 
 
 def placement(path: Path) -> Placement | None:
-    """What a GeoTIFF says of its pixels; none for a file that says nothing. Raises whatever the TIFF library raises."""
+    """What a GeoTIFF says of its pixels; none for a file that says nothing. Raises whatever the TIFF library raises.
+
+    Tags that are not as the standard wants them say nothing. Of an image that is stored turned, the coordinates
+    would hold no longer; of one with a palette, nothing is known of empty pixels.
+    """
     import tifffile
 
     with tifffile.TiffFile(path) as file:
         page = file.pages.first
-        if _orientation_of(page) != 1:
-            return None
-        found = [page.tags[code] for code in GEOGRAPHIC if code in page.tags]
-        tags = tuple((tag.code, int(tag.dtype), tag.count, tag.value, True) for tag in found)
-        written = page.tags.get(NODATA)
-        try:
-            nodata = float(str(written.value).strip(" \0")) if written is not None else None
-        except ValueError:
-            nodata = None
-        return Placement(tags, nodata) if tags or nodata is not None else None
+        tags = tuple(tag for code in GEOGRAPHIC if (tag := _kept(page.tags.get(code))) is not None)
+        nodata = _nodata_of(page) if int(page.photometric) in (1, 2, 6) else None
+        upright_tags = tags if _orientation_of(page) == 1 else ()
+        return Placement(upright_tags, nodata) if upright_tags or nodata is not None else None
+
+
+def _kept(tag: Any) -> Tag | None:
+    """A tag of GeoTIFF as it is written again; none for one that is damaged."""
+    if tag is None:
+        return None
+    if tag.code in NUMBERS:
+        count = NUMBERS[tag.code]
+        is_sound = isinstance(tag.value, tuple) and len(tag.value) >= count and len(tag.value) % count == 0
+        return (tag.code, int(tag.dtype), tag.count, tag.value, True) if is_sound else None
+    if isinstance(tag.value, str):  # the library writes text of 7 bits only, and bytes as they are
+        content = tag.value.encode("utf-8", "surrogateescape") + b"\0"
+        return (tag.code, int(tag.dtype), len(content), content, True)
+    return (tag.code, int(tag.dtype), tag.count, tag.value, True) if isinstance(tag.value, tuple) else None
+
+
+def _nodata_of(page: Any) -> float | None:
+    written = page.tags.get(NODATA)
+    try:
+        return float(str(written.value).strip(" \0")) if written is not None else None
+    except ValueError:
+        return None
 
 
 def open_page(path: Path, page: int | None) -> OpenPage | None:
@@ -297,15 +357,19 @@ def open_page(path: Path, page: int | None) -> OpenPage | None:
             chosen = chosen_page(page, stack.count("P"), path)
             frame = series.keyframe
             _ = frame.colormap  # read now, while the file is open
-            if series.dataoffset is not None:
+            if series.dataoffset is not None and all(part is None or part.parent is file for part in series.pages):
                 dtype = np.dtype(series.dtype).newbyteorder(file.byteorder)
                 _checked_extent(path, series)
                 return OpenPage(path, [Plain(path, dtype, series.dataoffset, stack, chosen)], frame)
             pages = _directories_of(series, stack, chosen)
-            # volumes of tiles, and strips as high as the image, give no windows
-            if not pages or frame.imagedepth > 1 or _segment_size(frame)[0] > MOST_ROWS:
+            # volumes of tiles and images in a single strip give no windows; of several files, we would read the first
+            if not pages or frame.imagedepth > 1 or any(part.parent is not file for part in pages):
                 return None
-            return OpenPage(path, [Segments(path, part) for part in pages], frame)
+            if not frame.is_tiled and frame.rowsperstrip >= frame.imagelength:
+                return None
+            opened = OpenPage(path, [Segments(path, part) for part in pages], frame)
+            opened.remember(SEGMENT_BYTES)
+            return opened
 
 
 def _checked_extent(path: Path, series: Any) -> None:
@@ -332,7 +396,7 @@ def is_plainly_one_page(file: BinaryIO) -> bool:
 
 
 def _stack_of(axes: str, shape: tuple[int, ...], path: Path) -> Stack:
-    """Which axes are pages and which are channels (see the top of this file)."""
+    """Which axes are pages and which are channels (see `data.formats`)."""
     if len(axes) == 3 and axes[0] in "QI" and shape[2] <= FEW_CHANNELS < min(shape[:2]):
         return Stack("HWC", shape)
     if "Y" not in axes or "X" not in axes:
@@ -348,7 +412,7 @@ def _main_series(file: Any, path: Path) -> tuple[Any, Stack]:
     area = series.keyframe.imagelength * series.keyframe.imagewidth
     for other in file.series[1:]:
         page = other.keyframe
-        if page.imagelength * page.imagewidth >= area and not page.is_reduced:
+        if page.imagelength * page.imagewidth >= area and not page.is_reduced and not page.is_mask:
             raise DataError(
                 "The pages differ in size or type.", where=path, remedy="Save each page as a file of its own."
             )

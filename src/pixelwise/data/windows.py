@@ -159,7 +159,9 @@ def _is_last_constant(source: Source) -> bool:
     return all((band[:, :, -1] == value).all() for band in row_bands(source))
 
 
-def is_empty(pixels: Shaped[np.ndarray, "H W C"], nodata: float) -> Bool[np.ndarray, "H W"]:
+def is_empty(pixels: Shaped[np.ndarray, "H W C"], nodata: float | None) -> Bool[np.ndarray, "H W"]:
     """Where all channels have the value that says that there is nothing."""
-    same = np.isnan(pixels) if np.isnan(nodata) else pixels == nodata
+    if nodata is None:
+        return np.zeros(pixels.shape[:2], dtype=bool)
+    same = np.isnan(pixels) if np.isnan(nodata) else pixels == pixels.dtype.type(nodata)
     return np.asarray(same.all(axis=2))

@@ -1,7 +1,6 @@
 """The masks and pictures we write; each file appears whole or not at all."""
 
 import io
-import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -12,10 +11,13 @@ from jaxtyping import Integer, Shaped, UInt8
 from pixelwise.classes import IGNORE, ClassTable
 from pixelwise.data.tiff import Placement, Tag
 from pixelwise.errors import ConfigError, DataError
-from pixelwise.files import cannot_write, write_atomically, write_stream
+from pixelwise.files import cannot_write, write_atomically, write_by_path, write_stream
 
 TILE_PX = 512
 """Edge of the tiles of a large TIFF."""
+
+GDAL_CACHE_MB = 64
+"""What GDAL may keep while it writes; it would take a twentieth of the machine."""
 
 MOST_PLAIN_BYTES = 2**31
 """A TIFF of more, uncompressed, is written as BigTIFF, whose offsets have 64 bits."""
@@ -90,6 +92,7 @@ def write_mask_bands(
                 colormap=_colormap(classes),
                 compression="zlib",
                 metadata=None,
+                maxworkers=1,  # several would queue half a gigabyte of tiles
                 extratags=placement.with_nodata(IGNORE) if placement is not None else (),
             )
 
@@ -103,15 +106,10 @@ def to_cog(path: Path) -> None:
         ConfigError: rasterio is not installed.
         DataError: it cannot be written.
     """
-    copy = import_rasterio().shutil.copy
-    beside = path.with_name(f".{secrets.token_hex(8)}.tif")
-    try:
-        copy(path, beside, driver="COG", compress="DEFLATE", blocksize=TILE_PX, overview_resampling="NEAREST")
-        beside.replace(path)
-    except OSError as error:  # of which rasterio's errors are
-        raise cannot_write(path, error) from None
-    finally:
-        beside.unlink(missing_ok=True)
+    rasterio = import_rasterio()
+    options = {"driver": "COG", "compress": "DEFLATE", "blocksize": TILE_PX, "overview_resampling": "NEAREST"}
+    with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_MB):
+        write_by_path(path, lambda copy: rasterio.shutil.copy(path, copy, **options))
 
 
 def import_rasterio() -> Any:

@@ -6,22 +6,24 @@ one go. The result is that of the whole image, whatever the memory and however o
 """
 
 import itertools
+import math
 import os
-import sys
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import psutil
+import torch
 from jaxtyping import UInt8
 from pydantic import BaseModel, NonNegativeInt, ValidationError, model_validator
 
 from pixelwise.classes import IGNORE
 from pixelwise.data.cache import hash_of
-from pixelwise.data.tiff import Placement
-from pixelwise.data.windows import Source, is_empty
-from pixelwise.data.writing import TILE_PX, write_mask_bands
+from pixelwise.data.preprocess import Moments, Prepared
+from pixelwise.data.windows import BAND_PIXELS, Source, TiffSource, is_empty
+from pixelwise.data.writing import TILE_PX
 from pixelwise.errors import ConfigError, DataError
 from pixelwise.files import cannot_write, read_json, write_json
 from pixelwise.inference.predictor import Model
@@ -30,8 +32,8 @@ from pixelwise.inference.tiles import Band, Region, blocks, narrowest_block_byte
 WIDER = 1.1
 """Blocks of an earlier call are taken up if they are no more than so many times as wide as they would be now."""
 
-RESERVE_BYTES = 300_000_000
-"""What reading and writing take beside the network."""
+RESERVE_BYTES = 200_000_000
+"""What reading and writing take beside the network and decoded parts of the file."""
 
 
 class State(BaseModel):
@@ -92,6 +94,7 @@ class Kept:
         if is_whole and state.key == fresh.key and self._widest(state) <= WIDER * self._widest(fresh):
             return state
         try:
+            self.journal.unlink(missing_ok=True)  # first, or it would speak for an empty file
             with self.pixels.open("wb") as file:
                 file.truncate(self.size[0] * self.size[1])
         except OSError as error:
@@ -141,81 +144,106 @@ class Subject:
     """Of any size."""
     identity: str
     """Of its content, so that parts of another image are not taken for those of this one."""
-    placement: Placement | None = None
-    """Where its pixels lie, and which value of them says that there is nothing."""
+    nodata: float | None = None
+    """The value of pixels that hold nothing."""
 
 
-def write_mask_of(
+def predict_parts(
     model: Model,
     subject: Subject,
     target: Path,
     *,
     memory_bytes: int,
-    write: Callable[[Iterator[UInt8[np.ndarray, "h W"]]], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> None:
-    """Predict an image by windows, and write its mask as a tiled TIFF; goes on where an earlier call was interrupted.
+) -> Kept:
+    """Predict an image by windows; goes on where an earlier call was interrupted.
 
     Args:
         model: one that does not resize.
         subject: the image.
-        target: the mask, beside which its parts are kept; ends in .tif or .tiff if `write` is not given.
+        target: the mask to come, beside which its parts are kept.
         memory_bytes: what the process may take.
-        write: writes the mask from its bands; none writes a tiled TIFF.
         progress: told how many rows of how many are done; those of each block count.
+
+    Returns:
+        The whole mask, on disk until it is removed.
 
     Raises:
         ConfigError: the memory does not suffice for the model and one tile.
-        DataError: the image is damaged or does not fit the model, or the mask cannot be written.
+        DataError: the image is damaged or does not fit the model, or the disk is full.
     """
-    ready = model.prepare(subject.image)
+    ready = model.prepare(subject.image, subject.nodata)
     size = (ready.shape[0], ready.shape[1])
-    tiling = model.tiling(size)
-    cut = blocks(size, tiling, _room(model, ready, memory_bytes), len(model.classes))
-    key = hash_of([model.identity.encode(), subject.identity.encode(), repr(size).encode()])
+    by = model.moments(ready)
+    cut = blocks(size, model.tiling(size), _room(model, ready, by, memory_bytes), len(model.classes))
+    key = hash_of([model.identity.encode(), subject.identity.encode(), repr((size, subject.nodata)).encode()])
     kept = Kept.beside(target, size)
     state = kept.resumed(State(key=key, lefts=[region.columns.start for region in cut]))
-    for band in model.regions(ready, state.left_over(size)):
+    for band in model.regions(ready, by, state.left_over(size)):
         kept.write(_labels(band, subject), band.top, band.left)
         state = state.model_copy(update={"block": state.lefts.index(band.left), "rows": band.place[0].stop})
         kept.note(state)
         if progress is not None:
             progress(state.block * size[0] + state.rows, len(state.lefts) * size[0])
-    if write is None:
-        write_mask_bands(target, kept.bands(), size, model.classes, subject.placement)
-    else:
-        write(kept.bands())
-    kept.remove()
+    return kept
 
 
 def _labels(band: Band, subject: Subject) -> UInt8[np.ndarray, "h w"]:
-    mask, placement = band.labels(), subject.placement
-    if placement is not None and placement.nodata is not None:
-        mask[is_empty(subject.image[band.place], placement.nodata)] = IGNORE
+    mask = band.labels()
+    if subject.nodata is None:
+        return mask
+    rows, columns = band.place
+    few = max(1, BAND_PIXELS // mask.shape[1])
+    for top in range(0, len(mask), few):
+        bottom = min(top + few, len(mask))
+        pixels = subject.image[rows.start + top : rows.start + bottom, columns]
+        mask[top:bottom][is_empty(pixels, subject.nodata)] = IGNORE
     return mask
 
 
-def _room(model: Model, ready: Source, memory_bytes: int) -> int:
-    """Bytes that bands may take, once the network has shown on one tile what it takes itself."""
+def _room(model: Model, ready: Prepared, by: Moments, memory_bytes: int) -> int:
+    """Bytes that bands may take, once the network has shown on one tile what it takes itself.
+
+    Half of what is left at most goes to strips or tiles of the file that are kept decoded.
+    """
     tiling = model.tiling((ready.shape[0], ready.shape[1]))
     corner = Region(range(1), range(1))
-    next(iter(model.regions(ready, [corner])))
-    used = peak_bytes() + RESERVE_BYTES
+    used = peak_during(lambda: next(iter(model.regions(ready, by, [corner])))) + RESERVE_BYTES
     least = narrowest_block_bytes(tiling, len(model.classes))
-    if memory_bytes < used + least:
+    room = memory_bytes - used
+    if isinstance(ready.source, TiffSource):
+        wanted = ready.source.page.bytes_of_rows(tiling.tile_size[0] + 2 * tiling.border_px)
+        kept = min(wanted, max(0, room - least) // 2)
+        ready.source.page.remember(kept)
+        room -= kept
+    if room < least:
+        needed = memory_bytes - room + least
         raise ConfigError(
             f"{memory_bytes / 1e9:.1f} GB of memory are not enough: the program with this model takes "
             f"{used / 1e9:.1f} GB, and the narrowest part of a result {least / 1e9:.1f} GB.",
-            remedy=f"Allow more, as --memory {(used + least) / 1e9 + 0.1:.1f}GB, or train with smaller tiles.",
+            remedy=f"Allow more, as --memory {math.ceil(needed / 1e8) / 10:.1f}GB, or train with smaller tiles.",
         )
-    return memory_bytes - used
+    if model.device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(model.device)
+        return min(room, free // 2)
+    return room
 
 
-def peak_bytes() -> int:
-    """The most memory that this process has held so far."""
-    if sys.platform == "win32":
-        return int(psutil.Process().memory_info().peak_wset)
-    import resource
+def peak_during(work: Callable[[], object]) -> int:
+    """The most memory that this process holds while it does some work, in bytes."""
+    process = psutil.Process()
+    seen = [process.memory_info().rss]
+    over = threading.Event()
 
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    def look() -> None:
+        while not over.wait(0.002):
+            seen.append(process.memory_info().rss)
+
+    watch = threading.Thread(target=look, daemon=True)
+    watch.start()
+    try:
+        work()
+    finally:
+        over.set()
+        watch.join()
+    return max(seen)

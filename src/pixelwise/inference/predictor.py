@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -13,11 +13,11 @@ import torch.nn.functional as F  # noqa: N812  the name everybody knows it by
 from jaxtyping import Float, Float32, Shaped, UInt8
 from torch import Tensor, nn
 
-from pixelwise.classes import ClassTable
+from pixelwise.classes import IGNORE, ClassTable
 from pixelwise.config import PredictionConfig
 from pixelwise.data.cache import hash_of
-from pixelwise.data.preprocess import Prepared, moments, normalise, refuse_other_range, resize_image
-from pixelwise.data.windows import Source, row_bands
+from pixelwise.data.preprocess import Moments, Prepared, moments, normalise, refuse_other_range, resize_image
+from pixelwise.data.windows import Source, is_empty, row_bands
 from pixelwise.errors import ConfigError, DataError, memory_errors
 from pixelwise.inference.tiles import Band, Region, Tiling, Windows, bands, enlarged, once_per_value
 from pixelwise.models import bundle as bundles
@@ -78,12 +78,16 @@ class Model:
         """The same model, predicting with other tiles."""
         return Model(self.network, self.description.model_copy(update={"prediction": prediction}), self.device)
 
-    def predict(self, image: Shaped[np.ndarray, "..."], *, probabilities: bool = False) -> Prediction:
+    def predict(
+        self, image: Shaped[np.ndarray, "..."], *, probabilities: bool = False, nodata: float | None = None
+    ) -> Prediction:
         """The mask of an image of any size.
 
         Args:
             image: raw values as they come from a file, in the range the model was trained on: H W C, or H W if grey.
             probabilities: also return the probability of every class at every pixel (float32, K H W).
+            nodata: the value of pixels that hold nothing, in all channels; they become IGNORE in the mask, and the
+                network sees the mean in their place.
 
         Raises:
             DataError: the array is no image, holds values that are not finite, or has other channels than the model.
@@ -91,28 +95,30 @@ class Model:
         height, width = image.shape[:2] if image.ndim > 1 else (0, 0)
         mask = np.empty((height, width), dtype=np.uint8)
         kept = np.empty((len(self.classes), height, width), dtype=np.float32) if probabilities else None
-        for band in self.bands(image):
+        for band in self.bands(image, nodata):
             mask[band.place] = band.labels()
             if kept is not None:
                 kept[:, *band.place] = band.probabilities.float().cpu().numpy()
+        if nodata is not None:
+            mask[is_empty(image if image.ndim == 3 else image[:, :, None], nodata)] = IGNORE
         return Prediction(mask, self.classes, kept)
 
-    def bands(self, image: Source) -> Iterator[Band]:
+    def bands(self, image: Source, nodata: float | None = None) -> Iterator[Band]:
         """Probabilities from top to bottom, at the image's own size; arguments and errors as for `predict`.
 
         Of an image that is no array, windows are read as they are needed.
         """
-        ready = self.prepare(image)
+        ready = self.prepare(image, nodata)
         resize = self.description.preprocessing.resize
         if resize is None or resize == ready.shape[:2]:
-            yield from self.regions(ready)
+            yield from self.regions(ready, self.moments(ready))
         else:
             # the small result is held; the large one leaves in bands
             seen = resize_image(ready[:, :], resize)
-            small = torch.cat([band.probabilities for band in self.regions(seen)], dim=1)
+            small = torch.cat([band.probabilities for band in self.regions(seen, self.moments(seen))], dim=1)
             yield from enlarged(small, (ready.shape[0], ready.shape[1]))
 
-    def prepare(self, image: Source) -> Prepared:
+    def prepare(self, image: Source, nodata: float | None = None) -> Prepared:
         """The image with the type and channels that the network takes, its values looked at.
 
         Raises:
@@ -124,17 +130,29 @@ class Model:
                 remedy="Give numbers as height x width x channels.",
             )
         channels_last = image[:, :][:, :, None] if len(image.shape) == 2 else image
-        ready = Prepared(channels_last, self.description.preprocessing.channels)
+        ready = Prepared(channels_last, self.description.preprocessing.channels, nodata)
+        if nodata is not None:
+            mean, _ = self.moments(ready)
+            ready = replace(ready, fill=tuple(mean))
         _refuse_infinite(ready)
         refuse_other_range(ready, self.description.preprocessing)
         return ready
 
-    def regions(self, seen: Source, regions: Sequence[Region | None] = (None,)) -> Iterator[Band]:
-        """Probabilities of what the network sees, region after region, each from top to bottom."""
-        mean, deviation = moments(seen, self.description.preprocessing)  # as in training: of what the network sees
+    def moments(self, seen: Source) -> Moments:
+        """Mean and deviation that windows are normalised by: as in training, of what the network sees."""
+        return moments(seen, self.description.preprocessing)
+
+    def regions(self, seen: Source, by: Moments, regions: Sequence[Region | None] = (None,)) -> Iterator[Band]:
+        """Probabilities of what the network sees, region after region, each from top to bottom.
+
+        Args:
+            seen: of the type and channels that `prepare` gives.
+            by: its `moments`.
+            regions: parts of the image; none is all of it.
+        """
 
         def predict(windows: Windows) -> Float[Tensor, "B K H W"]:
-            tiles = np.stack([normalise(window, mean, deviation) for window in windows])
+            tiles = np.stack([normalise(window, *by) for window in windows])
             results: Tensor = self._probabilities(torch.from_numpy(tiles).to(self.device))
             return results
 
@@ -224,6 +242,13 @@ def choose_device(name: str) -> torch.device:
     kind = next(kind for kind in ("cuda", "mps", "cpu") if available[kind]) if name == "auto" else name
     if not available.get(kind, False):
         raise ConfigError(f"There is no device '{name}' here.", remedy="Use --set device=auto or device=cpu.")
-    # torchrun starts one process for each GPU of a machine
-    local = os.environ.get("LOCAL_RANK", "") if kind == "cuda" else ""
-    return torch.device(kind, int(local)) if local.isdecimal() else torch.device(kind)
+    # torchrun and srun start one process for each GPU of a machine
+    local = os.environ.get("LOCAL_RANK") or os.environ.get("SLURM_LOCALID") or ""
+    if kind != "cuda" or not local.isdecimal() or torch.cuda.device_count() < 2:
+        return torch.device(kind)
+    if int(local) >= torch.cuda.device_count():
+        raise ConfigError(
+            f"This is process {local} of its machine, which has {torch.cuda.device_count()} GPUs.",
+            remedy="Start one process per GPU.",
+        )
+    return torch.device(kind, int(local))

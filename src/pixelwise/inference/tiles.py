@@ -17,6 +17,7 @@ from torch import Tensor
 
 from pixelwise.data.preprocess import mirrored_window
 from pixelwise.data.windows import Source
+from pixelwise.errors import memory_errors
 
 ENLARGED_ROWS = 256
 """Rows of a band of an enlarged result."""
@@ -27,7 +28,7 @@ BYTES_PER_CLASS = 8
 BYTES_PER_PIXEL = 16
 """Weights, and the most probable class with its probability."""
 
-MOST_VALUES = 8
+MOST_VALUES = 2
 """So many predictions of windows of a single value are remembered."""
 
 Windows = list[Shaped[np.ndarray, "h w C"]]
@@ -137,7 +138,8 @@ def bands(image: Source, predict: Predict, tiling: Tiling, region: Region | None
         for left, probabilities in _row(image, predict, tiling, top, lefts):
             if total is None:  # only now are the classes and the device known
                 weight, weights = weight.to(probabilities.device), weights.to(probabilities.device)
-                total = torch.zeros((probabilities.shape[0], *weights.shape), device=weights.device)
+                with memory_errors("Allow less with --memory, or compute with --device cpu."):
+                    total = torch.zeros((probabilities.shape[0], *weights.shape), device=weights.device)
             place = slice(left - lefts[0], left - lefts[0] + tiling.tile_size[1])
             total[:, :, place] += probabilities * weight
             weights[:, place] += weight
@@ -175,8 +177,9 @@ def blocks(size: tuple[int, int], tiling: Tiling, bound: int, classes: int) -> l
 
 
 def narrowest_block_bytes(tiling: Tiling, classes: int) -> int:
-    """What the bands of a block as narrow as can be take."""
-    return 3 * tiling.tile_size[1] * _column_bytes(tiling, classes)
+    """What the bands of a block as narrow as can be take, and the tiles that are remembered."""
+    tile_bytes = 4 * classes * tiling.tile_size[0] * tiling.tile_size[1]
+    return 3 * tiling.tile_size[1] * _column_bytes(tiling, classes) + MOST_VALUES * tile_bytes
 
 
 def _column_bytes(tiling: Tiling, classes: int) -> int:
@@ -190,11 +193,14 @@ def once_per_value(predict: Predict) -> Predict:
     def remembering(windows: Windows) -> Float[Tensor, "B K H W"]:
         values = [_only_value(window) for window in windows]
         new = [index for index, value in enumerate(values) if value is None or value not in known]
-        results = dict(zip(new, predict([windows[index] for index in new]), strict=True)) if new else {}
-        if len(known) > MOST_VALUES:
-            known.clear()
-        known.update((value, results[index]) for index in new if (value := values[index]) is not None)
-        return torch.stack([results[i] if i in results else known[value or b""] for i, value in enumerate(values)])
+        fresh = dict(zip(new, predict([windows[index] for index in new]), strict=True)) if new else {}
+        results = [fresh[index] if index in fresh else known[value or b""] for index, value in enumerate(values)]
+        for index in new:
+            if (value := values[index]) is not None:
+                known[value] = fresh[index].clone()  # not the whole batch with it
+        while len(known) > MOST_VALUES:
+            del known[next(iter(known))]
+        return torch.stack(results)
 
     return remembering
 
