@@ -73,3 +73,20 @@ def memory_errors(remedy: str) -> Iterator[None]:
             raise
         said = f" ({text.splitlines()[0]})" if text else ""
         raise MachineError(f"Memory does not suffice{said}.", remedy=remedy) from None
+
+
+@contextmanager
+def extra(name: str, what: str) -> Iterator[None]:
+    """Say which extra brings a library that is imported in this context and not installed.
+
+    Args:
+        name: of the extra.
+        what: such as "OME-Zarr needs zarr".
+
+    Raises:
+        ConfigError: the library is not installed.
+    """
+    try:
+        yield
+    except ImportError:
+        raise ConfigError(f"{what}, which is not installed.", remedy=f"pip install 'pixelwise[{name}]'") from None

@@ -15,7 +15,7 @@ from scipy import ndimage
 from pixelwise.classes import IGNORE, ClassTable
 from pixelwise.data.outlines import Outline, Ring, along_centres, outlines
 from pixelwise.data.tiff import Placement
-from pixelwise.errors import ConfigError
+from pixelwise.errors import extra
 from pixelwise.files import write_json
 
 
@@ -173,12 +173,8 @@ def import_shapely() -> Any:
     Raises:
         ConfigError: it is not installed.
     """
-    try:
+    with extra("polygons", "Simpler outlines need shapely"):
         import shapely
-    except ImportError:
-        raise ConfigError(
-            "Simpler outlines need shapely, which is not installed.", remedy="pip install 'pixelwise[polygons]'"
-        ) from None
     return shapely
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Shaped, UInt8
 
 from pixelwise.data.raster import MAX_RATIO, MAX_UNASKED_BYTES, ImageInfo, Raster, chosen_page, native, too_large
-from pixelwise.errors import ConfigError, DataError
+from pixelwise.errors import DataError, extra
 from pixelwise.files import write_by_path
 
 SUFFIXES = (".nii", ".nii.gz")
@@ -98,12 +98,8 @@ def _opened(path: Path) -> Any:
 
 
 def _nibabel() -> Any:
-    try:
+    with extra("medical", "NIfTI needs nibabel"):
         import nibabel
-    except ImportError:
-        raise ConfigError(
-            "NIfTI needs nibabel, which is not installed.", remedy="pip install 'pixelwise[medical]'"
-        ) from None
     return nibabel
 
 

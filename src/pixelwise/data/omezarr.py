@@ -16,7 +16,7 @@ from jaxtyping import Shaped, UInt8
 
 from pixelwise.classes import ClassTable
 from pixelwise.data.raster import ImageInfo, Raster, Stack, chosen_page, page_of
-from pixelwise.errors import ConfigError, DataError
+from pixelwise.errors import DataError, extra
 from pixelwise.files import cannot_write
 
 SUFFIX = ".zarr"
@@ -226,10 +226,6 @@ def import_zarr() -> Any:
     Raises:
         ConfigError: it is not installed.
     """
-    try:
+    with extra("zarr", "OME-Zarr needs zarr"):
         import zarr
-    except ImportError:
-        raise ConfigError(
-            "OME-Zarr needs zarr, which is not installed.", remedy="pip install 'pixelwise[zarr]'"
-        ) from None
     return zarr

@@ -10,7 +10,7 @@ from jaxtyping import Integer, Shaped, UInt8
 
 from pixelwise.classes import IGNORE, ClassTable
 from pixelwise.data.tiff import Placement, Tag
-from pixelwise.errors import ConfigError, DataError
+from pixelwise.errors import DataError, extra
 from pixelwise.files import cannot_write, write_atomically, write_by_path, write_stream
 
 TILE_PX = 512
@@ -118,13 +118,9 @@ def import_rasterio() -> Any:
     Raises:
         ConfigError: it is not installed.
     """
-    try:
+    with extra("geo", "Cloud Optimized GeoTIFF needs rasterio"):
         import rasterio
         import rasterio.shutil
-    except ImportError:
-        raise ConfigError(
-            "Cloud Optimized GeoTIFF needs rasterio, which is not installed.", remedy="pip install 'pixelwise[geo]'"
-        ) from None
     return rasterio
 
 
