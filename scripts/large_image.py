@@ -97,7 +97,8 @@ def main() -> None:
     parser.add_argument("--zarr", action="store_true")
     wanted = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="large-") as room:
-        image, model = Path(room) / ("image.ome.zarr" if wanted.zarr else "image.tif"), Path(room) / "model.safetensors"
+        image = Path(room) / ("image.ome.zarr" if wanted.zarr else "image.tif")
+        model = Path(room) / "model.safetensors"
         write_image(image, wanted.edge, wanted.filled)
         write_model(model, wanted.width)
         began = time.monotonic()
