@@ -107,7 +107,7 @@ def main() -> None:
             [sys.executable, "-c", PROGRAM, *arguments], check=True, stdout=subprocess.PIPE, text=True
         )
         seconds, peak = time.monotonic() - began, int(ran.stdout.split()[-1])
-    print(f"{wanted.edge} x {wanted.edge} x 3, {wanted.filled:.0%} filled: {seconds:.0f} s, at most {peak / 1e6:.0f} MB")
+    print(f"edge {wanted.edge}, {wanted.filled:.0%} filled: {seconds:.0f} s, at most {peak / 1e6:.0f} MB")
 
 
 if __name__ == "__main__":
