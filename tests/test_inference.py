@@ -69,6 +69,23 @@ def test_tiles_of_a_padded_network_agree_with_the_whole_away_from_seams() -> Non
     assert np.abs(whole.probabilities - tiled.probabilities).mean() < 0.02
 
 
+@pytest.mark.parametrize("size", [(32, 32), (90, 61)])
+def test_rotations_are_averaged(size: tuple[int, int]) -> None:
+    """A turned or mirrored image has the turned or mirrored result, whichever of the eight ways it is."""
+    model = make(ModelConfig(width=4, depth=2), flips="rotations", tile_size=(32, 32), overlap=0.0)
+    image = RNG.normal(size=(32, 32)).astype(np.float32)
+    straight = model.predict(image, probabilities=True).probabilities
+    assert straight is not None
+    for turns in range(4):
+        for over in (False, True):
+            laid = np.rot90(image, turns)
+            laid = laid[:, ::-1] if over else laid
+            result = model.predict(np.ascontiguousarray(laid), probabilities=True).probabilities
+            back = result[:, :, ::-1] if over else result
+            np.testing.assert_allclose(np.rot90(back, -turns, axes=(1, 2)), straight, atol=1e-5)
+    assert model.predict(RNG.normal(size=size).astype(np.float32)).mask.shape == size
+
+
 @pytest.mark.parametrize(
     ("flips", "left_right", "up_down"), [("none", False, False), ("horizontal", True, False), ("both", True, True)]
 )

@@ -16,7 +16,7 @@ from pixelwise import config as configs
 from pixelwise.bench.ceiling import Ceiling
 from pixelwise.bench.ceiling import measure as measure_ceiling
 from pixelwise.bench.figures import FIGURES, Bench, Figure
-from pixelwise.config import Config
+from pixelwise.config import Config, Flips
 from pixelwise.data import check as checks
 from pixelwise.data import finding, repair, writing
 from pixelwise.data import folder as folders
@@ -314,6 +314,7 @@ def predict_files(  # noqa: PLR0913  all but three are given by name
     probabilities: bool = False,
     polygons: Polygons | None = None,
     tolerance_px: float = 0.0,
+    flips: Flips | None = None,
     memory_bytes: int = 2_000_000_000,
     device: str = "auto",
     watcher: Watcher | None = None,
@@ -335,6 +336,8 @@ def predict_files(  # noqa: PLR0913  all but three are given by name
         polygons: also write the outlines of objects: NAME.geojson (in the coordinates of the map where the image has
             some) or NAME.json (labelme) beside each mask, or one `annotations.json` for all (COCO).
         tolerance_px: leave out corners of outlines that lie no farther than this from a simpler one; needs shapely.
+        flips: average over the image and its mirror image (`horizontal`), the four flips (`both`) or the eight flips
+            and quarter turns (`rotations`); none does as the model was told when it was trained.
         memory_bytes: what the process may take while it predicts an image of more than 64 million values, which is
             done by windows; its mask is a tiled TIFF, and an interrupted prediction of it goes on where it stopped.
         device: auto, cpu, cuda or mps; a loaded model stays where it is.
@@ -346,6 +349,8 @@ def predict_files(  # noqa: PLR0913  all but three are given by name
         BundleError: there is no model.
     """
     model = run if isinstance(run, Model) else load(run, device)
+    if flips is not None:
+        model = model.with_prediction(model.description.prediction.model_copy(update={"flips": flips}))
     draw = figures.picture_of if overlay else None
     outputs = Outputs(Path(out), mask_format, draw, probabilities, polygons, tolerance_px, memory_bytes)
     planned = jobs.plan(inputs, outputs)

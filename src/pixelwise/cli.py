@@ -244,6 +244,10 @@ def predict(
     simplify: Annotated[
         float, typer.Option("--simplify", min=0.0, metavar="PX", help="How far outlines may be from the true ones.")
     ] = 0.0,
+    flips: Annotated[
+        Literal["none", "horizontal", "both", "rotations"] | None,
+        typer.Option("--flips", help="Average over so many views; else as the model was told."),
+    ] = None,
     memory: Annotated[
         str, typer.Option("--memory", help="What the process may take for an image that is larger than memory: 2GB.")
     ] = "2GB",
@@ -265,6 +269,7 @@ def predict(
             probabilities=probabilities,
             polygons=polygons,
             tolerance_px=simplify,
+            flips=flips,
             memory_bytes=parse_bytes(memory),
             device=device,
             watcher=watcher,

@@ -79,6 +79,10 @@ Size = Annotated[tuple[_Edge, _Edge], BeforeValidator(_square)]
 """Height and width in pixels; one number stands for both."""
 
 
+Flips = Literal["none", "horizontal", "both", "rotations"]
+"""Views of an image over which a prediction is averaged."""
+
+
 class Section(BaseModel):
     """A group of settings: frozen, and unknown keys are refused."""
 
@@ -289,9 +293,10 @@ class PredictionConfig(Section):
     """Share of a tile that it has in common with its neighbour."""
     blend: Literal["gaussian", "constant"] = "gaussian"
     """Weight of overlapping tiles."""
-    flips: Literal["none", "horizontal", "both"] = "none"
-    """Average over the image and its mirror image (`horizontal`, for scenes with an up and a down), or over the four
-    flips (`both`): two or four times as slow, often slightly better."""
+    flips: Flips = "none"
+    """Average over the image and its mirror image (`horizontal`, for scenes with an up and a down), over the four flips
+    (`both`), or over these and their quarter turns (`rotations`): two, four or eight times as slow, often slightly
+    better."""
 
 
 def _named_size(value: object) -> object:

@@ -28,12 +28,29 @@ TILE_PIXELS_PER_CALL = 512 * 512
 """Tiles are batched up to so many pixels on a GPU; on a CPU one at a time is as fast."""
 
 
-FLIPS: dict[str, tuple[tuple[int, ...], ...]] = {
-    "none": (),
-    "horizontal": ((-1,),),
-    "both": ((-1,), (-2,), (-2, -1)),
-}
-"""Axes of the flips that are predicted beside the image itself, by the name in `PredictionConfig.flips`."""
+@dataclass(frozen=True)
+class View:
+    """One of the eight ways to lay a square: turned over its diagonal or not, then along some axes."""
+
+    axes: tuple[int, ...]
+    is_transposed: bool = False
+
+    def of(self, tiles: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C i j"]:
+        """Tiles, laid so."""
+        return (tiles.transpose(-1, -2) if self.is_transposed else tiles).flip(self.axes)
+
+    def back(self, result: Float[Tensor, "B K i j"]) -> Float[Tensor, "B K h w"]:
+        """What was laid so, as it was before."""
+        straight = result.flip(self.axes)
+        return straight.transpose(-1, -2) if self.is_transposed else straight
+
+
+HORIZONTAL = (View((-1,)),)
+BOTH = (*HORIZONTAL, View((-2,)), View((-2, -1)))
+ROTATIONS = (*BOTH, *(View(axes, is_transposed=True) for axes in ((), (-1,), (-2,), (-2, -1))))
+
+FLIPS: dict[str, tuple[View, ...]] = {"none": (), "horizontal": HORIZONTAL, "both": BOTH, "rotations": ROTATIONS}
+"""The views that are predicted beside the image itself, by the name in `PredictionConfig.flips`."""
 
 
 @dataclass(frozen=True)
@@ -163,11 +180,11 @@ class Model:
 
     @torch.inference_mode()
     def _probabilities(self, tiles: Float[Tensor, "B C h w"]) -> Float[Tensor, "B K H W"]:
-        flips = FLIPS[self.description.prediction.flips]
+        views = FLIPS[self.description.prediction.flips]
         total = self._softmax(tiles)
-        for axes in flips:
-            total = total + self._softmax(tiles.flip(axes)).flip(axes)
-        return total / (1 + len(flips)) if flips else total
+        for view in views:
+            total = total + view.back(self._softmax(view.of(tiles)))
+        return total / (1 + len(views)) if views else total
 
     def _softmax(self, tiles: Float[Tensor, "B C h w"]) -> Float[Tensor, "B K H W"]:
         ready = tiles.contiguous(memory_format=torch.channels_last)
