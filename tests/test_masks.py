@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from pixelwise.classes import IGNORE
 from pixelwise.data.dataset import Case, MaskEncoding
-from pixelwise.data.masks import UnknownValuesError, WrongSizeError, decode, pack_colors, unpack_color
+from pixelwise.data.masks import UnknownValuesError, decode, pack_colors, unpack_color
+from pixelwise.data.reading import WrongSizeError
 from pixelwise.errors import DataError
 
 BLACK, RED, GREEN = (0, 0, 0), (255, 0, 0), (0, 255, 0)

@@ -19,10 +19,11 @@ import numpy as np
 from jaxtyping import Float32, Int64, Shaped, UInt8
 
 from pixelwise.classes import IGNORE
-from pixelwise.data import alike, formats, masks
+from pixelwise.data import alike, masks
 from pixelwise.data.dataset import Case, Dataset
 from pixelwise.data.parallel import bytes_of_case, in_parallel
 from pixelwise.data.preprocess import match_channels, resize_image, resize_mask, storable
+from pixelwise.data.reading import read_image
 from pixelwise.errors import DataError
 from pixelwise.files import make_folder, write_atomically
 
@@ -115,7 +116,7 @@ class Cache:
         return results
 
     def _decode(self, case: Case, resize: tuple[int, int] | None, files: "_Files", seed: int) -> None:
-        image = storable(formats.read_image(case.image, case.page))
+        image = storable(read_image(case))
         mask = masks.decode(case, self.dataset.encoding, (image.shape[0], image.shape[1]))
         if resize is not None:
             image, mask = resize_image(image, resize), resize_mask(mask, resize)
@@ -227,7 +228,7 @@ def _key(case: Case, dataset: Dataset, resize: tuple[int, int] | None) -> str:
     encoding = dataset.encoding
     rules = (LAYOUT_VERSION, version("pixelwise"), encoding.model_dump(exclude={"description"}), len(dataset.classes))
     name = case.image.name if encoding.kind == "coco" else ""
-    settings = repr((*rules, case.page, resize, name)).encode()
+    settings = repr((*rules, case.page, case.window, resize, name)).encode()
     try:
         states = [(path, path.stat()) for path in (case.image, *case.masks)]
         content = [_file_hash(path, state.st_size, state.st_mtime_ns) for path, state in states]

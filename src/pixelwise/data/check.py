@@ -21,8 +21,9 @@ from pixelwise.data.alike import ALIKE, ONE_VIEW, Likeness, common_part
 from pixelwise.data.dataset import Dataset
 from pixelwise.data.finding import SEVERITIES, Finding, Severity
 from pixelwise.data.fingerprint import FEW_LOST, REDUCTIONS, Fingerprint
-from pixelwise.data.masks import LOSSY_SUFFIXES, UnknownValuesError, WrongSizeError, shortened
+from pixelwise.data.masks import LOSSY_SUFFIXES, UnknownValuesError, shortened
 from pixelwise.data.measure import Measurement, Misfit, equal, measure
+from pixelwise.data.reading import WrongSizeError
 
 _FEWEST_LABELLED = 3
 """Train, validation and test need one image each."""
@@ -245,7 +246,7 @@ def _depths(_: Dataset, cases: Sequence[Measurement]) -> list[Finding]:
 
 
 def _constant(_: Dataset, cases: Sequence[Measurement]) -> list[Finding]:
-    files = _distinct(one.case.image for one in cases if one.constant)
+    files = _distinct(one.case.image for one in cases if one.constant and one.case.window is None)
     return _if_any(
         files,
         "image",

@@ -13,6 +13,10 @@ SplitName = Literal["train", "validation", "test"]
 SPLIT_NAMES: tuple[SplitName, ...] = ("train", "validation", "test")
 
 
+Window = tuple[int, int, int, int]
+"""Top, left, height and width."""
+
+
 @dataclass(frozen=True)
 class Case:
     """One image and where its mask comes from."""
@@ -24,6 +28,8 @@ class Case:
     """Files that hold the mask, at least one in a data set; several are united."""
     page: int | None = None
     """Page of a multi-page file that holds a stack of images; none for the only one."""
+    window: Window | None = None
+    """The part of an image that is too large to be decoded whole; none for all of it."""
     split: SplitName | None = None
     """Given by the folder; none leaves it to `data.split`."""
     group: str = ""

@@ -18,6 +18,7 @@ from pixelwise.data.detect import Detection, detect
 from pixelwise.data.layouts import Pairing
 from pixelwise.data.listing import File, some, walk
 from pixelwise.data.naming import is_called_image, place_of
+from pixelwise.data.pieces import cut, ungrouped_if_few
 from pixelwise.errors import DataError
 
 DATA_FILES = ("data.yaml", "data.yml")
@@ -53,7 +54,7 @@ def scan(root: Path) -> Dataset:
     """
     description = _description(root)
     pairing = declared.pair(description) if description is not None else layouts.pair(walk(root))
-    cases, unlike = _cases(pairing)
+    cases, unlike, said = _cases(pairing)
     detection = _detection(cases, pairing, unlike)
     return Dataset(
         root=pairing.listing.root,
@@ -61,7 +62,7 @@ def scan(root: Path) -> Dataset:
         classes=detection.classes,
         encoding=detection.encoding,
         layout=pairing.layout,
-        notices=(*pairing.notices, *detection.notices),
+        notices=(*pairing.notices, *detection.notices, *said),
         unpaired=pairing.unpaired,
         named=_has_names(pairing, detection.encoding),
     )
@@ -102,8 +103,8 @@ def _detection(cases: Sequence[Case], pairing: Pairing, unlike: Sequence[DataErr
     raise SeveralProblemsError(problems, pairing.listing.root)
 
 
-def _cases(pairing: Pairing) -> tuple[tuple[Case, ...], list[DataError]]:
-    """A case for every image, or for every page of a stack, sorted by name; and stacks whose mask is no such stack."""
+def _cases(pairing: Pairing) -> tuple[tuple[Case, ...], list[DataError], list[str]]:
+    """A case for every image, page of a stack or piece, by name; stacks whose mask is none; what is to be known."""
     names = _names(pairing.pairs)
     splits = _splits(pairing)
     path = pairing.listing.path
@@ -116,9 +117,12 @@ def _cases(pairing: Pairing) -> tuple[tuple[Case, ...], list[DataError]]:
         except DataError as error:
             unlike.append(error)
     cases = _distinct(cases, pairing.listing.root)
+    said: list[str] = []
     if pairing.group is not None:
         cases = [replace(case, group=pairing.group(case)) for case in cases]
-    return tuple(sorted(cases, key=lambda case: _natural(case.name))), unlike
+    else:
+        cases, said = ungrouped_if_few(cases)
+    return tuple(sorted(cases, key=lambda case: _natural(case.name))), unlike, said
 
 
 def _distinct(cases: list[Case], root: Path) -> list[Case]:
@@ -126,7 +130,10 @@ def _distinct(cases: list[Case], root: Path) -> list[Case]:
     counts = Counter(case.name for case in cases)
     if len(counts) == len(cases):
         return cases
-    page = {case: f"/{case.name.rpartition('/')[2]}" if case.page is not None else "" for case in cases}
+    parts = {case: (case.page is not None) + (case.window is not None) for case in cases}
+    page = {
+        case: "".join(f"/{part}" for part in case.name.split("/")[-count:] if count) for case, count in parts.items()
+    }
     return [
         replace(case, name=case.image.relative_to(root).as_posix() + page[case]) if counts[case.name] > 1 else case
         for case in cases
@@ -168,7 +175,7 @@ def _splits(pairing: Pairing) -> dict[File, SplitName | None]:
 
 
 def _pages(case: Case) -> list[Case]:
-    """One case for each page of a stack, which keeps the pages on one side of the split."""
+    """One case for each page of a stack and each piece of a large image, which a split keeps on one side."""
     own = formats.page_count(case.image)
     counts = {
         path: formats.page_count(path) if formats.split_name(path.name)[1] in formats.READERS else 1
@@ -184,6 +191,7 @@ def _pages(case: Case) -> list[Case]:
         )
     pages = max(known, default=1)  # of files that cannot be read the check of the data says so
     if pages == 1:
-        return [case]
+        return cut(case)
     width = len(str(pages - 1))
-    return [replace(case, name=f"{case.name}/{page:0{width}d}", page=page, group=case.name) for page in range(pages)]
+    several = [replace(case, name=f"{case.name}/{page:0{width}d}", page=page, group=case.name) for page in range(pages)]
+    return [piece for one in several for piece in cut(one)]

@@ -116,13 +116,23 @@ def read_mask(path: Path, page: int | None = None) -> Integer[np.ndarray, "H W"]
     """
     with reading(path):
         raster = _reader_of(path).read(path, page)
+    return plain_mask(mask_values(raster, path))
+
+
+def mask_values(raster: Raster, path: Path) -> Integer[np.ndarray, "H W C"]:
+    """The values of a mask as whole numbers, without transparency.
+
+    Raises:
+        DataError: as `read_mask`.
+    """
     pixels = _whole(raster.pixels, path)
-    if raster.alpha:
-        pixels = _on_background(pixels, path)
-    grey = pixels.shape[2] == 3 and bool((pixels == pixels[:, :, :1]).all())
-    if grey or pixels.shape[2] == 1:
-        pixels = pixels[:, :, 0]
-    return np.ascontiguousarray(pixels)
+    return _on_background(pixels, path) if raster.alpha else pixels
+
+
+def plain_mask(values: Integer[np.ndarray, "H W C"]) -> Integer[np.ndarray, "H W"] | Integer[np.ndarray, "H W C"]:
+    """H W where there is one channel, or three that are equal."""
+    grey = values.shape[2] == 3 and bool((values == values[:, :, :1]).all())
+    return np.ascontiguousarray(values[:, :, 0] if grey or values.shape[2] == 1 else values)
 
 
 def page_count(path: Path) -> int | None:

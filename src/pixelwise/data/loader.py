@@ -61,8 +61,9 @@ class Windows(Dataset[tuple[np.ndarray, np.ndarray, int]]):
         self._moments = [moments(case.image, preprocessing) for case in cases]
         self._sampling = sampling
         area = sampling.patch_size[0] * sampling.patch_size[1]
-        # an image is drawn in proportion to its size: once per patch that it could be cut into
-        shares = [max(1, round(case.pixels / area)) for case in cases]
+        # an image is drawn in proportion to its size, once per patch that it could be cut into; without labels, never
+        shares = [max(1, round(case.pixels / area)) if case.class_pixels.any() else 0 for case in cases]
+        shares = shares if any(shares) else [1] * len(cases)
         self._order = np.repeat(np.arange(len(cases)), shares)
         self._pass: tuple[int, np.ndarray] = (-1, self._order)
 

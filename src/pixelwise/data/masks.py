@@ -11,8 +11,9 @@ import numpy as np
 from jaxtyping import Int, Shaped, UInt8
 
 from pixelwise.classes import IGNORE, Color
-from pixelwise.data import formats, polygons
+from pixelwise.data import polygons
 from pixelwise.data.dataset import Case, MaskEncoding
+from pixelwise.data.reading import piece_of, read_mask, whole_size, wrong_size
 from pixelwise.errors import DataError
 
 LOSSY_SUFFIXES = frozenset({".jpg", ".jpeg", ".jfif", ".jpe"})
@@ -25,10 +26,6 @@ LARGEST_TABLE = 2**20
 
 class UnknownValuesError(DataError):
     """A mask has values that no class claims."""
-
-
-class WrongSizeError(DataError):
-    """A mask is not as large as its image."""
 
 
 def decode(case: Case, encoding: MaskEncoding, size: tuple[int, int] | None) -> UInt8[np.ndarray, "H W"]:
@@ -49,10 +46,10 @@ def decode(case: Case, encoding: MaskEncoding, size: tuple[int, int] | None) -> 
     if not case.masks:
         raise DataError("The image has no mask.", where=case.image, remedy="Add one or leave the image out.")
     if is_drawn(encoding):
-        return polygons.draw(case, encoding, size)
+        return piece_of(polygons.draw(case, encoding, whole_size(case, size)), case)
     result: UInt8[np.ndarray, "H W"] | None = None
     for path in case.masks:
-        raw = formats.read_mask(path, case.page)
+        raw = read_mask(path, case)
         expected = size if result is None else result.shape
         if expected is not None and raw.shape[:2] != tuple(expected):
             whose = "its image" if result is None else "the other masks of its image"
@@ -66,15 +63,6 @@ def decode(case: Case, encoding: MaskEncoding, size: tuple[int, int] | None) -> 
 def is_drawn(encoding: MaskEncoding) -> bool:
     """Whether masks are drawn from outlines."""
     return encoding.kind in ("labelme", "coco", "yolo")
-
-
-def wrong_size(path: Path, found: Sequence[int], expected: Sequence[int], whose: str = "its image") -> DataError:
-    """The error that says: a mask does not lie on its image, or on other masks of it."""
-    return WrongSizeError(
-        f"The mask has {found[1]} x {found[0]} pixels (width x height), {whose} {expected[1]} x {expected[0]}.",
-        where=path,
-        remedy="Export the mask again at the size of its image; do not stretch it.",
-    )
 
 
 def _decode_values(raw: Shaped[np.ndarray, "..."], encoding: MaskEncoding, path: Path) -> UInt8[np.ndarray, "H W"]:

@@ -17,6 +17,7 @@ from pixelwise.data import alike, formats, masks, polygons
 from pixelwise.data.alike import Looks
 from pixelwise.data.dataset import Case, Dataset, MaskEncoding
 from pixelwise.data.parallel import bytes_of_case, in_parallel
+from pixelwise.data.reading import read_image, read_mask, wrong_size
 from pixelwise.errors import DataError
 
 Misfit = Literal["off by one", "turned by the camera", "turned", "scaled", "different"]
@@ -105,17 +106,17 @@ def _faults(case: Case) -> list[DataError]:
     found: list[DataError] = []
     size: tuple[int, ...] | None = None
     try:
-        size = formats.read_image(case.image, case.page).shape[:2]
+        size = read_image(case).shape[:2]
     except DataError as error:
         found.append(error)
     for path in (path for path in case.masks if path.suffix.lower() not in polygons.SUFFIXES):
         try:
-            own = formats.read_mask(path, case.page).shape[:2]
+            own = read_mask(path, case).shape[:2]
         except DataError as error:
             found.append(error)
             continue
         if size is not None and own != size:
-            found.append(masks.wrong_size(path, own, size))
+            found.append(wrong_size(path, own, size))
     return found
 
 
@@ -129,7 +130,7 @@ def _annotation_faults(path: Path) -> Sequence[DataError]:
 def _measure(case: Case, dataset: Dataset) -> Measurement:
     result = Measurement(case, misnamed=_misnamed(case))
     try:
-        image, info = formats.read_image(case.image, case.page), formats.read_info(case.image)
+        image, info = read_image(case), formats.read_info(case.image)
         alpha = info.alpha and image.shape[2] == info.channels  # one that says nothing is dropped
         result = replace(_measure_image(result, image), orientation=info.orientation, alpha=alpha)
     except DataError as error:

@@ -73,5 +73,5 @@ def bytes_of_case(case: Case) -> int:
         info = formats.read_info(case.image)
     except DataError:
         return 0
-    pixels = info.height * info.width
+    pixels = case.window[2] * case.window[3] if case.window is not None else info.height * info.width
     return pixels * (IMAGE_COPIES * info.channels * np.dtype(info.dtype).itemsize + MASK_PIXEL_BYTES)

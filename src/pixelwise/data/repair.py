@@ -30,6 +30,7 @@ from pixelwise.data.measure import Measurement, Misfit, decoded_mask, equal
 from pixelwise.data.parallel import bytes_of_case, in_parallel
 from pixelwise.data.preprocess import resize_mask
 from pixelwise.data.raster import upright
+from pixelwise.data.reading import read_image
 from pixelwise.data.split import bearable, claimed_by_other_sides, tie_together
 from pixelwise.errors import DataError
 from pixelwise.files import cannot_write, copy_file, make_folder, write_atomically
@@ -221,8 +222,10 @@ def _names(cases: Sequence[Case]) -> dict[str, str]:
     names: dict[str, str] = {}
     taken: set[str] = set()
     for case in cases:
-        folder, last = posixpath.split(case.name)
-        name = case.name if case.page is None else f"{folder}_page{last}"
+        name = case.name
+        for part, word in ((case.window, "piece"), (case.page, "page")):
+            folder, last = posixpath.split(name)
+            name = name if part is None else f"{folder}_{word}{last}"
         while name.casefold() in taken:
             name += "_"
         taken.add(name.casefold())
@@ -336,12 +339,15 @@ def _mended_image(
     """The pixels, none if the file stays as it is; where values were missing, none if nowhere; and what was done."""
     assert one.shape is not None
     missing: Bool[np.ndarray, "H W"] | None = None
-    if one.case.page is None and not one.not_finite and one.shape[2] == channels:
+    is_part = one.case.page is not None or one.case.window is not None
+    if not is_part and not one.not_finite and one.shape[2] == channels:
         return None, None, []
-    image = formats.read_image(one.case.image, one.case.page)
+    image = read_image(one.case)
     remarks = []
     if one.case.page is not None:
         remarks.append(Remark("pages of a stack", f"It is page {one.case.page} of a stack, in a file of its own."))
+    if one.case.window is not None:
+        remarks.append(Remark("pieces", "It is a piece of a large image, in a file of its own."))
     if one.not_finite:
         missing = ~np.isfinite(image).all(axis=2)
         image = _with_medians(image)

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from pixelwise.classes import IGNORE, MAX_CLASSES, Color
-from pixelwise.data import formats
 from pixelwise.data.dataset import MaskEncoding
 from pixelwise.data.masks import shortened
+from pixelwise.data.reading import read_mask
 from pixelwise.data.survey import Survey, centres_of, share_near
 from pixelwise.errors import DataError
 
@@ -144,7 +144,7 @@ def _are_pieces(survey: Survey, objects: int) -> bool:
         return False
     single = total = 0
     for sample in survey.richest:
-        raw = formats.read_mask(sample.path, sample.case.page)
+        raw = read_mask(sample.path, sample.case)
         present = sample.values[sample.values > 0]
         for value in present[:: max(1, present.size // 16)]:
             _, pieces = ndimage.label(raw == value, structure=np.ones((3, 3)))

@@ -10,10 +10,10 @@ import numpy as np
 from jaxtyping import Int, Integer, Shaped
 
 from pixelwise.classes import MAX_CLASSES
-from pixelwise.data import formats
 from pixelwise.data.dataset import Case
 from pixelwise.data.masks import LOSSY_SUFFIXES, pack_colors, unpack_color
 from pixelwise.data.parallel import bytes_of_case, in_parallel
+from pixelwise.data.reading import read_mask
 from pixelwise.errors import DataError
 
 Kind = Literal["scalar", "color", "layers"]
@@ -141,7 +141,7 @@ def _samples(cases: Sequence[Case]) -> Iterator[Sample | DataError]:
 def _sample(file: tuple[Case, Path]) -> Sample | DataError:
     case, path = file
     try:
-        raw = formats.read_mask(path, case.page)
+        raw = read_mask(path, case)
     except DataError as error:
         return error
     if raw.ndim == 2:

@@ -1,6 +1,6 @@
 """Images of which only windows are read: what is larger than memory, or than it pays to decode whole."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -10,7 +10,7 @@ from jaxtyping import Bool, Shaped
 
 from pixelwise.data import formats, tiff
 from pixelwise.data.omezarr import Image, is_zarr
-from pixelwise.data.raster import as_image, chosen_page
+from pixelwise.data.raster import Raster, as_image, chosen_page
 
 WHOLE_VALUES = 2**26
 """An image of no more values (height x width x channels) is decoded whole; 64 MB of bytes."""
@@ -37,11 +37,12 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class TiffSource:
-    """A page of a TIFF, upright, with the values that `formats.read_image` gives."""
+    """A page of a TIFF, upright, with the values that `formats.read_image` or `formats.read_mask` gives."""
 
     page: tiff.OpenPage
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
+    meaning: Callable[[Raster, Path], np.ndarray] = as_image
 
     def __getitem__(self, window: tuple[slice, slice], /) -> Shaped[np.ndarray, "h w C"]:
         """Rows and columns inside the image.
@@ -51,7 +52,7 @@ class TiffSource:
         """
         rows, columns = (range(*part.indices(edge)) for part, edge in zip(window, self.shape[:2], strict=True))
         with formats.reading(self.page.path):
-            pixels = as_image(self.page.window(rows, columns), self.page.path)
+            pixels = self.meaning(self.page.window(rows, columns), self.page.path)
         return pixels[:, :, : self.shape[2]]
 
 
@@ -131,6 +132,39 @@ def open_image(path: Path, page: int | None = None) -> Source:
     if first.alpha and _is_last_constant(source):
         return TiffSource(opened, (*opened.size, pixel.shape[2] - 1), pixel.dtype)
     return source
+
+
+def allows_windows(path: Path, page: int | None = None) -> bool:
+    """Whether windows of a file can be read without decoding all of it.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    if is_zarr(path):
+        return True
+    if formats.content_of(path) != "TIFF":
+        return False
+    with formats.reading(path):
+        return tiff.open_page(path, page) is not None
+
+
+def open_mask(path: Path, page: int | None = None) -> Source:
+    """The values of a mask, H W C, as `formats.mask_values` gives them; windows are read as for `open_image`.
+
+    Raises:
+        DataError: as `formats.read_mask`.
+    """
+    with formats.reading(path):
+        if is_zarr(path):
+            return ZarrSource.open(path, page)
+        opened = tiff.open_page(path, page) if formats.content_of(path) == "TIFF" else None
+        # whether transparency says anything shows in the whole only
+        first = opened.window(range(1), range(1)) if opened is not None else None
+        if opened is None or first is None or first.alpha:
+            mask = formats.read_mask(path, page)
+            return mask if mask.ndim == 3 else mask[:, :, None]
+        values = formats.mask_values(first, path)
+    return TiffSource(opened, (*opened.size, values.shape[2]), values.dtype, formats.mask_values)
 
 
 def placement_of(path: Path) -> tiff.Placement | None:
