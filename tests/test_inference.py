@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from pixelwise.classes import IGNORE, ClassTable
 from pixelwise.config import SIZES, ModelConfig, PredictionConfig, Preprocessing
 from pixelwise.errors import ConfigError, DataError, MachineError
-from pixelwise.inference import scoring
+from pixelwise.inference import predictor, scoring
 from pixelwise.inference.predictor import Model, choose_device
 from pixelwise.inference.tiles import Band, Tiling, bands, enlarged
 from pixelwise.models.bundle import Description
@@ -98,6 +98,16 @@ def test_flips_are_averaged(flips: str, left_right: bool, up_down: bool) -> None
     upside_down = model.predict(image[::-1].copy(), probabilities=True).probabilities[:, ::-1]
     assert np.allclose(across, once, atol=1e-5) == left_right
     assert np.allclose(upside_down, once, atol=1e-5) == up_down
+
+
+def test_blocks_of_columns_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = make(ModelConfig(width=4, depth=2), overlap=0.5, tile_size=(32, 32))
+    image = RNG.normal(size=(70, 300)).astype(np.float32)
+    whole = model.predict(image, probabilities=True)
+    monkeypatch.setattr(predictor, "BAND_BYTES", 1)
+    cut = model.predict(image, probabilities=True)
+    np.testing.assert_array_equal(cut.mask, whole.mask)
+    np.testing.assert_array_equal(cut.probabilities, whole.probabilities)
 
 
 def test_bands_come_in_order_and_cover_the_image_once() -> None:

@@ -305,7 +305,7 @@ def plainly(model: Model, given: tiles.Windows) -> "object":
 
 @pytest.fixture
 def all_large(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(windows, "WHOLE_VALUES", 0)
+    monkeypatch.setattr(windows, "WHOLE_BYTES", 0)
 
 
 @pytest.mark.usefixtures("all_large")
@@ -372,7 +372,8 @@ import sys
 from pathlib import Path
 import psutil, resource, torch
 from pixelwise import api
-from pixelwise.inference import jobs
+from pixelwise.data import windows
+windows.WHOLE_BYTES = 0
 api.predict_files(sys.argv[1], sys.argv[3:], sys.argv[2], memory_bytes=int(9e8))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 """

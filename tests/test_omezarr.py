@@ -52,7 +52,7 @@ def test_pages_and_windows(version: str, axes: str, tmp_path: Path, monkeypatch:
     pages = (2 if "t" in axes else 1) * (4 if "z" in axes else 1)
     channels = 3 if "c" in axes else 1
     assert formats.read_info(path) == formats.ImageInfo(37, 41, channels, "uint16", pages)
-    monkeypatch.setattr(windows, "WHOLE_VALUES", 0)
+    monkeypatch.setattr(windows, "WHOLE_BYTES", 0)
     page = pages - 1
     expected = pixels
     if "t" in axes:
@@ -76,7 +76,7 @@ def test_a_mask_has_the_axes_and_scales_of_its_image(
     pixels = RNG.integers(0, 2, (1, 1100, 700)).astype(np.float32)
     path = write(tmp_path / "a.ome.zarr", pixels, "cyx", version)
     if large:
-        monkeypatch.setattr(windows, "WHOLE_VALUES", 0)
+        monkeypatch.setattr(windows, "WHOLE_BYTES", 0)
     done = api.predict_files(model, [path], tmp_path / "out", memory_bytes=10**12)
     assert not done.failed
     assert done.written == [tmp_path / "out" / "a.ome.zarr"]

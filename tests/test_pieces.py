@@ -23,7 +23,7 @@ HEIGHT, WIDTH = 150, 210
 
 @pytest.fixture(autouse=True)
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(windows, "WHOLE_VALUES", 20_000)
+    monkeypatch.setattr(windows, "WHOLE_BYTES", 20_000)
     monkeypatch.setattr(pieces, "PIECE_PX", 64)
 
 

@@ -62,7 +62,7 @@ PARTS = [(0, HEIGHT, 0, WIDTH), (0, 1, 0, 1), (31, 33, 15, 17), (5, 70, 40, 99),
 
 @pytest.fixture(autouse=True)
 def all_large(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(windows, "WHOLE_VALUES", 0)
+    monkeypatch.setattr(windows, "WHOLE_BYTES", 0)
 
 
 def put(folder: Path, content: bytes, name: str = "image.tif") -> Path:
@@ -112,7 +112,7 @@ def test_other_files_are_decoded_whole(name: str, content: bytes, tmp_path: Path
 
 
 def test_small_images_are_decoded_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(windows, "WHOLE_VALUES", HEIGHT * WIDTH * 3)
+    monkeypatch.setattr(windows, "WHOLE_BYTES", HEIGHT * WIDTH * 3)
     assert isinstance(windows.open_image(put(tmp_path, FILES["tiles"])), np.ndarray)
 
 

@@ -338,7 +338,7 @@ def predict_files(  # noqa: PLR0913  all but three are given by name
         tolerance_px: leave out corners of outlines that lie no farther than this from a simpler one; needs shapely.
         flips: average over the image and its mirror image (`horizontal`), the four flips (`both`) or the eight flips
             and quarter turns (`rotations`); none does as the model was told when it was trained.
-        memory_bytes: what the process may take while it predicts an image of more than 64 million values, which is
+        memory_bytes: what the process may take while it predicts an image of more than 256 MB of pixels, which is
             done by windows; its mask is a tiled TIFF, and an interrupted prediction of it goes on where it stopped.
         device: auto, cpu, cuda or mps; a loaded model stays where it is.
         watcher: told how far it is.

@@ -12,8 +12,8 @@ from pixelwise.data import formats, tiff
 from pixelwise.data.omezarr import Image, is_zarr
 from pixelwise.data.raster import Raster, as_image, chosen_page
 
-WHOLE_VALUES = 2**26
-"""An image of no more values (height x width x channels) is decoded whole; 64 MB of bytes."""
+WHOLE_BYTES = 2**28
+"""An image whose pixels take no more is decoded whole: 89 megapixels of 8-bit colour."""
 
 BAND_PIXELS = 1_000_000
 """So many pixels are looked at at a time where all of an image have to be seen."""
@@ -101,7 +101,7 @@ def is_large(path: Path) -> bool:
         DataError: the file is no image.
     """
     info = formats.read_info(path)
-    return info.height * info.width * info.channels > WHOLE_VALUES
+    return info.height * info.width * info.channels * np.dtype(info.dtype).itemsize > WHOLE_BYTES
 
 
 def open_image(path: Path, page: int | None = None) -> Source:

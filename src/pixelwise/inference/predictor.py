@@ -19,10 +19,13 @@ from pixelwise.data.cache import hash_of
 from pixelwise.data.preprocess import Moments, Prepared, moments, normalise, refuse_other_range, resize_image
 from pixelwise.data.windows import Source, is_empty, row_bands
 from pixelwise.errors import ConfigError, DataError, memory_errors
-from pixelwise.inference.tiles import Band, Region, Tiling, Windows, bands, enlarged, once_per_value
+from pixelwise.inference.tiles import Band, Region, Tiling, Windows, bands, blocks, enlarged, once_per_value
 from pixelwise.models import bundle as bundles
 from pixelwise.models.blocks import folded
 from pixelwise.models.unet import border_px, coarsest_px, valid_size_px
+
+BAND_BYTES = 400_000_000
+"""What bands of probabilities may take while a mask is made: many classes and wide images would fill the memory."""
 
 TILE_PIXELS_PER_CALL = 512 * 512
 """Tiles are batched up to so many pixels on a GPU; on a CPU one at a time is as fast."""
@@ -112,7 +115,7 @@ class Model:
         height, width = image.shape[:2] if image.ndim > 1 else (0, 0)
         mask = np.empty((height, width), dtype=np.uint8)
         kept = np.empty((len(self.classes), height, width), dtype=np.float32) if probabilities else None
-        for band in self.bands(image, nodata):
+        for band in self.bands(image, nodata, BAND_BYTES):
             mask[band.place] = band.labels()
             if kept is not None:
                 kept[:, *band.place] = band.probabilities.float().cpu().numpy()
@@ -120,15 +123,21 @@ class Model:
             mask[is_empty(image if image.ndim == 3 else image[:, :, None], nodata)] = IGNORE
         return Prediction(mask, self.classes, kept)
 
-    def bands(self, image: Source, nodata: float | None = None) -> Iterator[Band]:
-        """Probabilities from top to bottom, at the image's own size; arguments and errors as for `predict`.
+    def bands(self, image: Source, nodata: float | None = None, most_bytes: int | None = None) -> Iterator[Band]:
+        """Probabilities from top to bottom, at the image's own size; errors as for `predict`.
 
-        Of an image that is no array, windows are read as they are needed.
+        Args:
+            image: as for `predict`; of one that is no array, windows are read as they are needed.
+            nodata: as for `predict`.
+            most_bytes: the image is cut into blocks of columns, one after the other, whose bands take no more; none
+                gives bands of the whole width.
         """
         ready = self.prepare(image, nodata)
         resize = self.description.preprocessing.resize
         if resize is None or resize == ready.shape[:2]:
-            yield from self.regions(ready, self.moments(ready))
+            size = (ready.shape[0], ready.shape[1])
+            cut = blocks(size, self.tiling(size), most_bytes, len(self.classes)) if most_bytes is not None else (None,)
+            yield from self.regions(ready, self.moments(ready), cut)
         else:
             # the small result is held; the large one leaves in bands
             seen = resize_image(ready[:, :], resize)
