@@ -16,9 +16,8 @@ from PIL import Image
 from pixelwise.classes import IGNORE
 from pixelwise.data import cache as caches
 from pixelwise.data import folder as folders
-from pixelwise.data import formats
 from pixelwise.data.cache import POSITIONS_PER_CLASS, Cache, default_folder, hash_of, unify_channels
-from pixelwise.data.dataset import Dataset
+from pixelwise.data.dataset import Case, Dataset
 from pixelwise.errors import DataError
 
 
@@ -36,13 +35,13 @@ def cache(tmp_path: Path, dataset: Dataset) -> Cache:
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Every image file that was decoded, in order."""
     seen: list[Path] = []
-    read = formats.read_image
+    read = caches.read_image
 
-    def counted(path: Path, page: int | None = None) -> np.ndarray:
-        seen.append(path)
-        return read(path, page)
+    def counted(case: Case) -> np.ndarray:
+        seen.append(case.image)
+        return read(case)
 
-    monkeypatch.setattr(caches.formats, "read_image", counted)
+    monkeypatch.setattr(caches, "read_image", counted)
     return seen
 
 

@@ -224,7 +224,7 @@ def test_one_bad_image_does_not_stop_the_others(run_cli, trained: Path, tmp_path
     assert code == 1
     assert "2 files" in out
     assert "1.png" in err
-    assert sorted(path.name for path in (tmp_path / "masks").iterdir()) == ["0.png", "2.png"]
+    assert sorted(path.name for path in (tmp_path / "masks").glob("*.png")) == ["0.png", "2.png"]
 
 
 def test_equal_stems_get_masks_of_their_own(run_cli, trained: Path, tmp_path: Path) -> None:
@@ -233,7 +233,7 @@ def test_equal_stems_get_masks_of_their_own(run_cli, trained: Path, tmp_path: Pa
         image.save(inputs / "0.bmp")
     code, _, _ = run_cli("predict", trained / "run", inputs, "-o", tmp_path / "masks")
     assert code == 0
-    assert sorted(path.name for path in (tmp_path / "masks").iterdir()) == ["0.bmp.png", "0.png.png"]
+    assert sorted(path.name for path in (tmp_path / "masks").glob("*.png")) == ["0.bmp.png", "0.png.png"]
 
 
 @pytest.mark.parametrize(

@@ -289,7 +289,7 @@ def test_of_a_bundle_it_is_not_known_which_images_were_trained_on(trained: Path,
 def test_every_image_is_predicted_once(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     predicted: list[int] = []
     original = Model.prepare
-    monkeypatch.setattr(Model, "prepare", lambda self, image: predicted.append(1) or original(self, image))
+    monkeypatch.setattr(Model, "prepare", lambda self, *given: predicted.append(1) or original(self, *given))
     pixelwise.evaluate(trained / "run", split="all", out=tmp_path)
     assert len(predicted) == 8
 

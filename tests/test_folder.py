@@ -583,7 +583,7 @@ def test_several_kinds_of_annotations_are_an_error(tmp_path: Path) -> None:
     [
         ([], "empty"),
         (["notes.md"], r"1 \.md"),
-        (["imagesTr/a.nii.gz", "labelsTr/a.nii.gz"], r"2 \.nii\.gz"),
+        (["imagesTr/a.mha.gz", "labelsTr/a.mha.gz"], r"2 \.mha\.gz"),
         (["images/1.png", "other/7.png"], "no masks"),
     ],
 )

@@ -5,6 +5,8 @@ the mask to come, so that an interrupted prediction goes on where it stopped; wh
 one go. The result is that of the whole image, whatever the memory and however often the work was interrupted.
 """
 
+import contextlib
+import ctypes
 import itertools
 import math
 import os
@@ -183,6 +185,7 @@ def predict_parts(
         kept.write(_labels(band, subject), band.top, band.left)
         state = state.model_copy(update={"block": state.lefts.index(band.left), "rows": band.place[0].stop})
         kept.note(state)
+        give_back_memory()
         if progress is not None:
             progress(state.block * size[0] + state.rows, len(state.lefts) * size[0])
     return kept
@@ -227,6 +230,12 @@ def _room(model: Model, ready: Prepared, by: Moments, memory_bytes: int) -> int:
         free, _ = torch.cuda.mem_get_info(model.device)
         return min(room, free // 2)
     return room
+
+
+def give_back_memory() -> None:
+    """Let the system have what was freed: glibc keeps it in pieces that fit nothing, which grow band by band."""
+    with contextlib.suppress(OSError, AttributeError):  # another system, another library
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def peak_during(work: Callable[[], object]) -> int:
