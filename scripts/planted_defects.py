@@ -30,6 +30,9 @@ from pixelwise.errors import DataError
 CASES = 16
 """So many cases of a data set are copied."""
 
+MOST_CLASSES = 32
+"""A mask of more values numbers objects."""
+
 Plant = Callable[[Sequence[Case]], Path | None]
 """Spoils a file of one of the cases and returns it; none where that is not possible in this data set."""
 
@@ -71,7 +74,7 @@ def _mask(case: Case) -> np.ndarray | None:
     return formats.read_mask(case.masks[0]).astype(np.uint8)
 
 
-def _image_as(change: Callable[[np.ndarray], np.ndarray], suffix: str | None = None) -> Plant:
+def _image_as(change: Callable[[np.ndarray], np.ndarray | None], suffix: str | None = None) -> Plant:
     """Spoils the pixels of the second image."""
 
     def plant(cases: Sequence[Case]) -> Path | None:
@@ -80,18 +83,25 @@ def _image_as(change: Callable[[np.ndarray], np.ndarray], suffix: str | None = N
             return None
         if suffix is not None and suffix != path.suffix.lower():
             return None
-        return _save(path, change(pixels))
+        spoiled = change(pixels)
+        if spoiled is None:
+            return None
+        try:
+            return _save(path, spoiled)
+        except OSError:  # such as sixteen bits in a JPEG
+            return None
 
     return plant
 
 
-def _mask_as(change: Callable[[np.ndarray], np.ndarray]) -> Plant:
-    """Spoils the values of the second mask."""
+def _mask_as(change: Callable[[np.ndarray], np.ndarray | None]) -> Plant:
+    """Spoils the values of the second mask; those that number objects mean nothing by themselves."""
 
     def plant(cases: Sequence[Case]) -> Path | None:
         values = _mask(cases[1])
         lossy = cases[1].masks[0].suffix.lower() in (".jpg", ".jpeg")
-        return None if values is None or lossy else _save(cases[1].masks[0], change(values))
+        spoiled = None if values is None or lossy or np.unique(values).size > MOST_CLASSES else change(values)
+        return None if spoiled is None else _save(cases[1].masks[0], spoiled)
 
     return plant
 
@@ -199,16 +209,24 @@ def _brighter(pixels: np.ndarray) -> np.ndarray:
     return lifted
 
 
-def _noisy(values: np.ndarray) -> np.ndarray:
-    """Edges smoothed, as by a resize with interpolation."""
+def _noisy(values: np.ndarray) -> np.ndarray | None:
+    """Edges smoothed, as by a resize with interpolation; between neighbouring numbers there is nothing."""
+    if values.max() <= 1:
+        return None
     picture = Image.fromarray(values)
     small = picture.resize((picture.width // 2, picture.height // 2), Image.Resampling.BILINEAR)
     return np.asarray(small.resize(picture.size, Image.Resampling.BICUBIC))
 
 
-def _inverted(values: np.ndarray) -> np.ndarray:
+def _inverted(values: np.ndarray) -> np.ndarray | None:
     known = np.unique(values)
-    return np.where(values == known[0], known[-1], known[0]).astype(values.dtype) if known.size == 2 else values
+    return np.where(values == known[0], known[-1], known[0]).astype(values.dtype) if known.size == 2 else None
+
+
+def _in_sixteen_bits(pixels: np.ndarray) -> np.ndarray | None:
+    if pixels.dtype != np.uint8:
+        return None
+    return (pixels[..., :1].squeeze() if pixels.ndim == 3 else pixels).astype(np.uint16) * 257
 
 
 def _with_gap(pixels: np.ndarray) -> np.ndarray:
@@ -232,17 +250,14 @@ DEFECTS: dict[str, Defect] = {
     "image turned by EXIF": Defect(_turned_by_camera, (*SIZES, "orientation")),
     "missing values in the image": Defect(_image_as(_with_gap, ".tif"), ("not finite",)),
     "image of one colour": Defect(_image_as(lambda pixels: pixels * 0 + pixels[:1, :1]), ("constant images",)),
-    "image of another depth": Defect(
-        _image_as(lambda pixels: (pixels[..., :1].squeeze() if pixels.ndim == 3 else pixels).astype(np.uint16) * 257),
-        ("bit depths",),
-    ),
+    "image of another depth": Defect(_image_as(_in_sixteen_bits), ("bit depths",)),
     "grey image among colour": Defect(
         _image_as(
             lambda pixels: np.ascontiguousarray(pixels[..., 0]) if pixels.ndim == 3 else np.stack([pixels] * 3, 2)
         ),
         ("channels",),
     ),
-    "image much darker": Defect(_image_as(lambda pixels: pixels // 40), ("outliers",)),
+    "image much darker": Defect(_image_as(lambda pixels: pixels // 40), ("outliers", "constant images")),
     "image in another format than named": Defect(_misnamed, ("names and contents",)),
     "mask is a JPEG under another name": Defect(_renamed_jpeg, ("names and contents",)),
     "mask with smoothed edges": Defect(_mask_as(_noisy), ("unknown mask values", "what was detected")),

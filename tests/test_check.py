@@ -326,6 +326,40 @@ def test_where_objects_often_reach_the_rim_no_mask_is_inverted(tmp_path: Path) -
     assert examine(data) == []
 
 
+def test_a_mask_whose_shares_are_exchanged_is_told(tmp_path: Path) -> None:
+    """Objects everywhere, also at the rim, as in tissue: only how much they take tells."""
+    rng = np.random.default_rng(0)
+    masks = [(rng.random((40, 50)) < 0.75).astype(np.uint8) for _ in range(20)]
+    masks[4] = 1 - masks[4]
+    data = many(tmp_path)
+    for case, mask in zip(data.cases, masks, strict=True):
+        save(case.masks[0], mask)
+    finding = only(examine(data), "warning", "1 mask probably inverted")
+    assert finding.files == (data.cases[4].masks[0],)
+
+
+def test_where_shares_vary_no_mask_is_inverted(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    data = many(tmp_path)
+    for case in data.cases:
+        save(case.masks[0], (rng.random((40, 50)) < rng.uniform(0.1, 0.9)).astype(np.uint8))
+    assert not [finding for finding in examine(data) if "inverted" in finding.what]
+
+
+def test_an_image_with_hardly_any_contrast_is_told(tmp_path: Path) -> None:
+    data = many(tmp_path)
+    save(data.cases[7].image, (picture(7, 40, 50, 3) // 120).astype(np.uint8))
+    finding = only(examine(data), "notice", "hardly any contrast")
+    assert finding.files == (data.cases[7].image,)
+
+
+def test_of_a_few_images_one_that_is_far_darker_is_told(tmp_path: Path) -> None:
+    data = many(tmp_path, 6)
+    save(data.cases[4].image, (picture(4, 40, 50, 3) // 20).astype(np.uint8))
+    finding = only(examine(data), "notice", "darker")
+    assert finding.files == (data.cases[4].image,)
+
+
 def test_an_image_unlike_all_others_is_told(tmp_path: Path) -> None:
     data = many(tmp_path)
     save(data.cases[7].image, (picture(7, 40, 50, 3) // 16).astype(np.uint8))

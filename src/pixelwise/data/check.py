@@ -31,6 +31,16 @@ _RARE_SHARE = 0.01
 _FEWEST_FOR_HABITS = 10
 """Of fewer images, nobody can say what is usual."""
 _MOSTLY = 0.8
+_LEAST_SPREAD = 0.02
+"""Shares of a class differ by so much at least, however alike the few images at hand are."""
+_FEWEST_ALIKE = 5
+"""So many images show that all are about equally bright,"""
+_FEW_TIMES = 4.0
+"""which the brightest is if it is less than so many times as bright as the darkest,"""
+_MANY_TIMES = 8.0
+"""and that one is not: it is so many times darker or brighter than the next."""
+_WHOLE = frozenset({"uint8", "uint16"})
+"""Types in which a deviation below one step means that there is hardly anything to see."""
 _LONELY = 10.0
 """An outlier is so many times farther from its neighbours than is usual."""
 _LEFT_OUT = "Those in no given split are left out of training."
@@ -528,7 +538,7 @@ def _inverted(dataset: Dataset, cases: Sequence[Measurement]) -> list[Finding]:
     odd = [one for (one, _), share in zip(known, shares, strict=True) if share > _MOSTLY]
     usual = sum(share < 1.0 - _MOSTLY for share in shares)
     if not odd or usual < _MOSTLY * len(known):
-        return []
+        return _exchanged(dataset, [one for one, _ in known])
     return [
         Finding(
             "warning",
@@ -541,28 +551,79 @@ def _inverted(dataset: Dataset, cases: Sequence[Measurement]) -> list[Finding]:
     ]
 
 
+def _exchanged(dataset: Dataset, known: Sequence[Measurement]) -> list[Finding]:
+    """Masks in which the object takes what the background takes in all others, where that is always about the same."""
+    pixels = np.array([one.class_pixels for one in known], dtype=np.float64)
+    shares = pixels[:, 1] / np.maximum(1, pixels.sum(axis=1))
+    usual = float(np.median(shares))
+    spread = max(_LEAST_SPREAD, 1.48 * float(np.median(np.abs(shares - usual))))  # of a normal distribution
+    far = (np.abs(shares - usual) > 8 * spread) & (np.abs(shares - (1 - usual)) < 3 * spread)
+    odd = [one for one, is_far in zip(known, far, strict=True) if is_far]
+    if not odd or len(odd) > (1 - _MOSTLY) * len(known):
+        return []
+    return [
+        Finding(
+            "warning",
+            f"{_counted(len(odd), 'mask')} probably inverted: {dataset.classes.names[1]} takes about {1 - usual:.0%} "
+            f"of the image, where it takes about {usual:.0%} in the others.",
+            _distinct(one.case.masks[0] for one in odd),
+            "White and black were exchanged when these masks were saved.",
+            "Look at them, and invert them if they are.",
+        )
+    ]
+
+
 def _outliers(_: Dataset, cases: Sequence[Measurement]) -> list[Finding]:
     """Images that are far from all others in brightness and contrast."""
     known = [one for one in cases if one.shape is not None and not one.constant and not one.not_finite]
-    if len(known) < _FEWEST_FOR_HABITS:
-        return []
-    places = np.array([(one.brightness, one.contrast) for one in known])
-    spread = np.maximum(places.std(axis=0), 1e-9)
-    distances, _ids = KDTree(places / spread).query(places / spread, k=4)
-    lonely = np.asarray(distances)[:, -1]  # a few images of another kind keep each other company
-    far = lonely > _LONELY * max(float(np.median(lonely)), 0.05)
-    odd = [one for one, is_far in zip(known, far, strict=True) if is_far]
+    flat = [one for one in known if one.dtype in _WHOLE and one.contrast < 1.0]
+    found = _if_any(
+        _distinct(one.case.image for one in flat),
+        "image",
+        Finding(
+            "notice",
+            "{n} with hardly any contrast: the values differ by less than one step on average.",
+            (),
+            "The exposure failed, or values were divided when the image was saved.",
+            "Look at them; remove what is broken.",
+        ),
+    )
+    odd = _lonely(known) if len(known) >= _FEWEST_FOR_HABITS else []
+    odd += [one for one in _far_by_ratio(known) if one not in odd]
+    odd = [one for one in odd if one not in flat]
     if not odd or len(odd) > 0.02 * len(known) + 1:
-        return []
+        return found
     return [
+        *found,
         Finding(
             "notice",
             f"{_counted(len(odd), 'image')} much brighter, darker, flatter or more contrasted than all others.",
             _distinct(one.case.image for one in odd),
             "An exposure failed, or the image is of another kind.",
             "Look at them; remove what is broken.",
-        )
+        ),
     ]
+
+
+def _far_by_ratio(known: Sequence[Measurement]) -> list[Measurement]:
+    """The darkest or the brightest image, where all others are about equally bright."""
+    ordered = sorted(known, key=lambda one: one.brightness)
+    if len(ordered) < _FEWEST_ALIKE or ordered[0].brightness <= 0 or len({one.dtype for one in known}) > 1:
+        return []
+    levels = [one.brightness for one in ordered]
+    is_dark = levels[0] * _MANY_TIMES < levels[1] and levels[-1] < _FEW_TIMES * levels[1]
+    is_bright = levels[-1] > _MANY_TIMES * levels[-2] and levels[-2] < _FEW_TIMES * levels[0]
+    return [ordered[0]] * is_dark + [ordered[-1]] * is_bright
+
+
+def _lonely(known: Sequence[Measurement]) -> list[Measurement]:
+    """Those whose nearest neighbours in brightness and contrast are far away."""
+    places = np.array([(one.brightness, one.contrast) for one in known])
+    spread = np.maximum(places.std(axis=0), 1e-9)
+    distances, _ids = KDTree(places / spread).query(places / spread, k=4)
+    lonely = np.asarray(distances)[:, -1]  # a few images of another kind keep each other company
+    far = lonely > _LONELY * max(float(np.median(lonely)), 0.05)
+    return [one for one, is_far in zip(known, far, strict=True) if is_far]
 
 
 def _too_few(dataset: Dataset, cases: Sequence[Measurement]) -> list[Finding]:

@@ -241,11 +241,17 @@ def _scattered(survey: Survey, cause: str) -> Proposal | None:
     centres = sorted(centres_of(survey))
     if len(centres) < 2 or share_near(survey, centres) < 0.9:
         return None
-    between = sum(survey.pixels[value] for value in survey.values if value not in centres)
+    others = [value for value in survey.values if value not in centres]
+    between = sum(survey.pixels[value] for value in others)
     listed = ", ".join(map(str, centres))
+    where = sorted({path.name for value in others for path in survey.examples[value]})
+    richest = survey.richest[0]
+    most = f"; {richest.path.name} alone has {richest.values.size} values"
+    among = f", in {shortened(where)}" if len(where) <= survey.file_count / 2 else most
     notice = (
         f"The masks were {cause}: they hold {len(survey.values)} values around {listed}. Each pixel counts as the "
-        f"nearest of them ({between / survey.total:.1%} of the pixels are not exact). Use PNG masks if they exist."
+        f"nearest of them ({between / survey.total:.1%} of the pixels are not exact{among}). "
+        "Use PNG masks if they exist."
     )
     names = ("background", "object") if len(centres) == 2 else tuple(f"value {value}" for value in centres)
     encoding = MaskEncoding(
