@@ -18,7 +18,6 @@ from zipfile import BadZipFile
 import numpy as np
 from jaxtyping import Float32, Int64, Shaped, UInt8
 
-from pixelwise.classes import IGNORE
 from pixelwise.data import alike, masks
 from pixelwise.data.dataset import Case, Dataset
 from pixelwise.data.parallel import bytes_of_case, in_parallel
@@ -120,7 +119,7 @@ class Cache:
         mask = masks.decode(case, self.dataset.encoding, (image.shape[0], image.shape[1]))
         if resize is not None:
             image, mask = resize_image(image, resize), resize_mask(mask, resize)
-        counts = np.bincount(mask.reshape(-1), minlength=IGNORE + 1)[: len(self.dataset.classes)]
+        counts = masks.count_values(mask)[: len(self.dataset.classes)]
         positions = _draw_positions(mask, np.flatnonzero(counts), np.random.default_rng(seed))
         facts = {
             "class_pixels": counts.astype(np.int64),

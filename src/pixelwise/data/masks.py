@@ -14,6 +14,7 @@ from pixelwise.classes import IGNORE, Color
 from pixelwise.data import polygons
 from pixelwise.data.dataset import Case, MaskEncoding
 from pixelwise.data.reading import piece_of, read_mask, whole_size, wrong_size
+from pixelwise.data.windows import row_bands
 from pixelwise.errors import DataError
 
 LOSSY_SUFFIXES = frozenset({".jpg", ".jpeg", ".jfif", ".jpe"})
@@ -22,6 +23,11 @@ LOSSY_SUFFIXES = frozenset({".jpg", ".jpeg", ".jfif", ".jpe"})
 
 LARGEST_TABLE = 2**20
 """Values are looked up in a table of fewer entries; where they lie farther apart, only those that occur are decoded."""
+
+
+def count_values(mask: UInt8[np.ndarray, "H W"]) -> Int[np.ndarray, " 256"]:
+    """Pixels of each value; numpy alone would turn all of a mask into numbers of eight bytes."""
+    return np.asarray(np.sum([np.bincount(rows.reshape(-1), minlength=256) for rows in row_bands(mask)], axis=0))
 
 
 class UnknownValuesError(DataError):
@@ -54,7 +60,8 @@ def decode(case: Case, encoding: MaskEncoding, size: tuple[int, int] | None) -> 
         if expected is not None and raw.shape[:2] != tuple(expected):
             whose = "its image" if result is None else "the other masks of its image"
             raise wrong_size(path, raw.shape, expected, whose)
-        part = _DECODERS[encoding.kind](raw, encoding, path)
+        # a few rows at a time: values are looked up as numbers of eight bytes
+        part = np.concatenate([_DECODERS[encoding.kind](rows, encoding, path) for rows in row_bands(raw)])
         result = part if result is None else np.where(result == 0, part, result)
     assert result is not None
     return result

@@ -1,5 +1,7 @@
 """Work on many files at once, as far as memory allows."""
 
+import contextlib
+import ctypes
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Condition
@@ -17,10 +19,13 @@ Result = TypeVar("Result")
 MOST_BYTES = 400_000_000
 """What the items that are worked on at a time may take together; a larger one is worked on alone."""
 
+LARGE_BYTES = 50_000_000
+"""After an item that takes more, what was freed goes back to the system."""
+
 IMAGE_COPIES = 4
 """Decoding and looking at an image takes so many times its pixels."""
 
-MASK_PIXEL_BYTES = 24
+MASK_PIXEL_BYTES = 6
 """Decoding and counting a mask takes so much for each pixel."""
 
 
@@ -42,6 +47,8 @@ def in_parallel(
         try:
             return work(item)
         finally:
+            if weight > LARGE_BYTES:
+                give_back_memory()
             gate.leave(weight)
 
     with ThreadPoolExecutor() as pool:
@@ -65,6 +72,12 @@ class _Gate:
         with self._changed:
             self._inside -= weight
             self._changed.notify_all()
+
+
+def give_back_memory() -> None:
+    """Let the system have what was freed: glibc keeps it in pieces that fit nothing, which become more and more."""
+    with contextlib.suppress(OSError, AttributeError):  # another system, another library
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def bytes_of_case(case: Case) -> int:

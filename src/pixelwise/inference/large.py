@@ -5,8 +5,6 @@ the mask to come, so that an interrupted prediction goes on where it stopped; wh
 one go. The result is that of the whole image, whatever the memory and however often the work was interrupted.
 """
 
-import contextlib
-import ctypes
 import itertools
 import math
 import os
@@ -23,6 +21,7 @@ from pydantic import BaseModel, NonNegativeInt, ValidationError, model_validator
 
 from pixelwise.classes import IGNORE
 from pixelwise.data.cache import hash_of
+from pixelwise.data.parallel import give_back_memory
 from pixelwise.data.preprocess import Moments, Prepared
 from pixelwise.data.windows import BAND_PIXELS, Source, TiffSource, is_empty
 from pixelwise.data.writing import TILE_PX
@@ -230,12 +229,6 @@ def _room(model: Model, ready: Prepared, by: Moments, memory_bytes: int) -> int:
         free, _ = torch.cuda.mem_get_info(model.device)
         return min(room, free // 2)
     return room
-
-
-def give_back_memory() -> None:
-    """Let the system have what was freed: glibc keeps it in pieces that fit nothing, which grow band by band."""
-    with contextlib.suppress(OSError, AttributeError):  # another system, another library
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def peak_during(work: Callable[[], object]) -> int:
