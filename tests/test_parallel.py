@@ -61,5 +61,5 @@ def test_an_error_reaches_the_caller_and_frees_its_place(monkeypatch: pytest.Mon
 
 def test_a_case_weighs_what_its_header_says(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((30, 40, 3), np.uint8)).save(tmp_path / "a.png")
-    assert bytes_of_case(Case("a", tmp_path / "a.png")) == 30 * 40 * (4 * 3 + 24)
+    assert bytes_of_case(Case("a", tmp_path / "a.png")) == 30 * 40 * (4 * 3 + 6)
     assert bytes_of_case(Case("b", tmp_path / "b.png")) == 0
