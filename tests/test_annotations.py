@@ -14,7 +14,7 @@ from pixelwise.classes import IGNORE, ClassTable
 from pixelwise.data.annotations import coco_image, write_coco, write_geojson, write_labelme
 from pixelwise.data.folder import scan
 from pixelwise.data.masks import decode
-from pixelwise.data.outlines import outlines, signed_area
+from pixelwise.data.outlines import along_centres, outlines, signed_area
 from pixelwise.data.polygons import fill
 from pixelwise.data.tiff import Placement
 
@@ -69,6 +69,12 @@ def test_a_square_has_four_corners() -> None:
     (one,) = outlines(mask, 0)
     assert sorted(map(tuple, one.outer.tolist())) == [(2, 1), (2, 4), (6, 1), (6, 4)]
     assert one.holes == ()
+
+
+def test_outlines_through_the_middles_of_pixels_have_corners_only() -> None:
+    assert sorted(along_centres(np.ones((4, 6), bool))) == [(0, 0), (0, 3), (5, 0), (5, 3)]
+    assert sorted(along_centres(np.ones((1, 6), bool))) == [(0, 0), (5, 0)]
+    assert along_centres(np.ones((1, 1), bool)) == [(0, 0)]
 
 
 def test_pixels_that_meet_at_a_corner_are_two_objects() -> None:

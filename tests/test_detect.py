@@ -124,7 +124,7 @@ def test_one_bit_and_palette_masks_give_their_indices(tmp_path: Path) -> None:
 def test_grey_codes_are_classes_in_ascending_order(tmp_path: Path, codes: tuple[int, ...]) -> None:
     cases = cases_of(tmp_path, [blocks(*codes, seed=i) for i in range(3)])
     detection = detect(cases, NOTHING)
-    assert detection.classes.names == [f"value {code}" for code in codes]
+    assert detection.classes.names == [f"value {code}" if code else "background" for code in codes]
     np.testing.assert_array_equal(decoded(cases, detection)[0], np.searchsorted(codes, blocks(*codes)))
     assert "grey values" in said(detection)
 

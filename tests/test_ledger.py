@@ -1,5 +1,6 @@
 """The same command again does what is missing, and nothing that somebody made is lost."""
 
+import json
 import os
 import subprocess
 import sys
@@ -102,6 +103,23 @@ def test_what_was_corrected_by_hand_is_kept(model: Model, images: Path, tmp_path
     assert done.edited == [corrected]
     assert len(done.written) == 4
     assert corrected.read_bytes() == before
+
+
+def test_overlay_and_outlines_of_a_corrected_mask_are_those_of_the_correction(
+    model: Model, images: Path, tmp_path: Path
+) -> None:
+    api.predict_files(model, [images], tmp_path / "out", polygons="geojson", overlay=True)
+    before = (tmp_path / "out" / "2_overlay.png").read_bytes()
+    corrected = np.zeros((8, 8), np.uint8)
+    corrected[3:5, 2:7] = 1
+    Image.fromarray(corrected).save(tmp_path / "out" / "2.png")
+    (tmp_path / "out" / "2.geojson").unlink()
+    done = api.predict_files(model, [images], tmp_path / "out", polygons="geojson", overlay=True)
+    assert [path.name for path in done.written] == ["2_overlay.png", "2.geojson"]
+    assert (tmp_path / "out" / "2_overlay.png").read_bytes() != before
+    (feature,) = json.loads((tmp_path / "out" / "2.geojson").read_text())["features"]
+    assert feature["properties"]["area_px"] == 10
+    assert np.asarray(Image.open(tmp_path / "out" / "2.png")).sum() == 10
 
 
 def test_masks_that_no_prediction_has_written_are_never_replaced(model: Model, images: Path, tmp_path: Path) -> None:

@@ -83,6 +83,27 @@ def test_masks_beside_images_are_passed_over_and_named(
     assert sorted(path.relative_to(tmp_path / "data").as_posix() for path in done.passed_over) == sorted(masks)
 
 
+def test_masks_of_equal_stems_are_told_by_their_content(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name in ("a", "b", "c"):
+        pixels = rng.integers(0, 255, (16, 16, 3), dtype=np.uint8)
+        (tmp_path / "data").mkdir(exist_ok=True)
+        Image.fromarray(pixels).save(tmp_path / "data" / f"{name}.bmp")
+        Image.fromarray((pixels[:, :, 0] > 128).astype(np.uint8) * 255).save(tmp_path / "data" / f"{name}.png")
+    found = plan([tmp_path / "data"], Outputs(tmp_path / "out"))
+    assert [job.source.name for job in found.jobs] == ["a.bmp", "b.bmp", "c.bmp"]
+    assert [job.mask.name for job in found.jobs] == ["a.png", "b.png", "c.png"]
+    assert [path.name for path in found.passed_over] == ["a.png", "b.png", "c.png"]
+
+
+def test_a_data_yaml_stands_for_the_images_that_it_names(tmp_path: Path) -> None:
+    for name in ("one/raw.png", "one/other.png", "one/truth.png", "two/raw.png", "two/truth.png"):
+        write(tmp_path / "data" / name)
+    (tmp_path / "my.yaml").write_text('path: data\nimages: "*/raw.png"\nmasks: "{dir}/truth.png"\n')
+    found = plan([tmp_path / "my.yaml"], Outputs(tmp_path / "out"))
+    assert [job.source for job in found.jobs] == [tmp_path / "data" / name for name in ("one/raw.png", "two/raw.png")]
+
+
 def test_a_folder_of_masks_that_is_asked_for_is_taken(tmp_path: Path) -> None:
     for name in ("masks/a.png", "labels/seg/b.png"):
         write(tmp_path / name)

@@ -480,8 +480,10 @@ def _with_budget(config: Config, time: str | float | None, epochs: int | None) -
 
 def _name_of(data: Path) -> str:
     """What runs on this data are called."""
-    folder = data.parent if data.suffix in {".yaml", ".yml"} else data
-    return folder.resolve().name.replace(" ", "_") or "run"
+    is_described = data.suffix in {".yaml", ".yml"}
+    if is_described and data.name not in folders.DATA_FILES:
+        return data.stem.replace(" ", "_")
+    return (data.parent if is_described else data).resolve().name.replace(" ", "_") or "run"
 
 
 def _agree_on_folder(data: Path, config: Config) -> Path:

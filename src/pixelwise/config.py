@@ -411,7 +411,7 @@ def load(file: Path | None = None, overrides: Iterable[str] = ()) -> Config:
     for override in sorted(overrides, key=lambda text: "." in text.partition("=")[0]):
         key, equals, text = override.partition("=")
         if not equals or not key:
-            raise ConfigError(f"'{override}' is not a setting.", remedy="Write --set training.batch_size=8.")
+            raise ConfigError(f"'{override}' gives a setting no value.", remedy="Write --set training.batch_size=8.")
         _put(tree, key.strip(), _parse_value(text))
     return validate(tree, origin=str(file) if file is not None else "the settings")
 

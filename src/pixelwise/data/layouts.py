@@ -119,7 +119,7 @@ def _roles(listing: Listing) -> Roles:
         marked = marked_as_masks(group)
         masks.extend(marked)
         images.extend(file for file in group if file not in marked)
-    twins = _twin_masks(kept, images)
+    twins = twin_masks(kept, images)
     return Roles([file for file in images if file not in twins], [*masks, *sorted(twins)])
 
 
@@ -157,7 +157,7 @@ def _is_number(word: str) -> bool:
     return True
 
 
-def _twin_masks(listing: Listing, images: Sequence[File]) -> set[File]:
+def twin_masks(listing: Listing, images: Sequence[File]) -> set[File]:
     """Masks among files of equal folder and stem that differ in their suffix: 007.bmp and 007.png.
 
     Decided by content, on five of each folder: of each two exactly one looks like a mask, always the same kind.

@@ -118,7 +118,14 @@ def along_centres(shape: Bool[np.ndarray, "h w"]) -> list[tuple[int, int]]:
         length = int(abs(next_x - x) + abs(next_y - y))
         pixels += [_right_of((int(x) + step[0] * number, int(y) + step[1] * number), step) for number in range(length)]
     before = [pixels[-1], *pixels[:-1]]
-    return [pixel for pixel, last in zip(pixels, before, strict=True) if pixel != last] or pixels[:1]
+    path = [pixel for pixel, last in zip(pixels, before, strict=True) if pixel != last]
+    around = zip([*path[-1:], *path[:-1]], path, [*path[1:], *path[:1]], strict=True)
+    corners = [at for last, at, following in around if _step(last, at) != _step(at, following)]
+    return corners or path[:1] or pixels[:1]
+
+
+def _step(start: tuple[int, int], end: tuple[int, int]) -> tuple[int, int]:
+    return end[0] - start[0], end[1] - start[1]
 
 
 def _right_of(corner: tuple[int, int], step: tuple[int, int]) -> tuple[int, int]:

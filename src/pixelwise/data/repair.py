@@ -237,7 +237,8 @@ def _reasons(one: Measurement, channels: int) -> Iterator[Remark]:
     """Why a case cannot be used."""
     error = one.image_error or one.mask_error
     if error is not None:
-        yield Remark("cannot be read", error.what)
+        where = Path(error.where).name if error.where is not None else one.case.image.name
+        yield Remark("cannot be read", f"{where}: {error.what}")
         return
     assert one.shape is not None
     assert one.mask_size is not None

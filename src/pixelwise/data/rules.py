@@ -185,7 +185,7 @@ def _grey_codes(survey: Survey) -> Proposal | None:
         listed = ", ".join(map(str, main))
         proposal = Proposal(
             MaskEncoding(kind="values", values=table, description=f"grey codes: {listed}"),
-            tuple(f"value {value}" for value in main),
+            _made_up(main),
             (f"The masks hold the grey values {listed}; each is a class. Declare `names` to name them.",),
         )
     return _without_stray(proposal, stray, survey)
@@ -206,7 +206,7 @@ def _sparse(survey: Survey) -> Proposal | None:
     table |= {value: index for index, value in enumerate(values)}
     notice = f"The masks hold the values {shortened(values)}; each is a class. Declare `names` to name them."
     encoding = MaskEncoding(kind="values", values=table, description=f"{len(values)} values, each a class")
-    proposal = Proposal(encoding, tuple(f"value {value}" for value in values), (notice,))
+    proposal = Proposal(encoding, _made_up(values), (notice,))
     return _without_stray(proposal, stray, survey)
 
 
@@ -253,7 +253,7 @@ def _scattered(survey: Survey, cause: str) -> Proposal | None:
         f"nearest of them ({between / survey.total:.1%} of the pixels are not exact{among}). "
         "Use PNG masks if they exist."
     )
-    names = ("background", "object") if len(centres) == 2 else tuple(f"value {value}" for value in centres)
+    names = ("background", "object") if len(centres) == 2 else _made_up(centres)
     encoding = MaskEncoding(
         kind="values",
         values={value: index for index, value in enumerate(centres)},
@@ -276,6 +276,11 @@ def _main_values(survey: Survey) -> list[int]:
     return sorted(frequent + rare)
 
 
+def _made_up(values: Sequence[int]) -> tuple[str, ...]:
+    """Names for classes that nobody has named; 0 is the background unless somebody says otherwise."""
+    return tuple(f"value {value}" if value else "background" for value in values)
+
+
 def _is_spread(values: Sequence[int]) -> bool:
     """Whether values stand apart like codes: 0 128 255, not 0 1 2, and not 0 3 255."""
     gaps = np.diff(values)
@@ -291,8 +296,8 @@ def _without_stray(proposal: Proposal, stray: Sequence[int], survey: Survey) -> 
     some = "" if all(survey.files[value] == len(survey.examples[value]) for value in stray) else "at least "
     notice = (
         f"{pixels} pixels in {some}{len(where)} mask files ({shortened(where)}) have the stray values "
-        f"{shortened(stray)}; they are ignored. Correct the masks, or declare what they mean: "
-        f"values: {{{stray[0]}: ignore}}."
+        f"{shortened(stray)}; they are ignored. Correct the masks, or declare what they mean; with `names` of your "
+        f"own, data.yaml needs this line: values: {{{', '.join(f'{value}: ignore' for value in stray)}}}."
     )
     encoding = proposal.encoding.model_copy(update={"other": IGNORE})
     return replace(proposal, encoding=encoding, notices=(*proposal.notices, notice))

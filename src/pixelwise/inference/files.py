@@ -154,6 +154,8 @@ def _do(work: _Work, job: Job) -> None:
         work.done.unchanged.extend(job.targets)
     elif edited := work.ledger.edited(job.targets):
         work.done.edited.extend(edited)
+        if edited == [job.mask] and job.is_plain:
+            _follow(work, made, job)
     else:
         _make(work, made, job)
 
@@ -170,6 +172,28 @@ def _make(work: _Work, made: Made, job: Job) -> None:
     _write_bands(work, staged, kept)
     _put(work, made, staged.targets, job.targets)
     kept.remove()
+
+
+def _follow(work: _Work, made: Made, job: Job) -> None:
+    """Overlay and outlines of a mask that somebody has corrected; probabilities remain those of the model."""
+    staged = job.inside(work.staging)
+    mask, classes = _class_mask(job.mask, work.model.classes), work.model.classes
+    if staged.overlay is not None and work.outputs.draw is not None:
+        writing.write_picture(staged.overlay, work.outputs.draw(formats.read_image(job.source), mask, classes))
+    _write_outlines(work, job, staged, mask)
+    pairs = [
+        (now, then) for now, then in ((staged.overlay, job.overlay), (staged.polygons, job.polygons)) if now and then
+    ]
+    if pairs:
+        _put(work, made, [now for now, _ in pairs], [then for _, then in pairs])
+
+
+def _write_outlines(work: _Work, job: Job, staged: Job, mask: UInt8[np.ndarray, "H W"]) -> None:
+    classes, outputs = work.model.classes, work.outputs
+    if staged.polygons is not None and outputs.polygons == "geojson":
+        write_geojson(staged.polygons, mask, classes, job.placement, outputs.tolerance_px)
+    elif staged.polygons is not None:
+        write_labelme(staged.polygons, mask, classes, _relative(job.source, job.mask.parent), outputs.tolerance_px)
 
 
 def _put(work: _Work, made: Made, staged: Sequence[Path], targets: Sequence[Path]) -> None:
@@ -239,10 +263,8 @@ def _write(work: _Work, job: Job, staged: Job, result: _Result) -> None:
         writing.write_picture(staged.overlay, result.picture)
     if staged.probabilities is not None and result.probabilities is not None:
         write_atomically(staged.probabilities, to_npy(result.probabilities))
-    if staged.polygons is not None and outputs.polygons == "geojson":
-        write_geojson(staged.polygons, mask, classes, job.placement, outputs.tolerance_px)
-    elif staged.polygons is not None:
-        write_labelme(staged.polygons, mask, classes, _relative(job.source, job.mask.parent), outputs.tolerance_px)
+    if job.is_plain:
+        _write_outlines(work, job, staged, mask)
 
 
 def _relative(path: Path, folder: Path) -> str:

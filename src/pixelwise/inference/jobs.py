@@ -16,9 +16,10 @@ import numpy as np
 from jaxtyping import Shaped, UInt8
 
 from pixelwise.classes import ClassTable
-from pixelwise.data import formats, writing
+from pixelwise.data import declared, formats, writing
 from pixelwise.data.annotations import import_shapely
-from pixelwise.data.listing import rasters_below
+from pixelwise.data.layouts import twin_masks
+from pixelwise.data.listing import Listing, rasters_below
 from pixelwise.data.naming import masks_beside_images, without_channel
 from pixelwise.data.nifti import is_nifti
 from pixelwise.data.omezarr import is_zarr
@@ -139,7 +140,7 @@ def plan(inputs: Sequence[Path | str], outputs: Outputs) -> Plan:
     prediction, and are passed over where a folder around it is searched.
 
     Args:
-        inputs: files, folders and glob patterns.
+        inputs: files, folders and glob patterns; a `data.yaml` stands for the images that it names.
         outputs: what to write, and where.
 
     Raises:
@@ -196,6 +197,9 @@ def _places(inputs: Sequence[Path | str], out: Path) -> tuple[dict[Path, Path], 
 
 def _expand(text: str) -> _Found:
     path = Path(text)
+    if path.is_file() and path.suffix.lower() in (".yaml", ".yml"):
+        pairing = declared.pair(path)
+        return _Found(pairing.listing.root, sorted(pairing.listing.path(image) for image in pairing.pairs))
     if path.is_file() or is_zarr(path):
         return _Found(path.parent, [path])
     if path.is_dir():
@@ -214,6 +218,8 @@ def _images_and_masks(folder: Path) -> tuple[list[Path], list[Path]]:
     """What lies in a folder and in those inside it; what is hidden is passed over, as it is in data."""
     files = rasters_below(folder)
     masks = masks_beside_images(files)
+    twins = twin_masks(Listing(folder, tuple(files)), [file for file in files if file not in masks])
+    masks |= twins if len(twins) > 1 else set()  # one alone may be anything
     images, beside = ([folder / file.posix for file in files if (file in masks) is side] for side in (False, True))
     return images, beside
 

@@ -112,6 +112,11 @@ class Model:
         Raises:
             DataError: the array is no image, holds values that are not finite, or has other channels than the model.
         """
+        if not isinstance(image, np.ndarray):
+            raise DataError(
+                f"This is {type(image).__name__}, not an image.",
+                remedy="Give a numpy array, numpy.asarray(PIL.Image.open(path)); pixelwise.predict_files takes files.",
+            )
         height, width = image.shape[:2] if image.ndim > 1 else (0, 0)
         mask = np.empty((height, width), dtype=np.uint8)
         kept = np.empty((len(self.classes), height, width), dtype=np.float32) if probabilities else None

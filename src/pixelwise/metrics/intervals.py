@@ -36,6 +36,9 @@ POWER = 0.8
 EXACT_UNITS = 12
 """Up to so many units, all ways of exchanging two models are tried; above it, `EXCHANGES` random ones."""
 
+FEWEST_UNITS = 5
+"""Of fewer images or groups there is no interval: what they have in common says nothing of others."""
+
 FEWEST_TO_TELL = 6
 """All ways of exchanging five units are 32, of which the two that agree best are more than 5 %."""
 
@@ -104,7 +107,7 @@ class Bootstrap:
             influence: by how much each image moves the score, up to a common factor.
         """
         known = values[~values.isnan()]
-        if self.units < 2 or not len(known):
+        if self.units < FEWEST_UNITS or not len(known):
             return Interval(math.nan, math.nan)
         freedom = self._degrees_of_freedom(influence)
         tail = (1.0 - LEVEL) / 2.0

@@ -113,9 +113,7 @@ def load(path: Path) -> Bundle:
 
     path = path / BEST if path.is_dir() else path
     if not path.is_file():
-        raise BundleError(
-            "There is no such model file.", where=path, remedy="Name a run folder or its best.safetensors."
-        )
+        raise BundleError("There is no model here.", where=path, remedy="Name a run folder or its best.safetensors.")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
