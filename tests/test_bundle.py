@@ -36,7 +36,7 @@ def test_a_bundle_comes_back_as_it_was_saved(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match=r"nowhere\.safetensors.*no such model file"):
+    with pytest.raises(BundleError, match=r"nowhere\.safetensors.*no model here"):
         bundles.load(tmp_path / "nowhere.safetensors")
 
 

@@ -20,7 +20,7 @@ from pixelwise.models.encoders import ENCODERS
         ("training.batchsize=8", "Did you mean 'training.batch_size'"),
         ("training.batch_size=many", "'training.batch_size' is 'many'"),
         ("training.batch_size=0", "greater than or equal to 1"),
-        ("training.batch_size", "is not a setting"),
+        ("training.batch_size", "gives a setting no value"),
         ("model=huge", "no network is called 'huge'; there are nano"),
         ("training.time=soon", "'soon' is not a duration"),
         ("data.patch_size=[1,2,3]", "'data.patch_size'"),
