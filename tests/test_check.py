@@ -281,6 +281,7 @@ def test_the_contradicting_cracks_are_named(realdata: Path) -> None:
     assert [path.stem for path in empty.files] == ["Im_GT_AIGLE_RN_F03bor", "Im_GT_AIGLE_RN_F09bor"]
 
 
+@pytest.mark.slow
 @pytest.mark.realdata
 def test_the_identical_blood_cells_are_named(realdata: Path) -> None:
     from pixelwise.data import folder

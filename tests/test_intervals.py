@@ -80,6 +80,7 @@ def test_copies_in_groups_give_the_interval_of_the_originals() -> None:
     assert (copies.low, copies.high) == (pytest.approx(alone.low), pytest.approx(alone.high))
 
 
+@pytest.mark.slow
 def test_very_many_images_get_fewer_samples() -> None:
     assert Bootstrap(names(100_000)).weights.shape == (200, 100_000)
 
@@ -100,6 +101,7 @@ def test_the_interval_of_a_mean_is_that_of_the_t_distribution() -> None:
         assert (found.low + found.high) / 2 == pytest.approx(values.mean(), abs=0.1 * (exact[1] - exact[0]))
 
 
+@pytest.mark.slow
 def test_intervals_hold_the_true_value_in_95_of_100_data_sets() -> None:
     """1000 simulated test splits of 40 images, from a population whose pooled mIoU is known."""
     images, splits = 40, 1000
@@ -133,6 +135,7 @@ def test_the_drawn_p_value_is_close_to_the_t_test_of_many_images() -> None:
     assert found.p == pytest.approx(stats.ttest_rel(first, second).pvalue, abs=0.02)
 
 
+@pytest.mark.slow
 def test_equal_models_are_called_different_in_5_of_100_cases() -> None:
     generator = np.random.default_rng(5)
     alarms = 0

@@ -67,6 +67,7 @@ def test_pages_and_windows(version: str, axes: str, tmp_path: Path, monkeypatch:
     np.testing.assert_array_equal(source[5:20, 10:33], expected[5:20, 10:33])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("large", [False, True])
 @pytest.mark.parametrize("version", ["0.4", "0.5"])
 def test_a_mask_has_the_axes_and_scales_of_its_image(
