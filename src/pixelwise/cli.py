@@ -332,6 +332,7 @@ def bench(
 def _finish(run: "Run") -> None:
     """Print what a run has led to; only one process of a distributed run does."""
     from pixelwise import api
+    from pixelwise.evaluation.saved import read_facts
 
     if run.is_main:
         for line in api.score_lines(run.scores):
@@ -339,6 +340,9 @@ def _finish(run: "Run") -> None:
         typer.echo(f"model:  {run.folder / 'best.safetensors'}")
         typer.echo(f"report: {run.report}")
     if run.interrupted:
+        if run.is_main:
+            data = read_facts(run.folder / "run.json").data
+            typer.echo(f"go on with: pixelwise train {shlex.quote(data)} --out {shlex.quote(str(run.folder))} --resume")
         raise typer.Exit(INTERRUPTED)
 
 

@@ -128,7 +128,8 @@ def _remedy(listing: Listing, choices: Pairs) -> str:
     if options:
         head = "Choose with a file data.yaml in that folder (or anywhere else), and delete what does not apply:"
         return head + yaml_lines(listing.root, [("images", pattern), *(("masks", option) for option in options)])
-    example = [("images", "images/*.png"), ("masks", "masks/{stem}.png")]
+    suffix = Counter(file.suffix for file in listing.rasters).most_common(1)[0][0]
+    example = [("images", f"images/*{suffix}"), ("masks", "masks/{stem}.png")]
     return (
         "Call each mask as its image (images/X.png and masks/X.png, or X.png and X_mask.png), or write a data.yaml "
         "with patterns that fit, such as:" + yaml_lines(listing.root, example)
