@@ -42,10 +42,10 @@ def write_geojson(
         DataError: the file cannot be written.
         ConfigError: a tolerance is given, and shapely is not installed.
     """
-    on_map = placement is not None and placement.is_on_map
+    on_map = placement if placement is not None and placement.is_on_map else None
 
     def coordinates(ring: Ring) -> list[list[float]]:
-        points = placement.to_map(ring) if on_map and placement is not None else ring
+        points = on_map.to_map(ring) if on_map is not None else ring
         return [*points.tolist(), points[0].tolist()]  # GeoJSON repeats the first corner
 
     features = [
@@ -58,8 +58,8 @@ def write_geojson(
         if one.index != IGNORE
     ]
     content: dict[str, Any] = {"type": "FeatureCollection", "features": features}
-    if on_map and placement is not None:
-        epsg = placement.epsg  # null says that nothing may be assumed; without it readers take degrees
+    if on_map is not None:
+        epsg = on_map.epsg  # null says that nothing may be assumed; without it readers take degrees
         name = {"name": f"urn:ogc:def:crs:EPSG::{epsg}"}
         content["crs"] = {"type": "name", "properties": name} if epsg is not None else None
     write_json(path, content)

@@ -539,16 +539,10 @@ def _inverted(dataset: Dataset, cases: Sequence[Measurement]) -> list[Finding]:
     usual = sum(share < 1.0 - _MOSTLY for share in shares)
     if not odd or usual < _MOSTLY * len(known):
         return _exchanged(dataset, [one for one, _ in known])
-    return [
-        Finding(
-            "warning",
-            f"{_counted(len(odd), 'mask')} probably inverted: nearly all of the image's rim is "
-            f"{dataset.classes.names[1]}, in {usual} of {len(known)} masks it is {dataset.classes.names[0]}.",
-            _distinct(one.case.masks[0] for one in odd),
-            "White and black were exchanged when these masks were saved.",
-            "Look at them, and invert them if they are.",
-        )
-    ]
+    behind, thing = dataset.classes.names
+    return _probably_inverted(
+        odd, f"nearly all of the image's rim is {thing}, in {usual} of {len(known)} masks it is {behind}"
+    )
 
 
 def _exchanged(dataset: Dataset, known: Sequence[Measurement]) -> list[Finding]:
@@ -561,11 +555,17 @@ def _exchanged(dataset: Dataset, known: Sequence[Measurement]) -> list[Finding]:
     odd = [one for one, is_far in zip(known, far, strict=True) if is_far]
     if not odd or len(odd) > (1 - _MOSTLY) * len(known):
         return []
+    thing = dataset.classes.names[1]
+    return _probably_inverted(
+        odd, f"{thing} takes about {1 - usual:.0%} of the image, where it takes about {usual:.0%} in the others"
+    )
+
+
+def _probably_inverted(odd: Sequence[Measurement], sign: str) -> list[Finding]:
     return [
         Finding(
             "warning",
-            f"{_counted(len(odd), 'mask')} probably inverted: {dataset.classes.names[1]} takes about {1 - usual:.0%} "
-            f"of the image, where it takes about {usual:.0%} in the others.",
+            f"{_counted(len(odd), 'mask')} probably inverted: {sign}.",
             _distinct(one.case.masks[0] for one in odd),
             "White and black were exchanged when these masks were saved.",
             "Look at them, and invert them if they are.",

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int, Shaped, UInt8
+from jaxtyping import Int, Shaped, UInt, UInt8
 
 from pixelwise.classes import IGNORE, Color
 from pixelwise.data import polygons
@@ -25,9 +25,10 @@ LARGEST_TABLE = 2**20
 """Values are looked up in a table of fewer entries; where they lie farther apart, only those that occur are decoded."""
 
 
-def count_values(mask: UInt8[np.ndarray, "H W"]) -> Int[np.ndarray, " 256"]:
-    """Pixels of each value; numpy alone would turn all of a mask into numbers of eight bytes."""
-    return np.asarray(np.sum([np.bincount(rows.reshape(-1), minlength=256) for rows in row_bands(mask)], axis=0))
+def count_values(mask: UInt[np.ndarray, "H W"]) -> Int[np.ndarray, " N"]:
+    """Pixels of each value that 8 or 16 bits can have; numpy alone would turn all into numbers of eight bytes."""
+    most = np.iinfo(mask.dtype).max + 1
+    return np.asarray(np.sum([np.bincount(rows.reshape(-1), minlength=most) for rows in row_bands(mask)], axis=0))
 
 
 class UnknownValuesError(DataError):

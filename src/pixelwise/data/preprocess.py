@@ -1,13 +1,15 @@
 """From the raw values of an image to what the network sees; the same code in training, prediction and export."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812  the name everybody knows it by
-from jaxtyping import Bool, Float, Float32, Integer, Shaped
+from jaxtyping import Float, Float32, Integer, Shaped
 
 from pixelwise.config import Preprocessing
 from pixelwise.data.windows import Source, is_empty, row_bands
@@ -86,11 +88,10 @@ class Prepared:
             filled[empty] = np.asarray(self.fill).astype(filled.dtype)
         return filled
 
-    def parts(self) -> Iterator[tuple[Shaped[np.ndarray, "n C"], Bool[np.ndarray, "h W"]]]:
-        """The pixels that hold something, and where nothing is, a few rows at a time from top to bottom."""
+    def valid(self) -> Iterator[Shaped[np.ndarray, "n C"]]:
+        """The pixels that hold something, a few rows at a time from top to bottom."""
         for raw, ready in zip(row_bands(self.source), row_bands(self), strict=True):
-            empty = is_empty(raw, self.nodata)
-            yield ready[~empty], empty
+            yield ready[~is_empty(raw, self.nodata)]
 
 
 def refuse_other_range(image: Source, preprocessing: Preprocessing) -> None:
@@ -162,25 +163,23 @@ def _mirrored(index: Shaped[np.ndarray, " n"], length: int) -> Shaped[np.ndarray
     return mirrored
 
 
-def statistics_of_valid(image: Prepared) -> tuple[Float[np.ndarray, " C"], Float[np.ndarray, " C"]]:
-    """As `statistics`, of the pixels that hold something; an image without any has mean 0 and deviation 1."""
-    pixels = max(1, sum(len(values) for values, _ in image.parts()))
-    mean = np.sum([values.sum(axis=0, dtype=np.float64) for values, _ in image.parts()], axis=0) / pixels
-    squares = np.sum([np.square(values - mean).sum(axis=0) for values, _ in image.parts()], axis=0)
-    deviation = np.sqrt(squares / pixels)
-    return mean, np.where(deviation > ROUNDING * np.abs(mean), deviation, 1.0)
-
-
 def statistics(image: Source) -> tuple[Float[np.ndarray, " C"], Float[np.ndarray, " C"]]:
     """Mean and deviation per channel; a constant channel has deviation 1, so that it becomes zero, not infinite.
 
-    A band of rows is read at a time, because float64 takes eight times the memory of an image of bytes.
+    Pixels that hold nothing do not count; an image without any others has mean 0. A band of rows is read at a time,
+    because float64 takes eight times the memory of an image of bytes.
     """
-    pixels = image.shape[0] * image.shape[1]
-    mean = np.sum([band.sum(axis=(0, 1), dtype=np.float64) for band in row_bands(image)], axis=0) / pixels
-    squares = np.sum([np.square(band - mean).sum(axis=(0, 1)) for band in row_bands(image)], axis=0)
+    has_empty = isinstance(image, Prepared) and image.nodata is not None
+    parts = image.valid if isinstance(image, Prepared) and has_empty else partial(row_bands, image)
+    pixels = max(1, sum(math.prod(part.shape[:-1]) for part in parts())) if has_empty else math.prod(image.shape[:2])
+    mean = np.sum([_summed(part) for part in parts()], axis=0) / pixels
+    squares = np.sum([_summed(np.square(part - mean)) for part in parts()], axis=0)
     deviation = np.sqrt(squares / pixels)
     return mean, np.where(deviation > ROUNDING * np.abs(mean), deviation, 1.0)
+
+
+def _summed(part: Shaped[np.ndarray, "*pixels C"]) -> Float[np.ndarray, " C"]:
+    return np.asarray(part.sum(axis=tuple(range(part.ndim - 1)), dtype=np.float64))
 
 
 Moments = tuple[Sequence[float], Sequence[float]]
@@ -190,10 +189,7 @@ Moments = tuple[Sequence[float], Sequence[float]]
 def moments(image: Source, preprocessing: Preprocessing) -> Moments:
     """The mean and deviation per channel that `normalise` shall use for windows of this image."""
     if preprocessing.normalisation == "image":
-        if isinstance(image, Prepared) and image.nodata is not None:
-            mean, deviation = statistics_of_valid(image)
-        else:
-            mean, deviation = statistics(image)
+        mean, deviation = statistics(image)
         return mean.tolist(), deviation.tolist()
     if preprocessing.normalisation == "none":
         return [0.0] * preprocessing.channels, [1.0] * preprocessing.channels

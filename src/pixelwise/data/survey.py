@@ -11,10 +11,9 @@ from jaxtyping import Int, Integer, Shaped
 
 from pixelwise.classes import MAX_CLASSES
 from pixelwise.data.dataset import Case
-from pixelwise.data.masks import LOSSY_SUFFIXES, pack_colors, unpack_color
+from pixelwise.data.masks import LOSSY_SUFFIXES, count_values, pack_colors, unpack_color
 from pixelwise.data.parallel import bytes_of_case, in_parallel
 from pixelwise.data.reading import read_mask
-from pixelwise.data.windows import row_bands
 from pixelwise.errors import DataError
 
 Kind = Literal["scalar", "color", "layers"]
@@ -188,8 +187,7 @@ def _add_greys(survey: Survey, scalar: Survey) -> None:
 def _count(raw: Integer[np.ndarray, "H W"]) -> tuple[Int[np.ndarray, " N"], Int[np.ndarray, " N"]]:
     """Distinct values, ascending, with their number of pixels; the most frequent ones where there are very many."""
     if raw.dtype.itemsize <= 2 and raw.dtype.kind == "u":
-        most = np.iinfo(raw.dtype).max + 1
-        counts = np.sum([np.bincount(rows.ravel(), minlength=most) for rows in row_bands(raw)], axis=0)
+        counts = count_values(raw)
         values = np.flatnonzero(counts)
         counts = counts[values]
     else:

@@ -432,8 +432,9 @@ def _checked(pages: Any, size: int) -> None:
 def _page(series: Any, stack: Stack, chosen: int, size: int) -> np.ndarray:
     """H W C of one page; of a compressed stack only the parts that make the page are decoded."""
     workers = None if series.keyframe.size > 2**26 else 1  # threads pay for large images only
-    pages = _directories_of(series, stack, chosen)
-    if stack.count("P") == 1 or series.dataoffset is not None or pages is None:
+    in_parts = stack.count("P") > 1 and series.dataoffset is None
+    pages = _directories_of(series, stack, chosen) if in_parts else None
+    if pages is None:
         _checked(series.pages, size)
         whole = series.asarray(out="memmap") if series.dataoffset is not None else series.asarray(maxworkers=workers)
         return np.array(page_of(whole, stack.order, chosen))

@@ -168,7 +168,7 @@ def _make(work: _Work, made: Made, job: Job) -> None:
         _write(work, job, staged, _predict(work.model, job, work.outputs))
         _put(work, made, staged.targets, job.targets)
         return
-    kept = _parts(work, job)
+    kept = _parts(work, made, job)
     _write_bands(work, staged, kept)
     _put(work, made, staged.targets, job.targets)
     kept.remove()
@@ -210,13 +210,11 @@ def _put(work: _Work, made: Made, staged: Sequence[Path], targets: Sequence[Path
         work.done.written.append(target)
 
 
-def _parts(work: _Work, job: Job) -> Kept:
+def _parts(work: _Work, made: Made, job: Job) -> Kept:
     """The mask of an image that is predicted by windows."""
-    state = job.source.stat()
-    identity = f"{job.source.resolve()} {state.st_size} {state.st_mtime_ns}"
     return predict_parts(
         work.model,
-        Subject(open_image(job.source), identity, job.nodata),
+        Subject(open_image(job.source), f"{made.source} {made.source_state}", job.nodata),
         make_folder(job.mask.parent) / job.mask.name,
         memory_bytes=work.outputs.memory_bytes,
         progress=partial(work.progress, f"rows of {job.source.name}"),
