@@ -24,6 +24,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ceiling, "CONVOLUTIONS", ((8, 16), (16, 8)))
     monkeypatch.setattr(ceiling, "COPIED_BYTES", 2**16)
     monkeypatch.setattr(figures, "PLAIN", ModelConfig(width=4, depth=2))
+    monkeypatch.setattr(figures, "NNUNET", ModelConfig(width=4, depth=2, norm="instance", deep_supervision=True))
     monkeypatch.setattr(figures, "NARROW", ModelConfig(width=4, depth=2))
     monkeypatch.setattr(figures, "PATCH_PX", 32)
     monkeypatch.setattr(figures, "LARGE_PX", 96)
@@ -56,10 +57,11 @@ def test_a_share_is_the_rate_over_the_ceiling() -> None:
 def test_every_figure_is_measured_and_told() -> None:
     machine, highest, found = api.bench("cpu")
     names = [figure.name for figure in found]
-    assert len(names) == len(set(names)) == 6
+    assert len(names) == len(set(names)) == 7
     assert all(figure.value > 0 for figure in found)
     assert {figure.name for figure in found if figure.share is not None} == {
         "training step, plain U-Net",
+        "training step, nnU-Net's network",
         "inference, plain U-Net",
     }
     text = page.to_markdown(machine, highest, found)

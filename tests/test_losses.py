@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pixelwise.classes import IGNORE
 from pixelwise.config import LossConfig
-from pixelwise.losses import LOSSES, Loss, border_weights, build
+from pixelwise.losses import LOSSES, Loss, border_weights, build, of_levels
 from pixelwise.training.processes import leave
 
 K = 3
@@ -350,6 +350,19 @@ def test_dice_cross_entropy_is_the_weighted_sum() -> None:
     whole = build(LossConfig(dice_weight=0.7), WEIGHTS)(*parts)
     entropy = build(LossConfig(name="cross_entropy"), WEIGHTS)(*parts)
     torch.testing.assert_close(whole, entropy + 0.7 * build(LossConfig(name="dice"))(*parts))
+
+
+def test_levels_count_half_as_much_each_and_see_the_pixels_in_the_middle() -> None:
+    """Of a mask of 5 x 4, a level of 3 x 2 sees rows 1, 3, 4 and columns 1, 3: a place stands for 2 x 2 pixels."""
+    loss = build(LossConfig(name="cross_entropy"))
+    logits, mask, weight = batch(size=(2, 5, 4))
+    coarse = torch.randn((2, K, 3, 2), dtype=torch.float64)
+    seen = mask[:, [1, 3, 4]][:, :, [1, 3]]
+    seen_weight = weight[:, [1, 3, 4]][:, :, [1, 3]]
+    expected = (2 * loss(logits, mask, weight) + loss(coarse, seen, seen_weight)) / 3
+    torch.testing.assert_close(of_levels(loss, [logits, coarse], mask, weight), expected)
+    torch.testing.assert_close(of_levels(loss, logits, mask), loss(logits, mask, None))
+    torch.testing.assert_close(of_levels(loss, [logits], mask), loss(logits, mask, None))
 
 
 def test_lovasz_is_the_extension_of_the_jaccard_loss_by_its_definition() -> None:

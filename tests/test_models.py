@@ -6,11 +6,20 @@ from torch import nn
 
 from pixelwise.config import SIZES, ModelConfig, load
 from pixelwise.errors import ConfigError
-from pixelwise.models.blocks import NORMS, average_into, centre_crop, folded, parameter_count
+from pixelwise.models.blocks import (
+    NORMS,
+    Doubling,
+    InstanceNorm,
+    average_into,
+    centre_crop,
+    folded,
+    parameter_count,
+)
 from pixelwise.models.encoders import ENCODERS
 from pixelwise.models.unet import UNet, border_px, build, coarsest_px, valid_size_px
 
 PAPER = ModelConfig(**SIZES["paper"])
+NNUNET = ModelConfig(**SIZES["nnunet"])
 
 
 def convolutions(features_in: int, features_out: int) -> int:
@@ -24,6 +33,62 @@ def test_the_papers_network_has_the_papers_number_of_parameters() -> None:
     up = sum((4 * 2 * f + 1) * f + convolutions(2 * f, f) for f in (512, 256, 128, 64))
     head = 64 * 2 + 2
     assert parameter_count(build(PAPER, 1, 2)) == down + bottleneck + up + head == 31_030_658
+
+
+def test_nnunets_network_has_nnunets_number_of_parameters() -> None:
+    """Of `PlainConvUNet` with the plan for patches of 256 px, but for the biases that its normalisations take away."""
+    widths = (32, 64, 128, 256, 512, 512, 512)
+
+    def block(features_in: int, features: int) -> int:
+        return 9 * features_in * features + 9 * features**2 + 4 * features  # two convolutions, two scales and shifts
+
+    down = sum(block(a, b) for a, b in zip((3, *widths[:-1]), widths, strict=True))
+    up = sum((4 * a + 1) * b + block(2 * b, b) for a, b in zip(widths[1:], widths[:-1], strict=True))
+    heads = sum(2 * features + 2 for features in widths[:5])  # all levels of the decoder but its coarsest
+    assert parameter_count(build(NNUNET, 3, 2)) == down + up + heads == 33_464_330
+
+
+def test_a_supervised_network_gives_half_the_size_from_level_to_level_in_training_only() -> None:
+    network = build(NNUNET.model_copy(update={"width": 4, "depth": 4}), 1, 3)
+    image = torch.randn(2, 1, 50, 37)
+    levels = network(image)
+    assert [tuple(level.shape) for level in levels] == [(2, 3, 50, 37), (2, 3, 25, 19), (2, 3, 13, 10)]
+    torch.stack([level.square().mean() for level in levels]).sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in network.parameters())
+    with torch.no_grad():
+        assert network.eval()(image).shape == (2, 3, 50, 37)
+
+
+def _value_and_gradients(layer: nn.Module, image: torch.Tensor) -> list[torch.Tensor]:
+    """What a layer makes of an image, and the gradients of the image and of the layer's weights."""
+    image = image.clone().requires_grad_()
+    value = layer(image)
+    slope = torch.linspace(-1.0, 1.0, value.numel(), dtype=value.dtype).reshape(value.shape)
+    return [value, *torch.autograd.grad((value * slope).sum(), [image, *layer.parameters()])]
+
+
+@pytest.mark.parametrize("laid", [torch.contiguous_format, torch.channels_last])
+def test_doubling_is_torchs_transposed_convolution(laid: torch.memory_format) -> None:
+    torch.manual_seed(0)
+    ours, theirs = Doubling(6, 5).double(), nn.ConvTranspose2d(6, 5, 2, stride=2).double()
+    theirs.load_state_dict(ours.state_dict())
+    image = torch.randn(2, 6, 5, 7, dtype=torch.float64).contiguous(memory_format=laid)
+    for mine, referee in zip(_value_and_gradients(ours, image), _value_and_gradients(theirs, image), strict=True):
+        torch.testing.assert_close(mine, referee)
+
+
+@pytest.mark.parametrize("laid", [torch.contiguous_format, torch.channels_last])
+def test_instance_normalisation_is_torchs(laid: torch.memory_format) -> None:
+    torch.manual_seed(0)
+    ours, theirs = (kind(4, affine=True).double() for kind in (InstanceNorm, nn.InstanceNorm2d))
+    nn.init.uniform_(ours.weight)
+    nn.init.uniform_(ours.bias)
+    theirs.load_state_dict(ours.state_dict())
+    image = (3.0 * torch.randn(3, 4, 5, 7, dtype=torch.float64) + 1.0).contiguous(memory_format=laid)
+    for mine, referee in zip(_value_and_gradients(ours, image), _value_and_gradients(theirs, image), strict=True):
+        torch.testing.assert_close(mine, referee)
+    with torch.no_grad():
+        torch.testing.assert_close(ours(image), theirs(image))
 
 
 def test_the_papers_network_maps_572_pixels_to_388() -> None:
@@ -49,10 +114,14 @@ def test_the_paper_crops_the_middle_of_a_skip() -> None:
 @pytest.mark.parametrize("encoder", ENCODERS)
 @pytest.mark.parametrize("size", [(1, 1), (7, 64), (33, 50), (64, 64)])
 @pytest.mark.parametrize("channels", [1, 3, 5])
+@pytest.mark.parametrize("downsampling", ["max_pool", "convolution"])
 def test_every_encoder_takes_any_size_and_any_channels(
-    encoder: str, size: tuple[int, int], channels: int, stride: int
+    encoder: str, size: tuple[int, int], channels: int, stride: int, downsampling: str
 ) -> None:
-    network = build(ModelConfig(encoder=encoder, width=4, depth=3, stride=stride), channels, 3).eval()
+    config = ModelConfig.model_validate(
+        {"encoder": encoder, "width": 4, "depth": 3, "stride": stride, "downsampling": downsampling}
+    )
+    network = build(config, channels, 3).eval()
     with torch.no_grad():
         features = network.encoder(torch.randn(2, channels * stride**2, *size))
         assert [f.shape[1] for f in features] == list(network.encoder.widths)
@@ -90,16 +159,24 @@ def test_a_padded_network_moves_with_its_input(stride: int) -> None:
         torch.testing.assert_close(moved, network(image).roll(shift, dims=-1)[..., 96:160, 96:160])
 
 
+class PassOn(nn.Module):
+    """An encoder, and a decoder, of a single level that changes nothing."""
+
+    def forward(self, image: torch.Tensor) -> list[torch.Tensor]:
+        return [image]
+
+
 def test_blocks_keep_every_pixel_and_return_to_their_place() -> None:
     """With parts that pass on what they are given, the way in and the way out are inverse to each other."""
-    network = UNet(nn.Identity(), nn.Identity(), nn.Identity(), stride=2)
+    network = UNet(PassOn(), nn.Identity(), nn.Identity(), stride=2)
     image = torch.randn(2, 3, 7, 10)
     assert torch.equal(network(image), image)
 
 
-def test_a_stride_needs_padding() -> None:
+@pytest.mark.parametrize("setting", ["model.stride=2", "model.deep_supervision=true", "model.downsampling=convolution"])
+def test_what_needs_padding_says_so(setting: str) -> None:
     with pytest.raises(ConfigError, match="padded"):
-        load(None, ["model=paper", "model.stride=2"])
+        load(None, ["model=paper", setting])
 
 
 @pytest.mark.parametrize("norm", NORMS)

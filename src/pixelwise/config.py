@@ -159,6 +159,12 @@ class ModelConfig(Section):
     """3 x 3 convolutions per level."""
     norm: Literal["batch", "instance", "group", "none"] = "batch"
     """Normalisation after each convolution."""
+    activation: Literal["relu", "leaky_relu"] = "relu"
+    """What follows it."""
+    downsampling: Literal["max_pool", "convolution"] = "max_pool"
+    """How a level is halved: by its 2 x 2 maxima, or by a first convolution with a stride of 2."""
+    deep_supervision: bool = False
+    """In training the coarser levels give masks too, that count half as much from level to level."""
     padded: bool = True
     """Keep the image size. The paper's network does not and gives a smaller map."""
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
@@ -171,6 +177,14 @@ SIZES: dict[str, dict[str, Any]] = {
     "small": {"width": 32, "depth": 4},
     "medium": {"width": 48, "depth": 5},
     "large": {"width": 64, "depth": 5},
+    "nnunet": {
+        "width": 32,
+        "depth": 6,
+        "norm": "instance",
+        "activation": "leaky_relu",
+        "downsampling": "convolution",
+        "deep_supervision": True,
+    },
     "paper": {
         "width": 64,
         "depth": 4,
@@ -180,7 +194,8 @@ SIZES: dict[str, dict[str, Any]] = {
         "dropout": 0.5,
     },
 }
-"""Named networks: `--set model=paper`. `paper` is the one of Ronneberger et al. (2015)."""
+"""Named networks: `--set model=paper`. `paper` is the one of Ronneberger et al. (2015), `nnunet` the one that nnU-Net
+(Isensee et al., 2021) plans for patches of 256 px."""
 
 
 WEIGHTED = ("cross_entropy", "dice_cross_entropy", "focal")
@@ -333,6 +348,8 @@ class Config(Section):
     def _possible(self) -> "Config":
         if self.model.stride > 1 and not self.model.padded:
             raise ValueError("model.stride above 1 needs model.padded=true")
+        if not self.model.padded and (self.model.deep_supervision or self.model.downsampling == "convolution"):
+            raise ValueError("model.deep_supervision and model.downsampling=convolution need model.padded=true")
         is_alone = self.model.norm == "instance" or (self.model.norm == "batch" and self.training.batch_size == 1)
         if is_alone and max(self.data.patch_size) <= self.model.stride << self.model.depth:
             raise ValueError(

@@ -108,6 +108,40 @@ def build(config: LossConfig, class_weights: Float[Tensor, " K"] | None = None, 
     return loss
 
 
+def of_levels(
+    loss: Loss,
+    logits: Float[Tensor, "B K H W"] | list[Float[Tensor, "B K _ _"]],
+    mask: Integer[Tensor, "B H W"],
+    pixel_weight: Float[Tensor, "B H W"] | None = None,
+) -> Float[Tensor, ""]:
+    """Deep supervision (Lee et al., 2015): a mean over levels, of which each counts half as much as the one before.
+
+    Args:
+        loss: of one level.
+        logits: of one level, or of several, that of the mask's size first.
+        mask: as for `loss`. A coarser level sees the pixel in the middle of what its place stands for.
+        pixel_weight: as for `loss`.
+    """
+    if isinstance(logits, Tensor):
+        return loss(logits, mask, pixel_weight)
+    weights = [0.5**level for level in range(len(logits))]
+    size = mask.shape[-2:]
+    terms = []
+    for weight, level in zip(weights, logits, strict=True):
+        rows, columns = (
+            _middles(full, count).to(mask.device) for full, count in zip(size, level.shape[-2:], strict=True)
+        )
+        seen = pixel_weight[:, rows][..., columns] if pixel_weight is not None else None
+        terms.append(weight / sum(weights) * loss(level, mask[:, rows][..., columns], seen))
+    return torch.stack(terms).sum()
+
+
+def _middles(size: int, count: int) -> Int64[Tensor, " n"]:
+    """The middle pixels of `count` equal parts, the last of which may be cut off."""
+    step = -(-size // count)
+    return (torch.arange(count) * step + step // 2).clamp_max(size - 1)
+
+
 def cross_entropy(
     pixels: Pixels, class_weights: Float[Tensor, " K"] | None = None, smoothing: float = 0.0, reduce: Reduce = alone
 ) -> Float[Tensor, ""]:

@@ -8,23 +8,27 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional as F  # noqa: N812  the name everybody knows it by
 from torch.utils.flop_counter import FlopCounterMode
 
 from pixelwise.bench.ceiling import Ceiling
 from pixelwise.classes import ClassTable
-from pixelwise.config import AugmentConfig, ModelConfig, PredictionConfig, Preprocessing
+from pixelwise.config import SIZES, AugmentConfig, ModelConfig, PredictionConfig, Preprocessing
 from pixelwise.data.augment import augment, window_size
 from pixelwise.inference.predictor import Model
+from pixelwise.memory import keeping_freed_memory
 from pixelwise.models import bundle
 from pixelwise.models.blocks import folded
 from pixelwise.models.unet import build
+from pixelwise.training.machine import Work, rehearsal
 from pixelwise.training.timing import Timing, timed
 
 BATCH, CHANNELS, CLASSES, PATCH_PX = 4, 3, 2, 256
 
 PLAIN = ModelConfig(width=64, depth=4, max_width=1024, norm="batch")
 """The plain U-Net of 64 to 1024 features, padded and normalised: 31.0 million parameters."""
+
+NNUNET = ModelConfig(**SIZES["nnunet"])
+"""The network that nnU-Net plans for patches of 256 px: 33.5 million parameters, with deep supervision."""
 
 NARROW = ModelConfig(width=32, depth=4)
 """The network of the large image."""
@@ -73,21 +77,23 @@ class Bench:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
 
 
-def training_step(bench: Bench) -> Iterator[Figure]:
-    """Forward, loss, backward and update of the plain U-Net."""
-    network = _network(PLAIN, bench.device).train()
-    optimizer = torch.optim.AdamW(network.parameters())
-    image, mask = _batch(bench.device)
-
-    def step() -> None:
-        with bench.autocast():
-            logits = network(image)
-        F.cross_entropy(logits.float(), mask).backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-
-    timing = timed(step, bench.device, at_least=10.0)
-    yield _of_network("training step, plain U-Net", timing, 3 * _forward_gflop(network, image), bench)
+def training(bench: Bench) -> Iterator[Figure]:
+    """Forward, loss, backward, clipping, update and average of the plain U-Net, and of the one that nnU-Net plans."""
+    for name, config in (("plain U-Net", PLAIN), ("nnU-Net's network", NNUNET)):
+        work = Work(
+            model=config,
+            channels=CHANNELS,
+            classes=CLASSES,
+            patch_size=(PATCH_PX, PATCH_PX),
+            batch_size=BATCH,
+            precision=bench.precision,
+        )
+        with keeping_freed_memory():
+            step, _ = rehearsal(work, bench.device)
+            timing = timed(step, bench.device, at_least=10.0)
+        image, _ = _batch(bench.device)
+        gflop = 3 * _forward_gflop(_network(config, bench.device).eval(), image)
+        yield _of_network(f"training step, {name}", timing, gflop, bench)
 
 
 def inference(bench: Bench) -> Iterator[Figure]:
@@ -156,7 +162,7 @@ def start(bench: Bench) -> Iterator[Figure]:
 
 
 FIGURES: dict[str, Callable[[Bench], Iterator[Figure]]] = {
-    "training": training_step,
+    "training": training,
     "inference": inference,
     "large image": large_image,
     "samples": samples,

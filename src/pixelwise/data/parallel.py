@@ -1,7 +1,5 @@
 """Work on many files at once, as far as memory allows."""
 
-import contextlib
-import ctypes
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Condition
@@ -12,6 +10,7 @@ import numpy as np
 from pixelwise.data import formats
 from pixelwise.data.dataset import Case
 from pixelwise.errors import DataError
+from pixelwise.memory import give_back_memory
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -72,12 +71,6 @@ class _Gate:
         with self._changed:
             self._inside -= weight
             self._changed.notify_all()
-
-
-def give_back_memory() -> None:
-    """Let the system have what was freed: glibc keeps it in pieces that fit nothing, which become more and more."""
-    with contextlib.suppress(OSError, AttributeError):  # another system, another library
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def bytes_of_case(case: Case) -> int:

@@ -8,20 +8,17 @@ one go. The result is that of the whole image, whatever the memory and however o
 import itertools
 import math
 import os
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import psutil
 import torch
 from jaxtyping import UInt8
 from pydantic import BaseModel, NonNegativeInt, ValidationError, model_validator
 
 from pixelwise.classes import IGNORE
 from pixelwise.data.cache import hash_of
-from pixelwise.data.parallel import give_back_memory
 from pixelwise.data.preprocess import Moments, Prepared
 from pixelwise.data.windows import BAND_PIXELS, Source, TiffSource, is_empty
 from pixelwise.data.writing import TILE_PX
@@ -29,6 +26,7 @@ from pixelwise.errors import ConfigError, DataError
 from pixelwise.files import cannot_write, read_json, write_json
 from pixelwise.inference.predictor import Model
 from pixelwise.inference.tiles import Band, Region, blocks, narrowest_block_bytes
+from pixelwise.memory import give_back_memory, peak_during
 
 WIDER = 1.1
 """Blocks of an earlier call are taken up if they are no more than so many times as wide as they would be now."""
@@ -229,23 +227,3 @@ def _room(model: Model, ready: Prepared, by: Moments, memory_bytes: int) -> int:
         free, _ = torch.cuda.mem_get_info(model.device)
         return min(room, free // 2)
     return room
-
-
-def peak_during(work: Callable[[], object]) -> int:
-    """The most memory that this process holds while it does some work, in bytes."""
-    process = psutil.Process()
-    seen = [process.memory_info().rss]
-    over = threading.Event()
-
-    def look() -> None:
-        while not over.wait(0.002):
-            seen.append(process.memory_info().rss)
-
-    watch = threading.Thread(target=look, daemon=True)
-    watch.start()
-    try:
-        work()
-    finally:
-        over.set()
-        watch.join()
-    return max(seen)

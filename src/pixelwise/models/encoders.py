@@ -27,15 +27,19 @@ class Encoder(Protocol):
 
 
 class PlainEncoder(nn.Module):
-    """The paper's contracting path: convolutions and ReLU, then 2 x 2 max-pooling, `depth` times."""
+    """The paper's contracting path: convolutions, then 2 x 2 max-pooling, `depth` times.
+
+    Or, as nnU-Net has it, convolutions of which the first of each lower level has a stride of 2.
+    """
 
     def __init__(self, channels: int, config: ModelConfig) -> None:
         super().__init__()
         self.widths = tuple(min(config.width * 2**level, config.max_width) for level in range(config.depth + 1))
+        self._strided = config.downsampling == "convolution"
         inputs = (channels, *self.widths[:-1])
         self.levels = nn.ModuleList(
-            ConvBlock(features_in, features_out, config.convolutions, config.norm, config.padded)
-            for features_in, features_out in zip(inputs, self.widths, strict=True)
+            ConvBlock(features_in, features_out, config, stride=2 if self._strided and level else 1)
+            for level, (features_in, features_out) in enumerate(zip(inputs, self.widths, strict=True))
         )
         self.dropout = nn.Dropout2d(config.dropout)
 
@@ -44,7 +48,8 @@ class PlainEncoder(nn.Module):
         features = [self.levels[0](image)]
         for level in self.levels[1:]:
             # an odd row or column is kept, so that an image of any size goes through
-            features.append(level(F.max_pool2d(features[-1], 2, ceil_mode=True)))
+            above = features[-1] if self._strided else F.max_pool2d(features[-1], 2, ceil_mode=True)
+            features.append(level(above))
         features[-1] = self.dropout(features[-1])
         return features
 

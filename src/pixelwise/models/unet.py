@@ -8,8 +8,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pixelwise.config import ModelConfig
-from pixelwise.models.blocks import ConvBlock, centre_crop, initialise
+from pixelwise.models.blocks import ConvBlock, Doubling, centre_crop, initialise
 from pixelwise.models.encoders import ENCODERS
+
+Logits = Float[Tensor, "B K h w"] | list[Float[Tensor, "B K _ _"]]
+"""One map, or in training one for each level that is supervised, the finest first."""
 
 
 class Decoder(nn.Module):
@@ -24,14 +27,13 @@ class Decoder(nn.Module):
         super().__init__()
         self.padded = config.padded
         below_and_here = list(zip(widths[1:], widths[:-1], strict=True))[::-1]  # coarsest first
-        self.ups = nn.ModuleList(nn.ConvTranspose2d(below, here, 2, stride=2) for below, here in below_and_here)
-        self.levels = nn.ModuleList(
-            ConvBlock(2 * here, here, config.convolutions, config.norm, config.padded) for _, here in below_and_here
-        )
+        self.ups = nn.ModuleList(Doubling(below, here) for below, here in below_and_here)
+        self.levels = nn.ModuleList(ConvBlock(2 * here, here, config) for _, here in below_and_here)
 
-    def forward(self, features: list[Float[Tensor, "B _ _ _"]]) -> Float[Tensor, "B F h w"]:
-        """Features of the finest level, which has the size of the image where convolutions are padded."""
+    def forward(self, features: list[Float[Tensor, "B _ _ _"]]) -> list[Float[Tensor, "B _ _ _"]]:
+        """Features of every level above the bottleneck, finest first; that has the image's size if padded."""
         *skips, current = features
+        results = []
         for up, level, skip in zip(self.ups, self.levels, reversed(skips), strict=True):
             current = up(current)
             if self.padded:
@@ -40,7 +42,8 @@ class Decoder(nn.Module):
             else:
                 matching = centre_crop(skip, (current.shape[-2], current.shape[-1]))
             current = level(torch.cat([matching, current], dim=1))
-        return current
+            results.append(current)
+        return results[::-1]
 
 
 class UNet(nn.Module):
@@ -48,30 +51,51 @@ class UNet(nn.Module):
 
     Args:
         encoder: contracting path; see `encoders.Encoder`.
-        decoder: expanding path; takes the encoder's list of features.
+        decoder: expanding path; takes the encoder's list of features and gives one of the same kind.
         head: 1 x 1 convolution to one logit per class and pixel of a block.
         stride: edge in pixels of the blocks that one place of the finest level stands for. Above 1 the pixels of a
             block are channels of one place on the way in, and its logits are channels of one place on the way out
             (Shi et al., 2016, section 2.2): nothing of the image is lost, and a level costs 1 / stride^2.
+        coarse_heads: 1 x 1 convolutions to one logit per class of the decoder's levels below the finest, for training.
     """
 
-    def __init__(self, encoder: nn.Module, decoder: nn.Module, head: nn.Module, stride: int = 1) -> None:
+    def __init__(
+        self,
+        encoder: nn.Module,
+        decoder: nn.Module,
+        head: nn.Module,
+        stride: int = 1,
+        coarse_heads: Sequence[nn.Module] = (),
+    ) -> None:
         super().__init__()
         self.encoder = encoder
         self.decoder = decoder
         self.head = head
         self.stride = stride
+        self.coarse_heads = nn.ModuleList(coarse_heads)
 
-    def forward(self, image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K h w"]:
-        """Logits: softmax over K gives probabilities. h w equal H W where convolutions are padded."""
-        if self.stride == 1:
-            logits: Tensor = self.head(self.decoder(self.encoder(image)))
+    def forward(self, image: Float[Tensor, "B C H W"]) -> Logits:
+        """Logits: softmax over K gives probabilities. h w equal H W where convolutions are padded.
+
+        In training a network with coarse heads gives a list, that of the image's size first: level i has the size
+        H / (stride * 2^i), rounded up.
+        """
+        height, width = image.shape[-2:]
+        finest, *coarser = self.decoder(self.encoder(self._blocks(image)))
+        logits: Tensor = self.head(finest)
+        if self.stride > 1:
+            logits = F.pixel_shuffle(logits, self.stride)[..., :height, :width]
+        if not self.training or not len(self.coarse_heads):
             return logits
+        return [logits, *(head(features) for head, features in zip(self.coarse_heads, coarser, strict=False))]
+
+    def _blocks(self, image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B _ _ _"]:
+        """What the finest level sees."""
+        if self.stride == 1:
+            return image
         height, width = image.shape[-2:]
         edges = (0, -width % self.stride, 0, -height % self.stride)
-        blocks = F.pixel_unshuffle(F.pad(image, edges, mode="replicate"), self.stride)
-        logits = F.pixel_shuffle(self.head(self.decoder(self.encoder(blocks))), self.stride)
-        return logits[..., :height, :width]
+        return F.pixel_unshuffle(F.pad(image, edges, mode="replicate"), self.stride)
 
 
 def build(config: ModelConfig, channels: int, classes: int) -> UNet:
@@ -85,7 +109,15 @@ def build(config: ModelConfig, channels: int, classes: int) -> UNet:
     block = config.stride**2
     encoder = ENCODERS[config.encoder](channels * block, config)
     widths: tuple[int, ...] = encoder.widths  # type: ignore[assignment]  # promised by encoders.Encoder
-    network = UNet(encoder, Decoder(widths, config), nn.Conv2d(widths[0], classes * block, 1), config.stride)
+    # the coarsest level of the decoder has none, as in nnU-Net
+    supervised = widths[1:-2] if config.deep_supervision else ()
+    network = UNet(
+        encoder,
+        Decoder(widths, config),
+        nn.Conv2d(widths[0], classes * block, 1),
+        config.stride,
+        [nn.Conv2d(features, classes, 1) for features in supervised],
+    )
     network.apply(initialise)
     return network
 

@@ -13,8 +13,8 @@ from pixelwise.models.bundle import Bundle
 SHAPE = tuple(name for name in ModelConfig.model_fields if name != "dropout")
 """Settings that decide which weights a network has."""
 
-HEAD = "head."
-"""Weights of the output layer."""
+HEADS = ("head.", "coarse_heads.")
+"""Weights of the output layers."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def transfer(network: nn.Module, bundle: Bundle, classes: ClassTable) -> Transfe
     shared = [name for name in classes.names if name in old]
     with torch.no_grad():
         for name, target in network.state_dict().items():
-            if name.startswith(HEAD):
+            if name.startswith(HEADS):
                 theirs, ours = (_by_class(*rows) for rows in ((weights[name], len(old)), (target, len(classes))))
                 for class_name in shared:
                     ours[classes.names.index(class_name)] = theirs[old.index(class_name)]
@@ -65,7 +65,7 @@ def transfer(network: nn.Module, bundle: Bundle, classes: ClassTable) -> Transfe
 
 
 def _by_class(rows: Tensor, classes: int) -> Tensor:
-    """Output weights as a view with one entry per class; each has stride^2 rows, one for each pixel of a block."""
+    """Output weights as a view with one entry per class; each has as many rows as its place has pixels."""
     return rows.view(classes, -1, *rows.shape[1:])
 
 

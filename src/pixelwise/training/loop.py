@@ -21,9 +21,10 @@ from pixelwise.data.loader import Batch
 from pixelwise.errors import TrainingError
 from pixelwise.inference.predictor import Model
 from pixelwise.inference.scoring import count
-from pixelwise.losses import Loss, border_weights
+from pixelwise.losses import Loss, border_weights, of_levels
 from pixelwise.metrics import Scores
 from pixelwise.models.blocks import centre_crop
+from pixelwise.models.unet import Logits
 from pixelwise.training.clock import Clock
 from pixelwise.training.health import SETBACKS, SLOWER, Vitals, failure, signs
 from pixelwise.training.processes import largest, total_over_processes
@@ -187,9 +188,10 @@ def train_step(job: Fit, batch: Batch, step: int, progress: float) -> Float[Tens
     image, mask = augment(  # B C H W, B H W
         window, batch.mask.to(device, non_blocking=True), batch.seeds, config.data.patch_size, config.augment
     )
-    logits = job.update.network(image.contiguous(memory_format=torch.channels_last))  # B K H W
-    mask = centre_crop(mask, (logits.shape[-2], logits.shape[-1]))  # unpadded networks give less
-    loss = job.loss(logits, mask, pixel_weights(mask, config))
+    logits: Logits = job.update.network(image.contiguous(memory_format=torch.channels_last))
+    if isinstance(logits, Tensor):
+        mask = centre_crop(mask, (logits.shape[-2], logits.shape[-1]))  # unpadded networks give less
+    loss = of_levels(job.loss, logits, mask, pixel_weights(mask, config))
     job.update.apply(loss, step, progress)
     return loss.detach()
 

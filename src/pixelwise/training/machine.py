@@ -1,21 +1,26 @@
 """What this machine is, and how fast it trains a given network: measured, not guessed."""
 
 import contextlib
+import copy
 import platform
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
 import psutil
 import torch
-from torch.nn import functional as F  # noqa: N812  the name everybody knows it by
+from torch import nn
 
-from pixelwise.config import ModelConfig, Section, SizePx
+from pixelwise import losses
+from pixelwise.config import LossConfig, ModelConfig, Section, SizePx, TrainingConfig
 from pixelwise.data.cache import hash_of
 from pixelwise.errors import DataError, memory_errors
 from pixelwise.files import make_folder, read_json, write_json
+from pixelwise.models.blocks import average_into
 from pixelwise.models.unet import border_px, build
 from pixelwise.training.timing import timed
+from pixelwise.training.update import make_optimizer
 
 VERSIONS = {name: version(name) for name in ("pixelwise", "torch", "numpy")}
 """What computed."""
@@ -90,6 +95,36 @@ def load_of_processor() -> float:
     return psutil.cpu_percent(interval=0.3) / 100.0
 
 
+def rehearsal(work: Work, device: torch.device) -> tuple[Callable[[], None], Callable[[], None]]:
+    """A step of training and a prediction on random numbers, with all that they do in a run but for making samples."""
+    plain = TrainingConfig()
+    network = build(work.model, work.channels, work.classes).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    average, optimizer = copy.deepcopy(network).eval(), make_optimizer(network, plain)
+    loss = losses.build(LossConfig())
+    image = torch.randn(work.batch_size, work.channels, *work.patch_size, device=device)
+    image = image.contiguous(memory_format=torch.channels_last)
+    border = border_px(work.model)
+    size = [work.batch_size, *(max(1, edge - 2 * border) for edge in work.patch_size)]
+    mask = torch.randint(0, work.classes, size, device=device)
+    precision = partial(torch.autocast, device.type, torch.bfloat16, enabled=work.precision == "bfloat16")
+
+    def step() -> None:
+        with precision():
+            logits = network(image)
+        losses.of_levels(loss, logits, mask).backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(network.parameters(), plain.clip_norm)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        average_into(average, network, plain.ema_decay)
+
+    @torch.inference_mode()
+    def predict() -> None:
+        with precision():
+            average(image)
+
+    return step, predict
+
+
 class Stopwatch:
     """Measures work once per machine, and remembers.
 
@@ -143,28 +178,8 @@ class Stopwatch:
         return hash_of([self.machine.model_dump_json().encode(), work.model_dump_json().encode()])
 
     def _measure(self, work: Work) -> Speed:
-        network = build(work.model, work.channels, work.classes).to(self.device)
-        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        image = torch.randn(work.batch_size, work.channels, *work.patch_size, device=self.device)
-        image = image.contiguous(memory_format=torch.channels_last)
-        border = border_px(work.model)
-        size = [work.batch_size, *(max(1, edge - 2 * border) for edge in work.patch_size)]
-        mask = torch.randint(0, work.classes, size, device=self.device)
-        bfloat16 = work.precision == "bfloat16"
-
-        def step() -> None:
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16):
-                logits = network(image)
-            F.cross_entropy(logits.float(), mask).backward()  # type: ignore[no-untyped-call]
-            network.zero_grad(set_to_none=True)
-
-        @torch.inference_mode()
-        def predict() -> None:
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16):
-                network(image)
-
+        step, predict = rehearsal(work, self.device)
         training = self._seconds(step)
-        network.eval()
         return Speed(
             work=work,
             training_patches_per_second=work.batch_size / training,

@@ -27,6 +27,7 @@ from pixelwise.errors import memory_errors
 from pixelwise.files import make_folder, write_atomically, write_json
 from pixelwise.inference.predictor import Model, choose_device
 from pixelwise.inference.scoring import count
+from pixelwise.memory import keeping_freed_memory
 from pixelwise.metrics.boundaries import compare_boundaries
 from pixelwise.models import bundle as bundles
 from pixelwise.models import unet
@@ -97,7 +98,7 @@ def train(request: Request, watcher: Watcher) -> Trained:
     files = Files(make_folder(request.folder))
     fabric = processes.join(request.config)
     watcher = watcher if fabric.is_global_zero else Watcher()
-    with memory_errors(SMALLER):
+    with memory_errors(SMALLER), keeping_freed_memory():
         return _train(request, files, fabric, watcher)
 
 

@@ -44,10 +44,11 @@ def make_optimizer(network: nn.Module, config: TrainingConfig) -> torch.optim.Op
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
     rate = config.learning_rate
+    # one kernel for all arithmetic of a weight: the plain ones read and write it several times
     if config.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=rate, momentum=config.momentum, nesterov=config.momentum > 0)
+        return torch.optim.SGD(groups, lr=rate, momentum=config.momentum, nesterov=config.momentum > 0, fused=True)
     kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
-    return kind(groups, lr=rate, betas=(config.momentum, 0.999))
+    return kind(groups, lr=rate, betas=(config.momentum, 0.999), fused=True)
 
 
 class Update:
