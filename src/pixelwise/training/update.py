@@ -109,11 +109,19 @@ class Update:
         """
         self.plain.load_state_dict(_below(state, "network."))
         self.average.load_state_dict(_below(state, "average."))
+        weights = [weight for group in self.optimizer.param_groups for weight in group["params"]]
         optimizer: dict[int, dict[str, Tensor]] = {}
         for name, tensor in _below(state, "optimizer.").items():
             index, key = name.split(".")
-            optimizer.setdefault(int(index), {})[key] = tensor.clone()
+            optimizer.setdefault(int(index), {})[key] = _laid_like(weights[int(index)], tensor)
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": optimizer})
+
+
+def _laid_like(weight: Tensor, tensor: Tensor) -> Tensor:
+    """A copy of what belongs to a weight, with its strides: the fused optimisers go through both in order of memory."""
+    if tensor.shape != weight.shape:  # the count of steps
+        return tensor.clone()
+    return torch.empty_like(weight, device=tensor.device, dtype=tensor.dtype).copy_(tensor)
 
 
 def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
