@@ -31,7 +31,9 @@ class Told(Stopwatch):
     def speed(self, work: Work) -> Speed:
         self.asked.append(work)
         rate = self._rate(work)
-        return Speed(work=work, training_patches_per_second=rate, prediction_patches_per_second=4 * rate)
+        return Speed(
+            work=work, training_patches_per_second=rate, prediction_patches_per_second=4 * rate, training_bytes=0
+        )
 
 
 def fingerprint(  # noqa: PLR0917
@@ -580,7 +582,7 @@ def test_a_speed_is_measured_once_and_remembered_on_disk(tmp_path: Path, monkeyp
 def test_what_is_measured_beside_other_programs_is_not_remembered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    speed = Speed(work=WORK, training_patches_per_second=1.0, prediction_patches_per_second=1.0)
+    speed = Speed(work=WORK, training_patches_per_second=1.0, prediction_patches_per_second=1.0, training_bytes=0)
     monkeypatch.setattr(Stopwatch, "_measure", lambda _self, _work: speed)
     loads = iter([0.6, 0.1])
     monkeypatch.setattr(machines, "load_of_processor", lambda: next(loads))
@@ -599,7 +601,7 @@ def test_another_machine_remembers_nothing_of_this_one(tmp_path: Path, monkeypat
 
     def counted(_self: Stopwatch, work: Work) -> Speed:
         calls.append(work)
-        return Speed(work=work, training_patches_per_second=1.0, prediction_patches_per_second=1.0)
+        return Speed(work=work, training_patches_per_second=1.0, prediction_patches_per_second=1.0, training_bytes=0)
 
     monkeypatch.setattr(Stopwatch, "_measure", counted)
     here, there = (Stopwatch(torch.device("cpu"), tmp_path) for _ in range(2))
@@ -617,7 +619,7 @@ def test_a_memory_that_cannot_be_written_is_done_without(tmp_path: Path) -> None
 @pytest.mark.usefixtures("_idle")
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"work": 3}'])
 def test_a_damaged_memory_is_measured_anew(tmp_path: Path, content: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    speed = Speed(work=WORK, training_patches_per_second=2.0, prediction_patches_per_second=3.0)
+    speed = Speed(work=WORK, training_patches_per_second=2.0, prediction_patches_per_second=3.0, training_bytes=0)
     monkeypatch.setattr(Stopwatch, "_measure", lambda _self, _work: speed)
     Stopwatch(torch.device("cpu"), tmp_path).speed(WORK)
     (file,) = (tmp_path / "speed").iterdir()

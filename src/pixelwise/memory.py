@@ -49,6 +49,14 @@ def held_bytes() -> int:
 
 def peak_during(work: Callable[[], object]) -> int:
     """The most memory that this process holds while it does some work, in bytes."""
+    with watching_memory() as peak:
+        work()
+    return peak()
+
+
+@contextlib.contextmanager
+def watching_memory() -> Iterator[Callable[[], int]]:
+    """Within, a thread looks every two milliseconds; gives a function that tells the most bytes that were held."""
     seen = [held_bytes()]
     over = threading.Event()
 
@@ -59,8 +67,7 @@ def peak_during(work: Callable[[], object]) -> int:
     watch = threading.Thread(target=look, daemon=True)
     watch.start()
     try:
-        work()
+        yield lambda: max(seen)
     finally:
         over.set()
         watch.join()
-    return max(seen)

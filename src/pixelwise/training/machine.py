@@ -3,7 +3,7 @@
 import contextlib
 import copy
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -17,6 +17,7 @@ from pixelwise.config import LossConfig, ModelConfig, Section, SizePx, TrainingC
 from pixelwise.data.cache import hash_of
 from pixelwise.errors import DataError, memory_errors
 from pixelwise.files import make_folder, read_json, write_json
+from pixelwise.memory import give_back_memory, held_bytes, watching_memory
 from pixelwise.models.blocks import average_into
 from pixelwise.models.unet import border_px, build
 from pixelwise.training.timing import timed
@@ -63,6 +64,8 @@ class Speed(Section):
     work: Work
     training_patches_per_second: float
     prediction_patches_per_second: float
+    training_bytes: int
+    """Memory that a step of training takes, weights and all."""
 
 
 def this_machine(device: torch.device) -> Machine:
@@ -88,6 +91,23 @@ def _processor_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
         lines = []
     models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(models, "") or platform.processor() or platform.machine()
+
+
+@contextlib.contextmanager
+def peak_above_now(device: torch.device) -> Iterator[Callable[[], int]]:
+    """Measures how much memory of a device is held within, at most, beyond what is held now.
+
+    Gives a function that tells the bytes, afterwards.
+    """
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        yield lambda: torch.cuda.max_memory_allocated(device) - before
+        return
+    give_back_memory()
+    before = held_bytes()
+    with watching_memory() as peak:
+        yield lambda: max(0, peak() - before)
 
 
 def load_of_processor() -> float:
@@ -178,12 +198,14 @@ class Stopwatch:
         return hash_of([self.machine.model_dump_json().encode(), work.model_dump_json().encode()])
 
     def _measure(self, work: Work) -> Speed:
-        step, predict = rehearsal(work, self.device)
-        training = self._seconds(step)
+        with peak_above_now(self.device) as taken:
+            step, predict = rehearsal(work, self.device)
+            step()
         return Speed(
             work=work,
-            training_patches_per_second=work.batch_size / training,
+            training_patches_per_second=work.batch_size / self._seconds(step),
             prediction_patches_per_second=work.batch_size / self._seconds(predict),
+            training_bytes=taken(),
         )
 
     def _seconds(self, action: Callable[[], None]) -> float:
