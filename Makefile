@@ -8,7 +8,10 @@ STAMP := $(VENV)/.installed
 # one process per core; more threads inside each would only fight for the cores
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -q -n logical --maxprocesses 8
 
-.PHONY: demo test test-fast check kills format clean
+RIVALS := .venv-rivals
+RIVALS_STAMP := $(RIVALS)/.installed
+
+.PHONY: demo test test-fast check bench bench-rivals kills format clean
 
 demo: $(STAMP)
 	$(BIN)/pixelwise demo
@@ -25,6 +28,13 @@ check: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+bench: $(STAMP)
+	$(BIN)/pixelwise bench
+
+# half an hour on two cores, with nothing else running
+bench-rivals: $(STAMP) $(RIVALS_STAMP)
+	$(BIN)/pixelwise bench --rivals $(RIVALS)/bin/python --out docs/performance.md
+
 kills: $(STAMP)
 	PIXELWISE_KILLS=50 $(BIN)/pytest -q tests/test_kills.py
 
@@ -37,5 +47,10 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	touch $(STAMP)
 
+$(RIVALS_STAMP): benchmarks/rivals.txt
+	$(PYTHON) -m venv $(RIVALS)
+	$(RIVALS)/bin/pip install --quiet --disable-pip-version-check -r benchmarks/rivals.txt
+	touch $(RIVALS_STAMP)
+
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache dist
+	rm -rf $(VENV) $(RIVALS) .mypy_cache .ruff_cache .pytest_cache dist

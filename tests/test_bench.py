@@ -1,6 +1,7 @@
 """The benchmark: its arithmetic by hand, and every figure on work small enough for a test."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,9 +9,12 @@ import torch
 from torch import nn
 
 from pixelwise import api
-from pixelwise.bench import ceiling, figures, page
+from pixelwise.bench import ceiling, figures, page, rivals, sizes
 from pixelwise.config import ModelConfig
 from pixelwise.errors import ConfigError
+from pixelwise.models.blocks import parameter_count
+from pixelwise.models.unet import build
+from pixelwise.training.machine import this_machine
 from pixelwise.training.timing import Timing, timed
 
 CPU = torch.device("cpu")
@@ -25,12 +29,13 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ceiling, "COPIED_BYTES", 2**16)
     monkeypatch.setattr(figures, "PLAIN", ModelConfig(width=4, depth=2))
     monkeypatch.setattr(figures, "NNUNET", ModelConfig(width=4, depth=2, norm="instance", deep_supervision=True))
-    monkeypatch.setattr(figures, "NARROW", ModelConfig(width=4, depth=2))
-    monkeypatch.setattr(figures, "PATCH_PX", 32)
-    monkeypatch.setattr(figures, "LARGE_PX", 96)
-    monkeypatch.setattr(figures, "TILE_PX", 64)
+    monkeypatch.setattr(figures, "LARGE", ModelConfig(width=4, depth=2))
+    monkeypatch.setattr(sizes, "PATCH_PX", 32)
+    monkeypatch.setattr(sizes, "LARGE_PX", 96)
+    monkeypatch.setattr(sizes, "TILE_PX", 64)
     for module in (ceiling, figures):
         monkeypatch.setattr(module, "timed", lambda work, device, **_: timed(work, device, at_least=0.0))
+    monkeypatch.setattr(sizes, "IMAGE_PX", 64)
 
 
 def test_work_is_repeated_until_it_was_long_enough_but_no_more_often_than_allowed() -> None:
@@ -88,3 +93,57 @@ def test_the_page_is_written(
     assert not end.value.code
     assert "sample, augmented" in (tmp_path / "page.md").read_text()
     assert "sample, augmented" in capsys.readouterr().out
+
+
+def told(seconds: float, **more: object) -> str:
+    """A line as a rival prints it."""
+    timing = {"median_seconds": seconds, "lowest_seconds": seconds, "highest_seconds": seconds, "repetitions": 1}
+    return json.dumps({"figure": "sample, augmented", "rival": f"rival of {seconds} s", "timing": timing, **more})
+
+
+def test_rivals_are_measured_by_their_own_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that takes 2 s where Pixelwise takes 0.5 s is a quarter as fast; what cannot be measured is told."""
+    script = tmp_path / "a" / "b" / "rivals.py"
+    script.parent.mkdir(parents=True)
+    lines = [told(2.0, peak_bytes=30_000_000), "a warning of theirs", told(0.25)]
+    script.write_text(
+        f"import sys\nassert sys.argv[1] == 'samples'\nprint({chr(10).join(lines)!r})\n"
+        f"print({rivals.LEFT_OUT + 'ImportError: no such thing'!r}, file=sys.stderr)\n"
+    )
+    monkeypatch.setattr(rivals, "__file__", str(script))
+    own = figures.Figure("sample, augmented", 125.0, "ms", ONCE, peak_bytes=10_000_000)
+    other = figures.Figure("another", 8.0, "images/s", ONCE)
+    said: list[str] = []
+    found = figures.with_rivals([own, other], "samples", Path(sys.executable), said.append)
+    assert [entry.timing.median_seconds for entry in found[0].rivals] == [2.0, 0.25]
+    assert not found[1].rivals
+    assert said == ["a rival is left out: ImportError: no such thing"]
+    machine = this_machine(CPU)
+    highest = ceiling.Ceiling({"float32": 1.0, "bfloat16": 2.0}, {"float32": 1.0, "bfloat16": 2.0}, 1.0)
+    text = page.to_markdown(machine, highest, found)
+    assert "| sample, augmented | 125 ms | rival of 0.25 s | 62.5 ms | 0.50 times as fast |" in text
+    assert "| sample, augmented | 125 ms, 10 MB | rival of 2.0 s | 500 ms, 30 MB | 4.00 times as fast |" in text
+    as_rate = figures.Figure("x", 8.0, "images/s", ONCE, rivals=(rivals.Entry("x", "slow", Timing(2.0, 2.0, 2.0, 1)),))
+    assert "| x | 8 images/s | slow | 2 images/s | 4.00 times as fast |" in page.to_markdown(
+        machine, highest, [as_rate]
+    )
+
+
+def test_a_python_that_is_none_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="rivals cannot be measured"):
+        figures.with_rivals([], "samples", tmp_path / "python", print)
+    with pytest.raises(ConfigError, match="KeyError"):
+        figures.with_rivals([], "nothing of that name", Path(sys.executable), print)
+
+
+def test_rivals_do_the_same_work(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """The usual U-Net has as many weights as ours, and each kind of work leads to a line or says why not."""
+    for name, value in {"PLAIN_WIDTH": 4, "PATCH_PX": 32, "STEPS_AT_LEAST": 0.0}.items():
+        monkeypatch.setattr(sizes, name, value)
+    ours = build(ModelConfig(width=4, depth=sizes.PLAIN_DEPTH), sizes.CHANNELS, sizes.CLASSES)
+    assert parameter_count(rivals.UsualUNet(4, sizes.PLAIN_DEPTH)) == parameter_count(ours)
+    rivals.main("inference")
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert len(lines) == 2
+    assert all(line["figure"] == "inference, plain U-Net" and line["timing"]["median_seconds"] > 0 for line in lines)
+    assert rivals.RIVALS.keys() == figures.FIGURES.keys()

@@ -9,6 +9,7 @@ from pixelwise.errors import ConfigError
 from pixelwise.models.blocks import (
     NORMS,
     Doubling,
+    GroupNorm,
     InstanceNorm,
     average_into,
     centre_crop,
@@ -78,9 +79,13 @@ def test_doubling_is_torchs_transposed_convolution(laid: torch.memory_format) ->
 
 
 @pytest.mark.parametrize("laid", [torch.contiguous_format, torch.channels_last])
-def test_instance_normalisation_is_torchs(laid: torch.memory_format) -> None:
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [(InstanceNorm(4, affine=True), nn.InstanceNorm2d(4, affine=True)), (GroupNorm(2, 4), nn.GroupNorm(2, 4))],
+)
+def test_normalisations_are_torchs(ours: nn.Module, theirs: nn.Module, laid: torch.memory_format) -> None:
     torch.manual_seed(0)
-    ours, theirs = (kind(4, affine=True).double() for kind in (InstanceNorm, nn.InstanceNorm2d))
+    ours, theirs = ours.double(), theirs.double()
     nn.init.uniform_(ours.weight)
     nn.init.uniform_(ours.bias)
     theirs.load_state_dict(ours.state_dict())

@@ -10,29 +10,40 @@ import torch
 from pixelwise.config import SIZES, Config, ModelConfig, load
 from pixelwise.data.fingerprint import Fingerprint
 from pixelwise.errors import ConfigError, MachineError
+from pixelwise.memory import keeping_freed_memory
+from pixelwise.models.blocks import parameter_count
 from pixelwise.models.unet import build
 from pixelwise.training import machine as machines
-from pixelwise.training.machine import Machine, Speed, Stopwatch, Work, this_machine
+from pixelwise.training.machine import MARGIN, Machine, Speed, Stopwatch, Work, expected_bytes, this_machine
 from pixelwise.training.plan import PATCHES_TO_SEE, PLANNED_SHARE, WIDTHS, Plan, plan
 
 Rate = Callable[[Work], float]
 
 
 class Told(Stopwatch):
-    """A stopwatch that is told its speeds."""
+    """A stopwatch that is told its speeds, and how many bytes a patch and a weight of nothing take."""
 
-    def __init__(self, rate: Rate = lambda _work: 10.0, device: str = "cpu") -> None:
+    def __init__(self, rate: Rate = lambda _work: 10.0, device: str = "cpu", patch_bytes: int = 0) -> None:
         self.machine = Machine(device=device, name="a machine", cores=2, memory_gb=8.0, torch_version="2.0")
         self.measured = []
         self.disturbed = 0.0
+        self.held_bytes = 0
+        self.patch_bytes = patch_bytes
         self.asked: list[Work] = []
         self._rate = rate
+
+    def room_bytes(self, allowed: int | None) -> int:
+        return 10**12 if allowed is None else allowed
 
     def speed(self, work: Work) -> Speed:
         self.asked.append(work)
         rate = self._rate(work)
         return Speed(
-            work=work, training_patches_per_second=rate, prediction_patches_per_second=4 * rate, training_bytes=0
+            work=work,
+            training_patches_per_second=rate,
+            prediction_patches_per_second=4 * rate,
+            training_bytes=self.patch_bytes * work.batch_size,
+            weights=0,
         )
 
 
@@ -133,6 +144,7 @@ def test_what_was_given_is_never_touched() -> None:
         "training.epochs": 7,
         "training.steps_per_epoch": 11,
         "training.ema_decay": 0.5,
+        "training.accumulate": 3,
         "augment.flip_vertical": 0.25,
         "augment.rotation_degrees": 45.0,
         "augment.elastic_sigma_px": 3.0,
@@ -548,6 +560,88 @@ def test_only_a_gpu_is_read_for_by_others(device: str, workers: int) -> None:
     assert planned(stopwatch=Told(device=device)).config.data.workers == workers
 
 
+# --- compilation ---
+
+
+@pytest.mark.parametrize(("faster", "compiled"), [(1.05, False), (1.5, True)])
+def test_a_gpu_compiles_a_long_run_where_that_is_faster(faster: float, compiled: bool) -> None:
+    def rate(work: Work) -> float:
+        return 100.0 * (faster if work.compiled else 1.0)
+
+    made = planned(["training.time=1h"], stopwatch=Told(rate, device="cuda"))
+    assert made.config.training.compile is compiled
+    assert f"{faster:.2f} times as fast" in reason(made, "training.compile")
+    for settings, device in ((["training.time=5m"], "cuda"), (["training.time=1h"], "cpu")):
+        told = Told(rate, device=device)
+        assert "training.compile" not in values(planned(settings, stopwatch=told))
+        assert not any(work.compiled for work in told.asked)
+
+
+def test_what_cannot_be_compiled_is_trained_as_it_is() -> None:
+    def rate(work: Work) -> float:
+        if work.compiled:
+            raise RuntimeError("Cannot find a working triton installation.\nMore")
+        return 100.0
+
+    made = planned(stopwatch=Told(rate, device="cuda"))
+    assert made.config.training.compile is False
+    assert "(Cannot find a working triton installation.)" in reason(made, "training.compile")
+
+
+# --- memory ---
+
+
+@pytest.mark.parametrize(("patch_gb", "parts"), [(0.9, 1), (1.1, 2), (1.9, 2), (2.5, 3), (3.9, 4), (7.9, 8)])
+def test_a_step_has_as_many_parts_as_the_memory_asks_for(patch_gb: float, parts: int) -> None:
+    """Eight patches, and 8 GB: parts of 8, 4, 3, 2 and 1 patches."""
+    told = Told(patch_bytes=round(patch_gb * 1e9))
+    made = planned(["training.batch_size=8", "model.width=8", "training.memory=8GB"], stopwatch=told)
+    assert made.config.training.accumulate == parts
+    assert f"about {patch_gb * -(-8 // parts):.2f} GB" in reason(made, "training.accumulate")
+
+
+def test_a_single_patch_that_does_not_fit_is_refused() -> None:
+    with pytest.raises(MachineError, match=r"takes 8.10 GB with 1 patches .* 8.00 GB"):
+        planned(["model.width=8", "training.memory=8GB"], stopwatch=Told(patch_bytes=8_100_000_000))
+
+
+def test_the_memory_that_is_allowed_bounds_the_width_and_nothing_larger_is_tried() -> None:
+    free, bound = Told(lambda _work: 1000.0), Told(lambda _work: 1000.0)
+    settings = ["training.time=10m", "data.patch_size=[256, 256]"]
+    assert planned(settings, stopwatch=free).config.model.width == WIDTHS[-1]
+    small = planned([*settings, "training.memory=300MB"], stopwatch=bound).config.model.width
+    assert WIDTHS[0] < small < WIDTHS[-1]
+    assert all(MARGIN * expected_bytes(work) <= 300_000_000 for work in bound.asked)
+    assert min(work.batch_size for work in bound.asked) == 1, "a wider one was tried with fewer patches"
+    with pytest.raises(MachineError, match="even with one patch at a time"):
+        planned([*settings, "training.memory=1MB"])
+
+
+def test_memory_grows_with_patches_and_not_the_part_of_the_weights() -> None:
+    """1000 weights take 20 bytes each; what is left of 60,000 bytes belongs to two patches."""
+    speed = Speed(
+        work=WORK,
+        training_patches_per_second=1.0,
+        prediction_patches_per_second=1.0,
+        training_bytes=60_000,
+        weights=1000,
+    )
+    assert [speed.bytes_with(patches) for patches in (1, 2, 5)] == [40_000, 60_000, 120_000]
+    assert speed.copied_bytes == 16_000
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("norm", ["batch", "instance", "group"])
+def test_expected_memory_is_about_what_is_measured(norm: str, precision: str, tmp_path: Path) -> None:
+    """In between lies what the margin allows for."""
+    model = ModelConfig.model_validate({"width": 16, "depth": 3, "norm": norm})
+    work = Work(model=model, channels=3, classes=2, patch_size=(256, 256), batch_size=4, precision=precision)
+    with keeping_freed_memory():
+        measured = Stopwatch(torch.device("cpu"), tmp_path).speed(work)
+    assert measured.weights == parameter_count(build(model, 3, 2))
+    assert measured.training_bytes / 1.6 < expected_bytes(work) < measured.training_bytes * 1.6
+
+
 # --- the machine ---
 
 WORK = Work(
@@ -582,7 +676,9 @@ def test_a_speed_is_measured_once_and_remembered_on_disk(tmp_path: Path, monkeyp
 def test_what_is_measured_beside_other_programs_is_not_remembered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    speed = Speed(work=WORK, training_patches_per_second=1.0, prediction_patches_per_second=1.0, training_bytes=0)
+    speed = Speed(
+        work=WORK, training_patches_per_second=1.0, prediction_patches_per_second=1.0, training_bytes=0, weights=0
+    )
     monkeypatch.setattr(Stopwatch, "_measure", lambda _self, _work: speed)
     loads = iter([0.6, 0.1])
     monkeypatch.setattr(machines, "load_of_processor", lambda: next(loads))
@@ -601,7 +697,9 @@ def test_another_machine_remembers_nothing_of_this_one(tmp_path: Path, monkeypat
 
     def counted(_self: Stopwatch, work: Work) -> Speed:
         calls.append(work)
-        return Speed(work=work, training_patches_per_second=1.0, prediction_patches_per_second=1.0, training_bytes=0)
+        return Speed(
+            work=work, training_patches_per_second=1.0, prediction_patches_per_second=1.0, training_bytes=0, weights=0
+        )
 
     monkeypatch.setattr(Stopwatch, "_measure", counted)
     here, there = (Stopwatch(torch.device("cpu"), tmp_path) for _ in range(2))
@@ -619,7 +717,9 @@ def test_a_memory_that_cannot_be_written_is_done_without(tmp_path: Path) -> None
 @pytest.mark.usefixtures("_idle")
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"work": 3}'])
 def test_a_damaged_memory_is_measured_anew(tmp_path: Path, content: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    speed = Speed(work=WORK, training_patches_per_second=2.0, prediction_patches_per_second=3.0, training_bytes=0)
+    speed = Speed(
+        work=WORK, training_patches_per_second=2.0, prediction_patches_per_second=3.0, training_bytes=0, weights=0
+    )
     monkeypatch.setattr(Stopwatch, "_measure", lambda _self, _work: speed)
     Stopwatch(torch.device("cpu"), tmp_path).speed(WORK)
     (file,) = (tmp_path / "speed").iterdir()

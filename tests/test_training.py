@@ -440,9 +440,27 @@ def test_sgd_moves_by_rate_times_clipped_gradient() -> None:
     )  # fmt: skip
     update = Update(Fabric(accelerator="cpu", devices=1), network, settings)
     loss = (update.network(torch.ones(1, 1)) * 30).sum()  # gradient 30, clipped to 1
-    update.apply(loss, 0, 0.5)
+    update.backward(loss)
+    update.step(0, 0.5)
     assert network.weight.item() == pytest.approx(1.9, abs=1e-6)
     assert update.average.weight.item() == pytest.approx(1.9, abs=1e-6)
+
+
+def test_a_step_in_parts_is_the_step_as_a_whole(discs: Path, tmp_path: Path) -> None:
+    """With a loss that is a mean over equally many pixels of each part, and a normalisation of each image alone."""
+    settings = ["training.epochs=1", "model.norm=group", "loss.name=cross_entropy", "training.optimizer=sgd"]
+    states = []
+    for parts in (1, 2, 4):
+        pixelwise.train(discs, tmp_path / str(parts), config=quick(*settings, f"training.accumulate={parts}"))
+        states.append(weights(tmp_path / str(parts)))
+    for state in states[1:]:
+        for name, tensor in states[0].items():
+            torch.testing.assert_close(state[name], tensor, rtol=1e-3, atol=1e-5)
+
+
+def test_a_batch_has_no_more_parts_than_patches() -> None:
+    with pytest.raises(ConfigError, match="no more parts than patches"):
+        quick("training.batch_size=2", "training.accumulate=3")
 
 
 def clock(total_steps: int | None, budget: float | None, *, prepared: float = 0.0, after: float = 1.0) -> Clock:

@@ -15,7 +15,7 @@ from jaxtyping import Shaped, UInt8
 from pixelwise import config as configs
 from pixelwise.bench.ceiling import Ceiling
 from pixelwise.bench.ceiling import measure as measure_ceiling
-from pixelwise.bench.figures import FIGURES, Bench, Figure
+from pixelwise.bench.figures import FIGURES, Bench, Figure, with_rivals
 from pixelwise.config import Config, Flips
 from pixelwise.data import check as checks
 from pixelwise.data import finding, repair, writing
@@ -358,17 +358,18 @@ def predict_files(  # noqa: PLR0913  all but three are given by name
 
 
 def bench(
-    device: str = "auto", only: Sequence[str] = (), watcher: Watcher | None = None
+    device: str = "auto", only: Sequence[str] = (), rivals: Path | None = None, watcher: Watcher | None = None
 ) -> tuple[Machine, Ceiling, list[Figure]]:
     """Measure what this machine can do, and what Pixelwise does with it.
 
     Args:
         device: auto, cpu, cuda or mps.
         only: names of `bench.figures.FIGURES`; none measures all of them, which takes some minutes.
+        rivals: a Python that has other programs, which are measured at the same work on a CPU; none leaves them out.
         watcher: told how far it is.
 
     Raises:
-        ConfigError: there is no such device or figure.
+        ConfigError: there is no such device or figure, or that is no Python with rivals.
     """
     watcher = watcher or Watcher()
     wanted = list(only) or list(FIGURES)
@@ -383,7 +384,8 @@ def bench(
     figures: list[Figure] = []
     for number, name in enumerate(wanted):
         watcher.work("measuring", number, len(wanted))
-        figures.extend(FIGURES[name](where))
+        measured = list(FIGURES[name](where))
+        figures += measured if rivals is None else with_rivals(measured, name, rivals, watcher.say)
     watcher.work("measuring", len(wanted), len(wanted))
     return this_machine(chosen), ceiling, figures
 

@@ -310,6 +310,9 @@ def bench(
         list[str] | None, typer.Option(help="One figure: training, inference, large image, samples, start; repeatable.")
     ] = None,
     device: DeviceOption = "auto",
+    rivals: Annotated[
+        Path | None, typer.Option(help="Python that has MONAI, nnU-Net, albumentations: measured at the same work.")
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Page to write (.md).")] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -322,7 +325,7 @@ def bench(
     from pixelwise.training.watch import on_this_terminal
 
     with on_this_terminal() as watcher:
-        measured = api.bench(device, only or (), watcher)
+        measured = api.bench(device, only or (), rivals, watcher)
     text = page.to_markdown(*measured)
     typer.echo(json.dumps(page.to_json(*measured), indent=2) if as_json else text)
     if out is not None:

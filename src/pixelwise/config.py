@@ -273,6 +273,10 @@ class TrainingConfig(Section):
     """Batches between two validations; none means so many that every training pixel is drawn once on average."""
     batch_size: Annotated[int, Field(ge=1)] = 8
     """Patches per step, over all processes together."""
+    accumulate: Annotated[int, Field(ge=1)] = 1
+    """A step is computed in so many parts, one after the other, to take less memory; batch statistics are a part's."""
+    memory: ByteSize | None = None
+    """What the process, or on a GPU its tensors, may take in training: '8GB'; none is four fifths of what is free."""
     optimizer: Literal["adam", "adamw", "sgd"] = "adamw"
     """Update rule."""
     learning_rate: Positive = 1e-3
@@ -348,6 +352,11 @@ class Config(Section):
     def _possible(self) -> "Config":
         if self.model.stride > 1 and not self.model.padded:
             raise ValueError("model.stride above 1 needs model.padded=true")
+        if self.training.accumulate > self.training.batch_size:
+            raise ValueError(
+                f"training.accumulate is {self.training.accumulate}; a batch of {self.training.batch_size} has no more "
+                "parts than patches"
+            )
         if not self.model.padded and (self.model.deep_supervision or self.model.downsampling == "convolution"):
             raise ValueError("model.deep_supervision and model.downsampling=convolution need model.padded=true")
         is_alone = self.model.norm == "instance" or (self.model.norm == "batch" and self.training.batch_size == 1)

@@ -55,19 +55,19 @@ def peak_during(work: Callable[[], object]) -> int:
 
 
 @contextlib.contextmanager
-def watching_memory() -> Iterator[Callable[[], int]]:
-    """Within, a thread looks every two milliseconds; gives a function that tells the most bytes that were held."""
-    seen = [held_bytes()]
+def watching_memory(every_seconds: float = 0.002) -> Iterator[Callable[[], int]]:
+    """Within, a thread looks again and again; gives a function that tells the most bytes that were held."""
+    most = [held_bytes()]
     over = threading.Event()
 
     def look() -> None:
-        while not over.wait(0.002):
-            seen.append(held_bytes())
+        while not over.wait(every_seconds):
+            most[0] = max(most[0], held_bytes())
 
     watch = threading.Thread(target=look, daemon=True)
     watch.start()
     try:
-        yield lambda: max(seen)
+        yield lambda: most[0]
     finally:
         over.set()
         watch.join()

@@ -1,42 +1,42 @@
 """The figures of docs/performance.md: each a piece of real work, its rate, and its share of the ceiling."""
 
+import json
+import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from pixelwise.bench import rivals, sizes
 from pixelwise.bench.ceiling import Ceiling
+from pixelwise.bench.rivals import Entry
 from pixelwise.classes import ClassTable
 from pixelwise.config import SIZES, AugmentConfig, ModelConfig, PredictionConfig, Preprocessing
 from pixelwise.data.augment import augment, window_size
+from pixelwise.errors import ConfigError
 from pixelwise.inference.predictor import Model
 from pixelwise.memory import keeping_freed_memory
 from pixelwise.models import bundle
 from pixelwise.models.blocks import folded
 from pixelwise.models.unet import build
-from pixelwise.training.machine import Work, rehearsal
+from pixelwise.training.machine import Work, peak_above_now, rehearsal
 from pixelwise.training.timing import Timing, timed
 
-BATCH, CHANNELS, CLASSES, PATCH_PX = 4, 3, 2, 256
-
-PLAIN = ModelConfig(width=64, depth=4, max_width=1024, norm="batch")
+PLAIN = ModelConfig(width=sizes.PLAIN_WIDTH, depth=sizes.PLAIN_DEPTH, max_width=1024, norm="batch")
 """The plain U-Net of 64 to 1024 features, padded and normalised: 31.0 million parameters."""
 
 NNUNET = ModelConfig(**SIZES["nnunet"])
 """The network that nnU-Net plans for patches of 256 px: 33.5 million parameters, with deep supervision."""
 
-NARROW = ModelConfig(width=32, depth=4)
+LARGE = ModelConfig(width=sizes.LARGE_WIDTH, depth=sizes.LARGE_DEPTH)
 """The network of the large image."""
-
-LARGE_PX, TILE_PX = 4096, 512
-
-IMAGE_PX = 512
-"""Edge of the images that samples are drawn from."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,10 @@ class Figure:
     """Rate of arithmetic, where arithmetic is what takes the time."""
     ceiling_gflops: float | None = None
     """What was possible."""
+    peak_bytes: int | None = None
+    """Memory that the work took at most beyond what was held before, where it was looked at."""
+    rivals: tuple[Entry, ...] = ()
+    """Others at the same work, measured in the same run."""
 
     @property
     def share(self) -> float | None:
@@ -82,15 +86,15 @@ def training(bench: Bench) -> Iterator[Figure]:
     for name, config in (("plain U-Net", PLAIN), ("nnU-Net's network", NNUNET)):
         work = Work(
             model=config,
-            channels=CHANNELS,
-            classes=CLASSES,
-            patch_size=(PATCH_PX, PATCH_PX),
-            batch_size=BATCH,
+            channels=sizes.CHANNELS,
+            classes=sizes.CLASSES,
+            patch_size=(sizes.PATCH_PX, sizes.PATCH_PX),
+            batch_size=sizes.BATCH,
             precision=bench.precision,
         )
         with keeping_freed_memory():
             step, _ = rehearsal(work, bench.device)
-            timing = timed(step, bench.device, at_least=10.0)
+            timing = timed(step, bench.device, at_least=sizes.STEPS_AT_LEAST)
         image, _ = _batch(bench.device)
         gflop = 3 * _forward_gflop(_network(config, bench.device).eval(), image)
         yield _of_network(f"training step, {name}", timing, gflop, bench)
@@ -106,38 +110,41 @@ def inference(bench: Bench) -> Iterator[Figure]:
         with bench.autocast():
             network(image)
 
-    timing = timed(predict, bench.device, at_least=10.0)
+    timing = timed(predict, bench.device, at_least=sizes.STEPS_AT_LEAST)
     yield _of_network("inference, plain U-Net", timing, _forward_gflop(network, image), bench)
 
 
 def large_image(bench: Bench) -> Iterator[Figure]:
     """One image of 4096 x 4096 pixels in blended tiles."""
-    image = np.random.default_rng(0).integers(0, 256, (LARGE_PX, LARGE_PX, CHANNELS), dtype=np.uint8)
-    network = folded(_network(NARROW, bench.device).eval())
-    model = Model(network, _description(NARROW, bench.precision), bench.device)
+    image = np.random.default_rng(0).integers(0, 256, (sizes.LARGE_PX, sizes.LARGE_PX, sizes.CHANNELS), dtype=np.uint8)
+    network = folded(_network(LARGE, bench.device).eval())
+    model = Model(network, _description(LARGE, bench.precision), bench.device)
 
     def predict() -> None:
         for band in model.bands(image):
             band.classes()
 
     timing = timed(predict, bench.device, at_least=0.0)
-    yield Figure("4096 x 4096 pixels in tiles", timing.median_seconds, "s", timing)
+    with peak_above_now(bench.device) as taken:
+        predict()
+    name = f"{sizes.LARGE_PX} x {sizes.LARGE_PX} pixels in tiles"
+    yield Figure(name, timing.median_seconds, "s", timing, peak_bytes=taken())
 
 
 def samples(bench: Bench) -> Iterator[Figure]:
     """A training sample: read from the cache's array, cropped, normalised, augmented with everything switched on."""
     config = AugmentConfig(geometric_probability=1.0, intensity_probability=1.0)
-    patch = (PATCH_PX, PATCH_PX)
+    patch = (sizes.PATCH_PX, sizes.PATCH_PX)
     window = window_size(patch, config)
-    edge = max(IMAGE_PX, *window)
+    edge = max(sizes.IMAGE_PX, *window)
     generator = np.random.default_rng(0)
-    image = generator.integers(0, 256, (edge, edge, CHANNELS), dtype=np.uint8)
-    mask = generator.integers(0, CLASSES, (edge, edge), dtype=np.uint8)
-    seeds = torch.arange(BATCH)
+    image = generator.integers(0, 256, (edge, edge, sizes.CHANNELS), dtype=np.uint8)
+    mask = generator.integers(0, sizes.CLASSES, (edge, edge), dtype=np.uint8)
+    seeds = torch.arange(sizes.BATCH)
 
     def draw() -> None:
-        windows = [image[: window[0], : window[1]].astype(np.float32).transpose(2, 0, 1) for _ in range(BATCH)]
-        masks = [mask[: window[0], : window[1]] for _ in range(BATCH)]
+        windows = [image[: window[0], : window[1]].astype(np.float32).transpose(2, 0, 1) for _ in range(sizes.BATCH)]
+        masks = [mask[: window[0], : window[1]] for _ in range(sizes.BATCH)]
         augment(
             torch.from_numpy(np.stack(windows)).to(bench.device),
             torch.from_numpy(np.stack(masks)).to(bench.device),
@@ -146,8 +153,8 @@ def samples(bench: Bench) -> Iterator[Figure]:
             config,
         )
 
-    timing = timed(draw, bench.device)
-    yield Figure("sample, augmented", 1000 * timing.median_seconds / BATCH, "ms", timing)
+    timing = timed(draw, bench.device, at_least=sizes.SAMPLES_AT_LEAST, most=500)
+    yield Figure("sample, augmented", 1000 * timing.median_seconds / sizes.BATCH, "ms", timing)
 
 
 def start(bench: Bench) -> Iterator[Figure]:
@@ -171,15 +178,49 @@ FIGURES: dict[str, Callable[[Bench], Iterator[Figure]]] = {
 """What is measured, by name."""
 
 
+def with_rivals(figures: Sequence[Figure], name: str, python: Path, say: Callable[[str], None]) -> list[Figure]:
+    """The same figures, each with what the programs of another environment take for the same work.
+
+    Args:
+        figures: of one kind of work.
+        name: of that kind, a key of `FIGURES`.
+        python: of the environment.
+        say: told of a rival that cannot be measured.
+
+    Raises:
+        ConfigError: this is no Python, or one without torch.
+    """
+    package = Path(rivals.__file__).parents[2]
+    try:
+        done = subprocess.run(  # noqa: S603  the caller's own Python
+            [python, rivals.__file__, name], env=os.environ | {"PYTHONPATH": str(package)}, capture_output=True,
+            text=True, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.CalledProcessError) as error:
+        last = str(getattr(error, "stderr", None) or error).strip().splitlines()[-1]
+        raise ConfigError(
+            f"The rivals cannot be measured with {python} ({last}).", remedy="Run `make bench-rivals`."
+        ) from None
+    for line in done.stderr.splitlines():
+        if line.startswith(rivals.LEFT_OUT):
+            say(line)
+    entries = [_entry(json.loads(line)) for line in done.stdout.splitlines() if line.startswith("{")]
+    return [replace(one, rivals=tuple(entry for entry in entries if entry.figure == one.name)) for one in figures]
+
+
+def _entry(told: dict[str, Any]) -> Entry:
+    return Entry(**(told | {"timing": Timing(**told["timing"])}))
+
+
 def _network(config: ModelConfig, device: torch.device) -> nn.Module:
     torch.manual_seed(0)
-    network: nn.Module = build(config, CHANNELS, CLASSES).to(device)
+    network: nn.Module = build(config, sizes.CHANNELS, sizes.CLASSES).to(device)
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
 def _batch(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    image = torch.randn(BATCH, CHANNELS, PATCH_PX, PATCH_PX, device=device)
-    mask = torch.randint(0, CLASSES, (BATCH, PATCH_PX, PATCH_PX), device=device)
+    image = torch.randn(sizes.BATCH, sizes.CHANNELS, sizes.PATCH_PX, sizes.PATCH_PX, device=device)
+    mask = torch.randint(0, sizes.CLASSES, (sizes.BATCH, sizes.PATCH_PX, sizes.PATCH_PX), device=device)
     return image.contiguous(memory_format=torch.channels_last), mask
 
 
@@ -192,18 +233,21 @@ def _forward_gflop(network: nn.Module, image: torch.Tensor) -> float:
 
 def _of_network(name: str, timing: Timing, gflop: float, bench: Bench) -> Figure:
     seconds = timing.median_seconds
-    return Figure(name, BATCH / seconds, "images/s", timing, gflop / seconds, bench.convolution_gflops)
+    return Figure(name, sizes.BATCH / seconds, "images/s", timing, gflop / seconds, bench.convolution_gflops)
 
 
 def _description(config: ModelConfig, precision: str) -> bundle.Description:
     preprocessing = Preprocessing(
-        channels=CHANNELS, normalisation="standard", mean=(127.5,) * CHANNELS, deviation=(74.0,) * CHANNELS
+        channels=sizes.CHANNELS,
+        normalisation="standard",
+        mean=(127.5,) * sizes.CHANNELS,
+        deviation=(74.0,) * sizes.CHANNELS,
     )
     return bundle.Description(
         model=config,
         preprocessing=preprocessing,
-        classes=ClassTable.from_names([f"class {index}" for index in range(CLASSES)]),
-        patch_size=(PATCH_PX, PATCH_PX),
-        prediction=PredictionConfig(tile_size=(TILE_PX, TILE_PX), overlap=0.5),
+        classes=ClassTable.from_names([f"class {index}" for index in range(sizes.CLASSES)]),
+        patch_size=(sizes.PATCH_PX, sizes.PATCH_PX),
+        prediction=PredictionConfig(tile_size=(sizes.TILE_PX, sizes.TILE_PX), overlap=sizes.OVERLAP),
         bfloat16=precision == "bfloat16",
     )

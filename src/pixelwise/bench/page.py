@@ -13,6 +13,12 @@ def to_markdown(machine: Machine, ceiling: Ceiling, figures: Sequence[Figure]) -
     """A page with the machine, its ceiling, and the figures beside it."""
     versions = ", ".join(f"{name} {number}" for name, number in VERSIONS.items())
     lines = [
+        "# Performance",
+        "",
+        "Written by `pixelwise bench`, with other programs by `make bench-rivals`. Times are medians; a rate is that",
+        "of the arithmetic of convolutions, a product and a sum counted as two; the ceiling of a network is the",
+        "fastest convolution, forward and backward. [What was tried, and what it brought](performance-log.md).",
+        "",
         f"Measured on {machine.name}, {machine.cores} threads, {machine.memory_gb:g} GB, {machine.device}; {versions}.",
         "",
         "| ceiling | float32 | bfloat16 |",
@@ -28,6 +34,21 @@ def to_markdown(machine: Machine, ceiling: Ceiling, figures: Sequence[Figure]) -
         "|---|---:|---:|---:|---:|",
         *map(_row, figures),
     ]
+    contests = [line for figure in figures for line in _contest(figure)]
+    if contests:
+        lines += [
+            "",
+            "Others at the same work, in the same run:",
+            "",
+            "| figure | Pixelwise | rival | its value | Pixelwise is |",
+            "|---|---:|---|---:|---:|",
+            *contests,
+        ]
+    if machine.device == "cpu":
+        lines += [
+            "",
+            "No GPU was measured here: `pixelwise bench` measures one where there is one, in less than ten minutes.",
+        ]
     return "\n".join(lines) + "\n"
 
 
@@ -46,4 +67,23 @@ def _row(figure: Figure) -> str:
     times = f"{timing.lowest_seconds:.3g} to {timing.highest_seconds:.3g} s, {timing.repetitions} times"
     rate = f"{figure.gflops:.0f}" if figure.gflops is not None else ""
     share = f"{figure.share:.0%}" if figure.share is not None else ""
+    if figure.peak_bytes is not None:
+        times += f"; {_megabytes(figure.peak_bytes)}"
     return f"| {figure.name} | {figure.value:.3g} {figure.unit} | {times} | {rate} | {share} |"
+
+
+def _contest(figure: Figure) -> list[str]:
+    """A line for each rival, the fastest first."""
+    lines = []
+    for entry in sorted(figure.rivals, key=lambda entry: entry.timing.median_seconds):
+        factor = entry.timing.median_seconds / figure.timing.median_seconds
+        value = figure.value / factor if figure.unit.endswith("/s") else figure.value * factor
+        ours, theirs = (f"{number:.3g} {figure.unit}" for number in (figure.value, value))
+        if entry.peak_bytes is not None and figure.peak_bytes is not None:
+            ours, theirs = f"{ours}, {_megabytes(figure.peak_bytes)}", f"{theirs}, {_megabytes(entry.peak_bytes)}"
+        lines.append(f"| {figure.name} | {ours} | {entry.rival} | {theirs} | {factor:.2f} times as fast |")
+    return lines
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / 1e6:.0f} MB"

@@ -17,9 +17,22 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from pixelwise.config import ModelConfig
 
 
+class GroupNorm(nn.GroupNorm):
+    """Normalisation of groups of features of every image by themselves (Wu and He, 2018).
+
+    On a CPU torch's own takes up to nine times as long for the way back through channels-last maps as through
+    contiguous ones, more than it takes to change to these and back.
+    """
+
+    def forward(self, maps: Float[Tensor, "B F h w"]) -> Float[Tensor, "B F h w"]:
+        """Mean 0 and variance 1 of each group of maps, then the layer's scale and shift."""
+        if maps.device.type != "cpu" or not torch.is_grad_enabled():
+            return super().forward(maps)
+        return super().forward(maps.contiguous()).contiguous(memory_format=torch.channels_last)
+
+
 def _group_norm(features: int) -> nn.Module:
-    groups = next(count for count in (8, 4, 2, 1) if features % count == 0)
-    return nn.GroupNorm(groups, features)
+    return GroupNorm(next(count for count in (8, 4, 2, 1) if features % count == 0), features)
 
 
 class InstanceNorm(nn.InstanceNorm2d):

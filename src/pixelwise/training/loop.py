@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from lightning_fabric import Fabric
 from torch import Tensor
 
@@ -188,12 +188,24 @@ def train_step(job: Fit, batch: Batch, step: int, progress: float) -> Float[Tens
     image, mask = augment(  # B C H W, B H W
         window, batch.mask.to(device, non_blocking=True), batch.seeds, config.data.patch_size, config.augment
     )
+    # no more parts than the smallest share of a process has patches: all processes wait for each other in each part
+    count = min(config.training.accumulate, max(1, config.training.batch_size // job.fabric.world_size))
+    parts = list(zip(image.tensor_split(count), mask.tensor_split(count), strict=True))
+    total = torch.zeros((), device=device)
+    for number, (some, theirs) in enumerate(parts, 1):
+        with job.update.part(is_last=number == count):
+            loss = _loss(job, some, theirs) * (len(some) / len(image))
+            job.update.backward(loss)
+        total += loss.detach()
+    job.update.step(step, progress)
+    return total
+
+
+def _loss(job: Fit, image: Float[Tensor, "B C H W"], mask: UInt8[Tensor, "B H W"]) -> Float[Tensor, ""]:
     logits: Logits = job.update.network(image.contiguous(memory_format=torch.channels_last))
     if isinstance(logits, Tensor):
         mask = centre_crop(mask, (logits.shape[-2], logits.shape[-1]))  # unpadded networks give less
-    loss = of_levels(job.loss, logits, mask, pixel_weights(mask, config))
-    job.update.apply(loss, step, progress)
-    return loss.detach()
+    return of_levels(job.loss, logits, mask, pixel_weights(mask, job.config))
 
 
 def pixel_weights(mask: Tensor, config: Config) -> Float[Tensor, "B H W"] | None:

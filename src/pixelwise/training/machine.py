@@ -2,15 +2,15 @@
 
 import contextlib
 import copy
+import functools
 import platform
 from collections.abc import Callable, Iterator
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
 import psutil
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pixelwise import losses
 from pixelwise.config import LossConfig, ModelConfig, Section, SizePx, TrainingConfig
@@ -18,15 +18,30 @@ from pixelwise.data.cache import hash_of
 from pixelwise.errors import DataError, memory_errors
 from pixelwise.files import make_folder, read_json, write_json
 from pixelwise.memory import give_back_memory, held_bytes, watching_memory
-from pixelwise.models.blocks import average_into
-from pixelwise.models.unet import border_px, build
+from pixelwise.models.blocks import average_into, parameter_count
+from pixelwise.models.unet import border_px, build, coarsest_px, valid_size_px
 from pixelwise.training.timing import timed
 from pixelwise.training.update import make_optimizer
+
+STATE_BYTES = 20
+"""Of each weight while it is trained: itself, its gradient, two moments, and its average."""
+
+COPY_BYTES = 16
+"""Of each weight in the state that a run can go back to: all but the gradient."""
+
+FREE_SHARE = 0.8
+"""Share of the free memory that training may take where nothing else is said."""
+
+WORKSPACE_BYTES = 100_000_000
+"""What kernels take for themselves."""
+
+MARGIN = 1.25
+"""Memory that is only estimated may be so many times as much."""
 
 VERSIONS = {name: version(name) for name in ("pixelwise", "torch", "numpy")}
 """What computed."""
 
-SMALLER = "Use a smaller --set training.batch_size, data.patch_size or model.width."
+SMALLER = "Use a smaller --set training.batch_size, data.patch_size or model.width, or allow more with training.memory."
 """What to do where training does not fit into memory."""
 
 BUSY = 0.2
@@ -56,6 +71,7 @@ class Work(Section):
     patch_size: SizePx
     batch_size: int
     precision: str
+    compiled: bool = False
 
 
 class Speed(Section):
@@ -66,6 +82,19 @@ class Speed(Section):
     prediction_patches_per_second: float
     training_bytes: int
     """Memory that a step of training takes, weights and all."""
+    weights: int
+    """Trainable numbers of the network."""
+
+    def bytes_with(self, patches: int) -> int:
+        """Memory of a run whose steps have so many patches: activations grow with them, weights do not."""
+        fixed = STATE_BYTES * self.weights
+        each = max(0, self.training_bytes - fixed) / self.work.batch_size
+        return fixed + round(each * patches)
+
+    @property
+    def copied_bytes(self) -> int:
+        """The state that a run keeps in the memory of the process, to go back to."""
+        return COPY_BYTES * self.weights
 
 
 def this_machine(device: torch.device) -> Machine:
@@ -115,22 +144,53 @@ def load_of_processor() -> float:
     return psutil.cpu_percent(interval=0.3) / 100.0
 
 
+@functools.cache
+def expected_bytes(work: Work) -> int:
+    """About what training takes, from what a small patch leaves for the way back; nothing large is made.
+
+    Args:
+        work: of any size; must not be measured where it may not fit.
+    """
+    step_px = coarsest_px(work.model)
+    border = border_px(work.model)
+    edges = [min(edge, max(2 * step_px, valid_size_px(work.model, 2 * border + 1))) for edge in work.patch_size]
+    network = build(work.model, work.channels, work.classes).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        if tensor.ndim == 4 and tensor.shape[0] <= 2:  # maps of the two images or of one, not weights
+            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    image = torch.zeros(2, work.channels, *edges).contiguous(memory_format=torch.channels_last)
+    with (
+        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+        torch.autocast("cpu", torch.bfloat16, enabled=work.precision == "bfloat16"),
+    ):
+        network(image)
+    times = work.batch_size * work.patch_size[0] * work.patch_size[1] / (2 * edges[0] * edges[1])
+    largest = max(kept.values(), default=0)
+    maps = round(times * (sum(kept.values()) + 2 * largest))
+    return WORKSPACE_BYTES + STATE_BYTES * parameter_count(network) + maps
+
+
 def rehearsal(work: Work, device: torch.device) -> tuple[Callable[[], None], Callable[[], None]]:
     """A step of training and a prediction on random numbers, with all that they do in a run but for making samples."""
     plain = TrainingConfig()
     network = build(work.model, work.channels, work.classes).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     average, optimizer = copy.deepcopy(network).eval(), make_optimizer(network, plain)
+    ready: nn.Module = torch.compile(network) if work.compiled else network  # type: ignore[assignment]
     loss = losses.build(LossConfig())
     image = torch.randn(work.batch_size, work.channels, *work.patch_size, device=device)
     image = image.contiguous(memory_format=torch.channels_last)
     border = border_px(work.model)
     size = [work.batch_size, *(max(1, edge - 2 * border) for edge in work.patch_size)]
     mask = torch.randint(0, work.classes, size, device=device)
-    precision = partial(torch.autocast, device.type, torch.bfloat16, enabled=work.precision == "bfloat16")
+    precision = functools.partial(torch.autocast, device.type, torch.bfloat16, enabled=work.precision == "bfloat16")
 
     def step() -> None:
         with precision():
-            logits = network(image)
+            logits = ready(image)
         losses.of_levels(loss, logits, mask).backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(network.parameters(), plain.clip_norm)
         optimizer.step()
@@ -163,6 +223,9 @@ class Stopwatch:
         self.disturbed = 0.0
         """Share of the processor that others used when something was measured."""
         self._folder = folder
+        give_back_memory()
+        self.held_bytes = 0 if device.type == "cuda" else held_bytes()
+        """What is held before anything is measured."""
 
     def speed(self, work: Work) -> Speed:
         """How fast this work goes; measured for about a second if it is not known.
@@ -175,6 +238,17 @@ class Stopwatch:
             known = self._remembered_or_measured(work)
             self.measured.append(known)
         return known
+
+    def room_bytes(self, allowed: int | None) -> int:
+        """What training may take beyond what this process holds now.
+
+        Args:
+            allowed: to the process, or on a GPU to its tensors; none is `FREE_SHARE` of what is free.
+        """
+        if self.device.type == "cuda":
+            free, _ = torch.cuda.mem_get_info(self.device)
+            return int(FREE_SHARE * free) if allowed is None else allowed
+        return int(FREE_SHARE * psutil.virtual_memory().available) if allowed is None else allowed - self.held_bytes
 
     def _remembered_or_measured(self, work: Work) -> Speed:
         file = self._folder / "speed" / f"{self._key(work)}.json"
@@ -206,6 +280,7 @@ class Stopwatch:
             training_patches_per_second=work.batch_size / self._seconds(step),
             prediction_patches_per_second=work.batch_size / self._seconds(predict),
             training_bytes=taken(),
+            weights=parameter_count(build(work.model, work.channels, work.classes)),
         )
 
     def _seconds(self, action: Callable[[], None]) -> float:

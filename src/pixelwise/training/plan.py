@@ -12,7 +12,7 @@ from pixelwise.config import WEIGHTED, Config, ModelConfig, SizePx
 from pixelwise.data.fingerprint import FEW_LOST, REDUCTIONS, Fingerprint
 from pixelwise.errors import ConfigError, MachineError
 from pixelwise.models.unet import border_px, coarsest_px, valid_size_px
-from pixelwise.training.machine import Machine, Speed, Stopwatch, Work
+from pixelwise.training.machine import MARGIN, SMALLER, Machine, Speed, Stopwatch, Work, expected_bytes
 
 WIDTHS = (8, 12, 16, 24, 32, 48, 64)
 """Features of the finest level that the plan considers."""
@@ -59,6 +59,9 @@ EPOCHS_IN_BUDGET = 40
 PLANNED_SHARE = 0.8
 """Share of a time budget that is left for training steps after reading, measuring, validating and reporting."""
 
+COMPILED_FROM_SECONDS = 600
+"""A run with less time than this is not compiled, which takes about a minute."""
+
 PATCHES_WITHOUT_BUDGET = 20_000
 """Patches that training sees where no time and no number of epochs is given."""
 
@@ -82,12 +85,15 @@ class Plan:
     measured: tuple[Speed, ...]
     disturbed: float = 0.0
     """Share of the processor, 0 to 1, that other programs used during the measurements."""
+    memory_bytes: int | None = None
+    """What the process, or on a GPU its tensors, will hold at most in training; none if nothing was measured."""
 
     def to_json(self) -> dict[str, Any]:
         """The content of plan.json."""
         return {
             "decisions": [vars(decision) for decision in self.decisions],
             "machine": self.machine.model_dump(mode="json"),
+            "memory_bytes": self.memory_bytes,
             "measurements": [speed.model_dump(mode="json") for speed in self.measured],
         }
 
@@ -156,7 +162,9 @@ def plan(
     """
     situation = Situation(fingerprint, classes, validation_megapixels, processes, stopwatch, config)
     situation, decisions = _decided(situation, rules or RULES)
-    return Plan(situation.config, decisions, stopwatch.machine, tuple(stopwatch.measured), stopwatch.disturbed)
+    memory = _peak_bytes(situation) if stopwatch.measured else None
+    measured = tuple(stopwatch.measured)
+    return Plan(situation.config, decisions, stopwatch.machine, measured, stopwatch.disturbed, memory)
 
 
 def _decided(situation: Situation, rules: Sequence[RuleMaker]) -> tuple[Situation, tuple[Decision, ...]]:
@@ -269,11 +277,19 @@ def precision_rule(situation: Situation) -> Rule:
     """The faster of float32 and bfloat16, measured."""
     if situation.is_given("training.precision"):
         return  # measuring takes seconds
-    model = situation.config.model
+    model = situation.config.model if situation.is_given("model.width") else _narrowed(situation)
     speeds = {name: _speed(situation, model, name) for name in ("float32", "bfloat16")}
     ratio = speeds["bfloat16"].training_patches_per_second / speeds["float32"].training_patches_per_second
     name = "bfloat16" if ratio > 1.1 else "float32"
     yield Decision("training.precision", name, f"measured here: bfloat16 trains {ratio:.2f} times as fast as float32")
+
+
+def _narrowed(situation: Situation) -> ModelConfig:
+    """The network with as many features as usual, or with fewer where memory does not allow a single patch of that."""
+    model, room = situation.config.model, situation.stopwatch.room_bytes(situation.config.training.memory)
+    models = [model.model_copy(update={"width": width}) for width in WIDTHS if width <= model.width]
+    fitting = [one for one in models if MARGIN * expected_bytes(_work(situation, one, "float32", 1)) <= room]
+    return fitting[-1] if fitting else models[0]
 
 
 def width_rule(situation: Situation) -> Rule:
@@ -309,6 +325,69 @@ def width_rule(situation: Situation) -> Rule:
 def _patches_to_see(situation: Situation) -> int:
     """How many patches a network has to see to be worth its size."""
     return max(PATCHES_TO_SEE, min(round(PASSES_TO_SEE * situation.patches), PATCHES_WITHOUT_BUDGET))
+
+
+def compilation_rule(situation: Situation) -> Rule:
+    """On a GPU compiled, where that is faster and the run is long enough to make up for the time it takes.
+
+    On a CPU it was measured to bring nothing over channels-last maps in bfloat16.
+    """
+    config, budget = situation.config, situation.config.training.time
+    is_short = budget is not None and budget < COMPILED_FROM_SECONDS
+    if situation.machine.device != "cuda" or situation.is_given("training.compile") or is_short:
+        return
+    plain = _speed(situation, config.model, config.training.precision)
+    try:
+        compiled = situation.stopwatch.speed(plain.work.model_copy(update={"compiled": True}))
+    except RuntimeError as error:  # no compiler, or a GPU that it does not know
+        yield Decision(
+            "training.compile", value=False, because=f"it cannot be compiled here ({str(error).splitlines()[0]})"
+        )
+        return
+    ratio = compiled.training_patches_per_second / plain.training_patches_per_second
+    yield Decision("training.compile", ratio > 1.1, f"measured here: compiled it trains {ratio:.2f} times as fast")
+
+
+def memory_rule(situation: Situation) -> Rule:
+    """As many parts of a step as the memory that is allowed asks for."""
+    config, stopwatch = situation.config, situation.stopwatch
+    speed = _speed(situation, config.model, config.training.precision)
+    room, patches = stopwatch.room_bytes(config.training.memory) - _copies(situation, speed), _patches(situation)
+    possible = [config.training.accumulate] if situation.is_given("training.accumulate") else range(1, patches + 1)
+    needs = {parts: speed.bytes_with(-(-patches // parts)) for parts in possible}
+    parts, needed = next(((parts, need) for parts, need in needs.items() if need <= room), [*needs.items()][-1])
+    if needed > room:
+        raise MachineError(
+            f"Training takes {_gb(needed)} with {-(-patches // parts)} patches at a time, and {_gb(room)} are free or "
+            "allowed.",
+            remedy=SMALLER,
+        )
+    decided = situation.but({"training.accumulate": parts})
+    yield Decision(
+        "training.accumulate", parts, f"it will hold about {_gb(_peak_bytes(decided))} at most, measured here"
+    )
+
+
+def _peak_bytes(situation: Situation) -> int:
+    """What a run will hold at most."""
+    config = situation.config
+    speed = _speed(situation, config.model, config.training.precision)
+    at_a_time = -(-_patches(situation) // config.training.accumulate)
+    return situation.stopwatch.held_bytes + speed.bytes_with(at_a_time) + _copies(situation, speed)
+
+
+def _copies(situation: Situation, speed: Speed) -> int:
+    """What a run takes of the same memory beside its steps."""
+    return 0 if situation.machine.device == "cuda" else speed.copied_bytes
+
+
+def _gb(count: float) -> str:
+    return f"{max(0.0, count) / 1e9:.2f} GB"
+
+
+def _patches(situation: Situation) -> int:
+    """Of a step in each process, at most."""
+    return -(-situation.config.training.batch_size // situation.processes)
 
 
 def schedule_rule(situation: Situation) -> Rule:
@@ -387,6 +466,8 @@ RULES = (
     batch_rule,
     precision_rule,
     width_rule,
+    compilation_rule,
+    memory_rule,
     schedule_rule,
     balance_rule,
     normalisation_rule,
@@ -400,14 +481,30 @@ LOOKS = (resize_rule, patch_rule, balance_rule, normalisation_rule, orientation_
 
 
 def _speed(situation: Situation, model: ModelConfig, precision: str) -> Speed:
-    config = situation.config
-    return situation.stopwatch.speed(
-        Work(
-            model=model,
-            channels=situation.fingerprint.channels,
-            classes=situation.classes,
-            patch_size=config.data.patch_size,
-            batch_size=min(-(-config.training.batch_size // situation.processes), 4),
-            precision=precision,
-        )
+    """Measured with four patches, or fewer where memory does not allow more.
+
+    Raises:
+        MachineError: a single patch would take more memory than is allowed.
+    """
+    work = _work(situation, model, precision, min(_patches(situation), 4))
+    room = situation.stopwatch.room_bytes(situation.config.training.memory)
+    while (needed := MARGIN * expected_bytes(work)) > room:
+        if work.batch_size == 1:
+            raise MachineError(
+                f"Training with a width of {model.width} may take {_gb(needed)} even with one patch at a time, and "
+                f"{_gb(room)} are free or allowed.",
+                remedy=SMALLER,
+            )
+        work = work.model_copy(update={"batch_size": work.batch_size // 2})
+    return situation.stopwatch.speed(work)
+
+
+def _work(situation: Situation, model: ModelConfig, precision: str, patches: int) -> Work:
+    return Work(
+        model=model,
+        channels=situation.fingerprint.channels,
+        classes=situation.classes,
+        patch_size=situation.config.data.patch_size,
+        batch_size=patches,
+        precision=precision,
     )

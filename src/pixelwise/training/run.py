@@ -27,7 +27,7 @@ from pixelwise.errors import memory_errors
 from pixelwise.files import make_folder, write_atomically, write_json
 from pixelwise.inference.predictor import Model, choose_device
 from pixelwise.inference.scoring import count
-from pixelwise.memory import keeping_freed_memory
+from pixelwise.memory import give_back_memory, keeping_freed_memory, watching_memory
 from pixelwise.metrics.boundaries import compare_boundaries
 from pixelwise.models import bundle as bundles
 from pixelwise.models import unet
@@ -113,10 +113,13 @@ def _train(request: Request, files: Files, fabric: Fabric, watcher: Watcher) -> 
     else:
         config = _planned(request, config, material, files, fabric, watcher)
         fabric = processes.join(config)  # now with the precision of the plan
+        give_back_memory()  # candidates that were measured may have been larger
     with fabric.rank_zero_first():
         material = resized(material, config)
-    with _determinism(config.training.deterministic):
+    with _determinism(config.training.deterministic), watching_memory(every_seconds=0.05) as peak:
         interrupted = _fit(request, config, material, files, fabric, watcher)
+    held = torch.cuda.max_memory_allocated(fabric.device) if fabric.device.type == "cuda" else peak()
+    watcher.say(f"memory: training held {held / 1e9:.2f} GB at most")
     return Trained(request.folder, material.cache, material.split, fabric.is_global_zero, interrupted)
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from contextlib import AbstractContextManager
 
 import torch
 from jaxtyping import Float
@@ -72,18 +73,25 @@ class Update:
         self.rate_scale = 1.0
         """What setbacks have left of the learning rate."""
 
-    def apply(self, loss: Float[Tensor, ""], step: int, progress: float) -> None:
-        """Backward, clip, step, average.
+    def part(self, is_last: bool) -> AbstractContextManager[None]:
+        """Within, a part of a step is computed; processes add up their gradients in the last one only."""
+        waiting: AbstractContextManager[None] = self._fabric.no_backward_sync(self.network, enabled=not is_last)
+        return waiting
+
+    def backward(self, loss: Float[Tensor, ""]) -> None:
+        """Add the gradients of a loss to those of the step."""
+        self._fabric.backward(loss)
+
+    def step(self, step: int, progress: float) -> None:
+        """Clip, change the weights, average.
 
         Args:
-            loss: of the batch of `step`.
             step: how many updates were made before.
             progress: share of the run that is over, 0 to 1.
         """
         self.learning_rate = self._config.learning_rate * rate_factor(progress, self._config) * self.rate_scale
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate
-        self._fabric.backward(loss)
         if self._config.clip_norm:
             self._fabric.clip_gradients(
                 self.network, self.optimizer, max_norm=self._config.clip_norm, error_if_nonfinite=False
