@@ -20,6 +20,7 @@ from pixelwise.evaluation.report import Example
 from pixelwise.evaluation.scores import Evaluation, SplitChoice
 from pixelwise.inference.predictor import Model
 from pixelwise.inference.scoring import compare
+from pixelwise.memory import keeping_freed_memory
 from pixelwise.metrics import confusion, iou
 from pixelwise.metrics.boundaries import Boundaries, ImageBoundaries, compare_boundaries
 from pixelwise.metrics.calibration import BINS, Calibration, tally
@@ -52,6 +53,7 @@ class Evaluated:
         return self.masks[index] if self.masks else self.model.predict(self.cases[index].image).mask
 
 
+@keeping_freed_memory()
 def evaluate(
     model: Model,
     cases: Sequence[Decoded],

@@ -27,6 +27,7 @@ from pixelwise.inference.jobs import Job, Outputs, Plan
 from pixelwise.inference.large import Kept, Subject, predict_parts
 from pixelwise.inference.ledger import Ledger, Made
 from pixelwise.inference.predictor import Model
+from pixelwise.memory import keeping_freed_memory
 
 Progress = Callable[[str, int, int], None]
 """Told what is being done, and how many parts of how many are."""
@@ -71,6 +72,7 @@ class _Work:
     done: Predicted
 
 
+@keeping_freed_memory()
 def run(model: Model, plan: Plan, outputs: Outputs, progress: Progress | None = None) -> Predicted:
     """Predict and write what is not there yet; an image that cannot be read does not keep the others from being done.
 

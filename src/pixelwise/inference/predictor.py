@@ -21,7 +21,7 @@ from pixelwise.data.windows import Source, is_empty, row_bands
 from pixelwise.errors import ConfigError, DataError, memory_errors
 from pixelwise.inference.tiles import Band, Region, Tiling, Windows, bands, blocks, enlarged, once_per_value
 from pixelwise.models import bundle as bundles
-from pixelwise.models.blocks import folded
+from pixelwise.models.blocks import folded, rounded
 from pixelwise.models.unet import border_px, coarsest_px, valid_size_px
 
 BAND_BYTES = 400_000_000
@@ -256,10 +256,11 @@ def load(path: Path | str, device: str = "auto") -> Model:
     """
     bundle = bundles.load(Path(path))
     chosen = choose_device(device)
-    network = folded(bundle.network()).to(chosen, memory_format=torch.channels_last)  # type: ignore[call-overload]
     description = bundle.description
     if chosen.type == "mps":
         description = description.model_copy(update={"bfloat16": False})
+    quick = folded(bundle.network())
+    network = (rounded(quick) if description.bfloat16 else quick).to(chosen, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Model(network, description, chosen)
 
 

@@ -49,7 +49,7 @@ def compare(model: Model, case: Decoded) -> Iterator[Compared]:
     try:
         for band in model.bands(case.image):
             rows = slice(band.top, band.top + band.probabilities.shape[1])
-            yield Compared(band, band.classes(), truth[rows].to(model.device))
+            yield Compared(band, band.classes().long(), truth[rows].to(model.device))
     except DataError as error:
         raise DataError(error.what, where=case.case.image, remedy=error.remedy) from None
 

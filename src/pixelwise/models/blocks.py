@@ -105,15 +105,28 @@ class Doubling(nn.ConvTranspose2d):
     def __init__(self, in_features: int, out_features: int) -> None:
         super().__init__(in_features, out_features, 2, stride=2)
 
-    def forward(self, maps: Float[Tensor, "B F h w"], _output_size: object = None) -> Float[Tensor, "B G 2*h 2*w"]:
+    def forward(self, maps: Float[Tensor, "B F h w"], _output_size: object = None) -> Float[Tensor, "B G H W"]:
         """The map at twice the height and width."""
+        return _as_maps(self._squares(maps))
+
+    def beside(self, skip: Float[Tensor, "B S H W"], maps: Float[Tensor, "B F h w"]) -> Float[Tensor, "B _ H W"]:
+        """Features of twice the height and width, and this layer's result after them, which is laid there at once."""
+        batch, features, height, width = skip.shape
+        squares = skip.permute(0, 2, 3, 1).reshape(batch, height // 2, 2, width // 2, 2, features)
+        return _as_maps(torch.cat([squares, self._squares(maps)], dim=-1))
+
+    def _squares(self, maps: Float[Tensor, "B F h w"]) -> Float[Tensor, "B h 2 w 2 G"]:
+        """Two rows and two columns of results for each pixel."""
         batch, features, height, width = maps.shape
-        count = self.out_channels
-        weight = self.weight.permute(2, 3, 1, 0).reshape(4 * count, features, 1, 1)
+        weight = self.weight.permute(2, 3, 1, 0).reshape(4 * self.out_channels, features, 1, 1)
         bias = self.bias.repeat(4) if self.bias is not None else None
-        four = F.conv2d(maps, weight, bias).permute(0, 2, 3, 1).reshape(batch, height, width, 2, 2, count)
-        rows = four.transpose(2, 3)  # B h 2 w 2 G
-        return rows.reshape(batch, 2 * height, 2 * width, count).permute(0, 3, 1, 2)
+        four = F.conv2d(maps, weight, bias).permute(0, 2, 3, 1)
+        return four.reshape(batch, height, width, 2, 2, self.out_channels).transpose(2, 3)
+
+
+def _as_maps(squares: Float[Tensor, "B h 2 w 2 G"]) -> Float[Tensor, "B G H W"]:
+    batch, height, _, width, _, features = squares.shape
+    return squares.reshape(batch, 2 * height, 2 * width, features).permute(0, 3, 1, 2)
 
 
 def centre_crop(features: Shaped[Tensor, "*any H W"], size: tuple[int, int]) -> Shaped[Tensor, "*any h w"]:
@@ -146,6 +159,14 @@ def folded(network: nn.Module) -> nn.Module:
         for index, (layer, following) in enumerate(itertools.pairwise(list(block))):
             if isinstance(layer, nn.Conv2d) and isinstance(following, nn.BatchNorm2d):
                 block[index], block[index + 1] = fuse_conv_bn_eval(layer, following), nn.Identity()
+    return network
+
+
+def rounded(network: nn.Module) -> nn.Module:
+    """The same network with the weights of its convolutions in bfloat16, as autocast rounds them at every call."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+            module.to(torch.bfloat16)
     return network
 
 

@@ -31,19 +31,35 @@ class Decoder(nn.Module):
         self.levels = nn.ModuleList(ConvBlock(2 * here, here, config) for _, here in below_and_here)
 
     def forward(self, features: list[Float[Tensor, "B _ _ _"]]) -> list[Float[Tensor, "B _ _ _"]]:
-        """Features of every level above the bottleneck, finest first; that has the image's size if padded."""
-        *skips, current = features
-        results = []
-        for up, level, skip in zip(self.ups, self.levels, reversed(skips), strict=True):
-            current = up(current)
-            if self.padded:
-                current = current[..., : skip.shape[-2], : skip.shape[-1]]  # pooling rounded an odd size up
-                matching = skip
-            else:
-                matching = centre_crop(skip, (current.shape[-2], current.shape[-1]))
-            current = level(torch.cat([matching, current], dim=1))
+        """Features of the finest level, which has the image's size if padded; in training of those below it too.
+
+        Maps are let go as soon as they are used, which halves the memory of a prediction.
+
+        Args:
+            features: of all levels, finest first; the list is emptied.
+        """
+        current, results = features.pop(), []
+        for up, level in zip(self.ups, self.levels, strict=True):
+            current = self._joined(features.pop(), up, current)
+            for layer in level.children():
+                current = layer(current)
             results.append(current)
+            if not self.training:
+                del results[:-1]
         return results[::-1]
+
+    def _joined(
+        self, skip: Float[Tensor, "B F H W"], up: nn.Module, below: Float[Tensor, "B G h w"]
+    ) -> Float[Tensor, "B _ _ _"]:
+        """Matching features, and those from below after them."""
+        if self.padded and skip.shape[-2] == 2 * below.shape[-2] and skip.shape[-1] == 2 * below.shape[-1]:
+            beside: Tensor = up.beside(skip, below)  # type: ignore[operator]  # it is a `Doubling`
+            return beside
+        current: Tensor = up(below)
+        if self.padded:
+            current = current[..., : skip.shape[-2], : skip.shape[-1]]  # pooling rounded an odd size up
+            return torch.cat([skip, current], dim=1)
+        return torch.cat([centre_crop(skip, (current.shape[-2], current.shape[-1])), current], dim=1)
 
 
 class UNet(nn.Module):
