@@ -33,7 +33,7 @@ bench: $(STAMP)
 
 # half an hour on two cores, with nothing else running
 bench-rivals: $(STAMP) $(RIVALS_STAMP)
-	$(BIN)/pixelwise bench --rivals $(RIVALS)/bin/python --out docs/performance.md
+	$(BIN)/pixelwise bench --device cpu --rivals $(RIVALS)/bin/python --out docs/performance.md
 
 kills: $(STAMP)
 	PIXELWISE_KILLS=50 $(BIN)/pytest -q tests/test_kills.py

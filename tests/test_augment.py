@@ -22,6 +22,7 @@ from pixelwise.data.augment import (
     elastic_field,
     window_size,
 )
+from pixelwise.data.preprocess import normalise, scaling
 from pixelwise.errors import DataError
 
 PATCH = (48, 64)
@@ -116,6 +117,23 @@ def test_strength_zero_is_exactly_the_middle_of_the_window(name: str) -> None:
     images, masks = augment(image, mask, torch.arange(6), PATCH, only(name, strength=0.0))
     assert torch.equal(images, middle(image))
     assert torch.equal(masks, middle(mask))
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.float32])
+def test_raw_windows_become_what_normalised_ones_do(kind: type[np.generic]) -> None:
+    """Interpolation is linear, so that it may come before normalisation."""
+    config = AugmentConfig(intensity_probability=1.0)
+    size = window_size(PATCH, config)
+    raw = np.random.default_rng(0).integers(0, 200, (6, *size, 2)).astype(kind)
+    means, deviations = [90.0, 20.0], [50.0, 3.0]
+    normalised = torch.from_numpy(np.stack([normalise(window, means, deviations) for window in raw]))
+    mask = torch.from_numpy((raw[..., 0] > 100).astype(np.uint8))
+    factors = torch.from_numpy(scaling(means, deviations)).expand(6, -1, -1)
+    windows = torch.from_numpy(raw).permute(0, 3, 1, 2)
+    images, masks = augment(windows, mask, torch.arange(6), PATCH, config, factors)
+    expected, expected_masks = augment(normalised, mask, torch.arange(6), PATCH, config)
+    torch.testing.assert_close(images, expected, rtol=1e-4, atol=2e-4)
+    assert torch.equal(masks, expected_masks)
 
 
 @pytest.mark.parametrize("name", PARTS)

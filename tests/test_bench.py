@@ -9,13 +9,14 @@ import torch
 from torch import nn
 
 from pixelwise import api
-from pixelwise.bench import ceiling, figures, page, rivals, sizes
+from pixelwise.bench import ceiling, contest, figures, page, rivals, sizes
 from pixelwise.config import ModelConfig
 from pixelwise.errors import ConfigError
+from pixelwise.inference import int8
 from pixelwise.models.blocks import parameter_count
 from pixelwise.models.unet import build
+from pixelwise.timing import Timing, timed
 from pixelwise.training.machine import this_machine
-from pixelwise.training.timing import Timing, timed
 
 CPU = torch.device("cpu")
 ONCE = Timing(0.5, 0.4, 0.7, 3)
@@ -36,6 +37,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (ceiling, figures):
         monkeypatch.setattr(module, "timed", lambda work, device, **_: timed(work, device, at_least=0.0))
     monkeypatch.setattr(sizes, "IMAGE_PX", 64)
+    monkeypatch.setattr(int8, "is_installed", lambda: False)  # it cannot trace what has its shapes checked
 
 
 def test_work_is_repeated_until_it_was_long_enough_but_no_more_often_than_allowed() -> None:
@@ -62,11 +64,12 @@ def test_a_share_is_the_rate_over_the_ceiling() -> None:
 def test_every_figure_is_measured_and_told() -> None:
     machine, highest, found = api.bench("cpu")
     names = [figure.name for figure in found]
-    assert len(names) == len(set(names)) == 7
+    assert len(names) == len(set(names)) == 8
     assert all(figure.value > 0 for figure in found)
     assert {figure.name for figure in found if figure.share is not None} == {
         "training step, plain U-Net",
         "training step, nnU-Net's network",
+        "training step, plain U-Net, float32",
         "inference, plain U-Net",
     }
     text = page.to_markdown(machine, highest, found)
@@ -103,18 +106,21 @@ def told(seconds: float, **more: object) -> str:
 
 def test_rivals_are_measured_by_their_own_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that takes 2 s where Pixelwise takes 0.5 s is a quarter as fast; what cannot be measured is told."""
-    script = tmp_path / "a" / "b" / "rivals.py"
+    script = tmp_path / "package" / "bench" / "rivals.py"
     script.parent.mkdir(parents=True)
+    (tmp_path / "package" / "__init__.py").touch()
+    (tmp_path / "package" / "one.py").write_text("ALONE = True")
     lines = [told(2.0, peak_bytes=30_000_000), "a warning of theirs", told(0.25)]
     script.write_text(
-        f"import sys\nassert sys.argv[1] == 'samples'\nprint({chr(10).join(lines)!r})\n"
+        f"import sys\nfrom pixelwise.one import ALONE\nassert sys.argv[1] == 'samples'\n"
+        f"print({chr(10).join(lines)!r})\n"
         f"print({rivals.LEFT_OUT + 'ImportError: no such thing'!r}, file=sys.stderr)\n"
     )
     monkeypatch.setattr(rivals, "__file__", str(script))
     own = figures.Figure("sample, augmented", 125.0, "ms", ONCE, peak_bytes=10_000_000)
     other = figures.Figure("another", 8.0, "images/s", ONCE)
     said: list[str] = []
-    found = figures.with_rivals([own, other], "samples", Path(sys.executable), said.append)
+    found = contest.with_rivals([own, other], "samples", Path(sys.executable), said.append)
     assert [entry.timing.median_seconds for entry in found[0].rivals] == [2.0, 0.25]
     assert not found[1].rivals
     assert said == ["a rival is left out: ImportError: no such thing"]
@@ -130,10 +136,11 @@ def test_rivals_are_measured_by_their_own_python(tmp_path: Path, monkeypatch: py
 
 
 def test_a_python_that_is_none_is_told(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="rivals cannot be measured"):
-        figures.with_rivals([], "samples", tmp_path / "python", print)
+    with pytest.raises(ConfigError, match="Rivals cannot be measured"):
+        contest.refuse_other_python(tmp_path / "python")
+    contest.refuse_other_python(Path(sys.executable))
     with pytest.raises(ConfigError, match="KeyError"):
-        figures.with_rivals([], "nothing of that name", Path(sys.executable), print)
+        contest.with_rivals([], "nothing of that name", Path(sys.executable), print)
 
 
 def test_rivals_do_the_same_work(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -44,8 +44,8 @@ def test_image_and_mask_show_the_same_place() -> None:
     mask = np.random.default_rng(0).integers(0, 2, (20, 30)).astype(np.uint8)
     samples = windows([decoded("a", mask)], window=12)
     for number in range(20):
-        image, window, _ = samples[number]
-        np.testing.assert_array_equal(mask.reshape(-1)[image[0].astype(int)], window)
+        sample = samples[number]
+        np.testing.assert_array_equal(mask.reshape(-1)[sample.image[..., 0].astype(int)], sample.mask)
 
 
 def test_every_image_is_drawn_in_proportion_to_its_size() -> None:
@@ -67,9 +67,9 @@ def test_a_sample_depends_on_seed_and_number_alone() -> None:
     one, other = windows([case]), windows([case])
     _ = [one[number] for number in range(10)]
     for number in (0, 5, 1000):
-        for a, b in zip(one[number], other[number], strict=True):
-            np.testing.assert_array_equal(a, b)
-    assert windows([case], seed=1)[5][2] != one[5][2]
+        for part in ("image", "scaling", "mask", "seed"):
+            np.testing.assert_array_equal(getattr(one[number], part), getattr(other[number], part))
+    assert windows([case], seed=1)[5].seed != one[5].seed
 
 
 def test_foreground_patches_hold_the_class() -> None:
@@ -78,17 +78,17 @@ def test_foreground_patches_hold_the_class() -> None:
     share = {}
     for fraction in (0.0, 1.0):
         samples = windows([decoded("a", mask)], size=16, window=16, foreground=fraction)
-        share[fraction] = np.mean([samples[number][1].any() for number in range(200)])
+        share[fraction] = np.mean([samples[number].mask.any() for number in range(200)])
     assert share[1.0] == 1.0
     assert share[0.0] < 0.1
 
 
 def test_small_images_are_mirrored_to_the_patch() -> None:
     case = decoded("a", np.zeros((5, 7), dtype=np.uint8))
-    image, mask, _ = windows([case], size=16, window=20)[3]
-    assert image.shape == (1, 20, 20)
-    assert mask.shape == (20, 20)
-    assert set(image.astype(int).flatten()) == set(range(35))
+    sample = windows([case], size=16, window=20)[3]
+    assert sample.image.shape == (20, 20, 1)
+    assert sample.mask.shape == (20, 20)
+    assert set(sample.image.astype(int).flatten()) == set(range(35))
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3, 4])

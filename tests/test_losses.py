@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pixelwise.classes import IGNORE
 from pixelwise.config import LossConfig
-from pixelwise.losses import LOSSES, Loss, border_weights, build, of_levels
+from pixelwise.losses import LOSSES, Loss, _middles, border_weights, build, of_levels
 from pixelwise.training.processes import leave
 
 K = 3
@@ -363,6 +363,13 @@ def test_levels_count_half_as_much_each_and_see_the_pixels_in_the_middle() -> No
     torch.testing.assert_close(of_levels(loss, [logits, coarse], mask, weight), expected)
     torch.testing.assert_close(of_levels(loss, logits, mask), loss(logits, mask, None))
     torch.testing.assert_close(of_levels(loss, [logits], mask), loss(logits, mask, None))
+
+
+@pytest.mark.parametrize(("size", "step"), [(33, 8), (50, 4), (37, 2), (64, 16), (5, 2)])
+def test_a_level_sees_the_middle_of_each_of_its_places(size: int, step: int) -> None:
+    places = -(-size // step)
+    expected = [min(place * step + step // 2, size - 1) for place in range(places)]
+    assert _middles(size, places).tolist() == expected
 
 
 def test_lovasz_is_the_extension_of_the_jaccard_loss_by_its_definition() -> None:

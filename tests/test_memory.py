@@ -2,11 +2,13 @@
 
 import ctypes
 import sys
+from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
-from pixelwise.memory import give_back_memory, held_bytes, keeping_freed_memory, peak_during
+from pixelwise.memory import free_bytes, give_back_memory, held_bytes, keeping_freed_memory, peak_during
 
 MEGABYTE = 2**20
 
@@ -31,6 +33,44 @@ def test_what_is_freed_stays_within_and_goes_back_afterwards() -> None:
     assert held_bytes() - before < 50 * MEGABYTE
     touch(200)
     assert held_bytes() - before < 50 * MEGABYTE, "and afterwards it is as it was before"
+
+
+@only_glibc
+def test_the_last_of_several_lets_it_go() -> None:
+    give_back_memory()
+    before = held_bytes()
+    with keeping_freed_memory():
+        with keeping_freed_memory():
+            touch(200)
+        assert held_bytes() - before > 150 * MEGABYTE
+        touch(200)
+        assert held_bytes() - before > 150 * MEGABYTE
+    assert held_bytes() - before < 50 * MEGABYTE
+
+
+@only_glibc
+def test_settings_of_the_environment_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "131072")
+    give_back_memory()
+    before = held_bytes()
+    with keeping_freed_memory():
+        touch(200)
+        assert held_bytes() - before < 50 * MEGABYTE
+
+
+@pytest.mark.parametrize(
+    ("limit", "current", "cached", "free"),
+    [("max", 500, 0, None), ("1000", "300", "100", 800), ("1000", "1300", "0", 0), (str(10**18), "0", "0", None)],
+)
+def test_a_container_has_what_it_was_given(
+    limit: str, current: str, cached: str, free: int | None, tmp_path: Path
+) -> None:
+    for name, text in (("max", limit), ("current", current), ("stat", f"anon 5\ninactive_file {cached}\n")):
+        (tmp_path / f"memory.{name}").write_text(f"{text}\n")
+    whole = psutil.virtual_memory().available
+    found = free_bytes(tmp_path)
+    assert found == free if free is not None else found == pytest.approx(whole, rel=0.2)
+    assert free_bytes(tmp_path / "absent") == pytest.approx(whole, rel=0.2)
 
 
 def test_the_peak_is_what_work_held_in_between() -> None:

@@ -14,8 +14,17 @@ from pixelwise.memory import keeping_freed_memory
 from pixelwise.models.blocks import parameter_count
 from pixelwise.models.unet import build
 from pixelwise.training import machine as machines
-from pixelwise.training.machine import MARGIN, Machine, Speed, Stopwatch, Work, expected_bytes, this_machine
-from pixelwise.training.plan import PATCHES_TO_SEE, PLANNED_SHARE, WIDTHS, Plan, plan
+from pixelwise.training.machine import (
+    MARGIN,
+    Machine,
+    Speed,
+    Stopwatch,
+    Work,
+    expected_bytes,
+    this_machine,
+    weight_count,
+)
+from pixelwise.training.plan import PATCHES_TO_SEE, PLANNED_SHARE, USUAL_WIDTH, WIDTHS, Plan, plan
 
 Rate = Callable[[Work], float]
 
@@ -32,8 +41,8 @@ class Told(Stopwatch):
         self.asked: list[Work] = []
         self._rate = rate
 
-    def room_bytes(self, allowed: int | None) -> int:
-        return 10**12 if allowed is None else allowed
+    def room_bytes(self, allowed: int | None, processes: int = 1) -> int:
+        return 10**12 // processes if allowed is None else allowed
 
     def speed(self, work: Work) -> Speed:
         self.asked.append(work)
@@ -581,7 +590,7 @@ def test_what_cannot_be_compiled_is_trained_as_it_is() -> None:
     def rate(work: Work) -> float:
         if work.compiled:
             raise RuntimeError("Cannot find a working triton installation.\nMore")
-        return 100.0
+        return 10.0
 
     made = planned(stopwatch=Told(rate, device="cuda"))
     assert made.config.training.compile is False
@@ -597,11 +606,14 @@ def test_a_step_has_as_many_parts_as_the_memory_asks_for(patch_gb: float, parts:
     told = Told(patch_bytes=round(patch_gb * 1e9))
     made = planned(["training.batch_size=8", "model.width=8", "training.memory=8GB"], stopwatch=told)
     assert made.config.training.accumulate == parts
-    assert f"about {patch_gb * -(-8 // parts):.2f} GB" in reason(made, "training.accumulate")
+    copied_gb = 16e-9 * weight_count(made.config.model, 3, 2)
+    assert f"about {patch_gb * -(-8 // parts) + copied_gb:.2f} GB" in reason(made, "training.accumulate")
 
 
 def test_a_single_patch_that_does_not_fit_is_refused() -> None:
-    with pytest.raises(MachineError, match=r"takes 8.10 GB with 1 patches .* 8.00 GB"):
+    with pytest.raises(
+        MachineError, match=r"may take 8\.10 GB beside .* even in the smallest parts, and 8\.00 GB are allowed"
+    ):
         planned(["model.width=8", "training.memory=8GB"], stopwatch=Told(patch_bytes=8_100_000_000))
 
 
@@ -613,21 +625,54 @@ def test_the_memory_that_is_allowed_bounds_the_width_and_nothing_larger_is_tried
     assert WIDTHS[0] < small < WIDTHS[-1]
     assert all(MARGIN * expected_bytes(work) <= 300_000_000 for work in bound.asked)
     assert min(work.batch_size for work in bound.asked) == 1, "a wider one was tried with fewer patches"
-    with pytest.raises(MachineError, match="even with one patch at a time"):
+    with pytest.raises(MachineError, match=r"even in the smallest parts, and 0\.00 GB are allowed"):
         planned([*settings, "training.memory=1MB"])
+    without_time = planned(["data.patch_size=[256, 256]", "training.memory=400MB"])
+    assert without_time.config.model.width < USUAL_WIDTH
+    assert "memory allows no wider" in reason(without_time, "model.width")
+
+
+def test_parts_too_small_for_batch_statistics_get_another_normalisation() -> None:
+    told = Told(patch_bytes=3_000_000_000)
+    made = planned(["training.batch_size=8", "model.width=8", "training.memory=8GB"], stopwatch=told)
+    assert made.config.training.accumulate == 4
+    assert made.config.model.norm == "group"
+    assert "parts of 2" in reason(made, "model.norm")
+    given = planned(
+        ["training.batch_size=8", "model.width=8", "training.memory=8GB", "model.norm=batch"], stopwatch=told
+    )
+    assert given.config.model.norm == "batch"
+
+
+def test_two_processes_plan_parts_of_their_shares() -> None:
+    """Shares of two and three of five patches: the smaller one has no more than two parts."""
+    told = Told(patch_bytes=3_000_000_000)
+    settings = ["training.batch_size=5", "model.width=8", "training.memory=7GB"]
+    assert planned(settings, stopwatch=told, processes=2).config.training.accumulate == 2
+    with pytest.raises(MachineError):
+        planned([*settings, "training.memory=5GB"], stopwatch=told, processes=2)
 
 
 def test_memory_grows_with_patches_and_not_the_part_of_the_weights() -> None:
-    """1000 weights take 20 bytes each; what is left of 60,000 bytes belongs to two patches."""
+    """1000 weights take 16 bytes each; what is left of 56,000 bytes belongs to two patches."""
     speed = Speed(
         work=WORK,
         training_patches_per_second=1.0,
         prediction_patches_per_second=1.0,
-        training_bytes=60_000,
+        training_bytes=56_000,
         weights=1000,
     )
-    assert [speed.bytes_with(patches) for patches in (1, 2, 5)] == [40_000, 60_000, 120_000]
-    assert speed.copied_bytes == 16_000
+    assert [speed.bytes_with(patches) for patches in (1, 2, 5)] == [36_000, 56_000, 116_000]
+
+
+def test_a_machine_has_what_is_free_and_a_user_what_was_allowed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machines, "free_bytes", lambda: 1_000_000)
+    stopwatch = Stopwatch(torch.device("cpu"), tmp_path)
+    assert stopwatch.room_bytes(None) == 800_000
+    assert stopwatch.room_bytes(None, processes=4) == 200_000
+    assert stopwatch.room_bytes(10**12) == 10**12 - stopwatch.held_bytes
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])

@@ -23,7 +23,7 @@ from pixelwise.errors import BundleError, ConfigError, DataError, TrainingError
 from pixelwise.models.bundle import hash_of_tensors
 from pixelwise.training.clock import Clock
 from pixelwise.training.folder import Files
-from pixelwise.training.loop import Epoch
+from pixelwise.training.loop import Epoch, part_weights
 from pixelwise.training.update import LOWEST_RATE_FRACTION, Update, make_optimizer, rate_factor
 from pixelwise.training.watch import Watcher
 
@@ -446,21 +446,47 @@ def test_sgd_moves_by_rate_times_clipped_gradient() -> None:
     assert update.average.weight.item() == pytest.approx(1.9, abs=1e-6)
 
 
-def test_a_step_in_parts_is_the_step_as_a_whole(discs: Path, tmp_path: Path) -> None:
-    """With a loss that is a mean over equally many pixels of each part, and a normalisation of each image alone."""
-    settings = ["training.epochs=1", "model.norm=group", "loss.name=cross_entropy", "training.optimizer=sgd"]
+@pytest.mark.parametrize("parts", [2, 3, 5])
+def test_a_step_in_parts_is_the_step_as_a_whole(discs: Path, tmp_path: Path, parts: int) -> None:
+    """With a loss that is a mean over equally many pixels of each patch, and a normalisation of each image alone."""
+    settings = [
+        "training.epochs=1", "training.batch_size=5", "model.norm=group", "loss.name=cross_entropy",
+        "training.optimizer=sgd", "training.learning_rate=0.01", "training.clip_norm=0",
+    ]  # fmt: skip
     states = []
-    for parts in (1, 2, 4):
-        pixelwise.train(discs, tmp_path / str(parts), config=quick(*settings, f"training.accumulate={parts}"))
-        states.append(weights(tmp_path / str(parts)))
-    for state in states[1:]:
-        for name, tensor in states[0].items():
-            torch.testing.assert_close(state[name], tensor, rtol=1e-3, atol=1e-5)
+    for count in (1, parts):
+        pixelwise.train(discs, tmp_path / str(count), config=quick(*settings, f"training.accumulate={count}"))
+        states.append(weights(tmp_path / str(count)))
+    for name, tensor in states[0].items():
+        torch.testing.assert_close(states[1][name], tensor, rtol=1e-3, atol=1e-5)
 
 
-def test_a_batch_has_no_more_parts_than_patches() -> None:
-    with pytest.raises(ConfigError, match="no more parts than patches"):
-        quick("training.batch_size=2", "training.accumulate=3")
+@pytest.mark.parametrize(
+    ("batch", "accumulate", "processes", "weights"),
+    [
+        (4, 1, 1, [4]),
+        (5, 2, 1, [3, 2]),
+        (5, 9, 1, [1] * 5),
+        (5, 2, 2, [3, 2]),  # of two and three patches: parts of 1 + 2 and of 1 + 1
+        (5, 3, 2, [3, 2]),  # one of two patches has two parts
+        (3, 2, 4, [3]),
+    ],
+)
+def test_parts_weigh_as_many_patches_as_all_processes_have_in_them(
+    batch: int, accumulate: int, processes: int, weights: list[int]
+) -> None:
+    training = TrainingConfig(batch_size=batch, accumulate=accumulate)
+    assert part_weights(training, processes) == pytest.approx([weight / batch for weight in weights])
+
+
+def test_more_parts_than_patches_are_told_to_have_no_effect() -> None:
+    assert any("accumulate" in line for line in quick("training.batch_size=2", "training.accumulate=3").ignored())
+    assert not quick("training.batch_size=2", "training.accumulate=2").ignored()
+
+
+def test_batch_statistics_of_a_single_place_are_refused() -> None:
+    with pytest.raises(ConfigError, match="two places"):
+        quick("model.depth=5", "training.accumulate=4")
 
 
 def clock(total_steps: int | None, budget: float | None, *, prepared: float = 0.0, after: float = 1.0) -> Clock:

@@ -11,7 +11,20 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pixelwise.api import Run, check, compare, evaluate, fix, load, predict_files, preview, settings, train, unet
+    from pixelwise.api import (
+        Run,
+        check,
+        compare,
+        evaluate,
+        fix,
+        load,
+        predict_files,
+        preview,
+        quantise,
+        settings,
+        train,
+        unet,
+    )
     from pixelwise.config import Config, ModelConfig
     from pixelwise.errors import BundleError, ConfigError, DataError, MachineError, PixelwiseError, TrainingError
     from pixelwise.inference.predictor import Model, Prediction
@@ -29,6 +42,7 @@ _HOMES = {
         "load",
         "predict_files",
         "preview",
+        "quantise",
         "settings",
         "train",
         "unet",
@@ -48,7 +62,8 @@ _HOMES = {
 }
 
 __all__ = [  # noqa: RUF022  in the order of _HOMES
-    "Run", "check", "compare", "evaluate", "fix", "load", "predict_files", "preview", "settings", "train", "unet",
+    "Run", "check", "compare", "evaluate", "fix", "load", "predict_files", "preview", "quantise", "settings", "train",
+    "unet",
     "Config", "ModelConfig", "BundleError", "ConfigError", "DataError", "MachineError", "PixelwiseError",
     "TrainingError",
     "Model", "Prediction", "Scores", "UNet",

@@ -15,7 +15,8 @@ from jaxtyping import Shaped, UInt8
 from pixelwise import config as configs
 from pixelwise.bench.ceiling import Ceiling
 from pixelwise.bench.ceiling import measure as measure_ceiling
-from pixelwise.bench.figures import FIGURES, Bench, Figure, with_rivals
+from pixelwise.bench.contest import refuse_other_python, with_rivals
+from pixelwise.bench.figures import FIGURES, Bench, Figure
 from pixelwise.config import Config, Flips
 from pixelwise.data import check as checks
 from pixelwise.data import finding, repair, writing
@@ -34,11 +35,13 @@ from pixelwise.evaluation import figures, results, saved, sides
 from pixelwise.evaluation.compare import Comparison
 from pixelwise.evaluation.compare import compare as lay_side_by_side
 from pixelwise.evaluation.evaluate import evaluate as evaluate_cases
+from pixelwise.evaluation.quantised import Quantised
+from pixelwise.evaluation.quantised import quantise as quantise_run
 from pixelwise.evaluation.results import Background
 from pixelwise.evaluation.scores import Evaluation, SplitChoice
 from pixelwise.files import cannot_write, make_folder, write_json
 from pixelwise.inference import files as predictions
-from pixelwise.inference import jobs, predictor
+from pixelwise.inference import int8, jobs, predictor
 from pixelwise.inference.files import Predicted
 from pixelwise.inference.jobs import MaskFormat, Outputs, Polygons
 from pixelwise.inference.predictor import Model
@@ -49,6 +52,10 @@ from pixelwise.training import run as runs
 from pixelwise.training.folder import Begun, Files, read_begun, settle
 from pixelwise.training.machine import Machine, this_machine
 from pixelwise.training.watch import Watcher
+
+SHOWN_IMAGES = 16
+"""About so many training images show a network that is put into eight bits which values its maps have."""
+
 
 _ENDS = ("training", "training.time", "training.epochs")
 """Settings that say when a run ends, or hold one that does."""
@@ -231,14 +238,20 @@ def load(path: Path | str, device: str = "auto") -> Model:
     """A trained model, from a run's folder or a bundle.
 
     Args:
-        path: the folder of a run, or a `.safetensors` file.
-        device: auto, cpu, cuda or mps.
+        path: the folder of a run, a `.safetensors` file, or the `.xml` file of a model in eight bits.
+        device: auto, cpu, cuda or mps; eight bits are for the CPU.
 
     Raises:
         BundleError: there is no bundle, or it is damaged.
-        ConfigError: there is no such device.
+        ConfigError: there is no such device, or OpenVINO is not installed.
     """
-    return predictor.load(path, device)
+    if Path(path).suffix != ".xml":
+        return predictor.load(path, device)
+    if device not in {"auto", "cpu"}:
+        raise ConfigError(
+            f"A model in eight bits computes on the CPU, not on '{device}'.", remedy="Name the run itself."
+        )
+    return int8.load(Path(path))
 
 
 def evaluate(  # noqa: PLR0913  all but two are given by name
@@ -289,6 +302,34 @@ def evaluate(  # noqa: PLR0913  all but two are given by name
     if out is not None:
         results.write(Path(out), evaluated, _background(own, dataset, command, seen))
     return evaluated.scores
+
+
+def quantise(run: Path | str, out: Path | str | None = None, *, watcher: Watcher | None = None) -> Quantised:
+    """Write the best model of a run in eight bits, for prediction on a processor, and score both on validation images.
+
+    Args:
+        run: its folder.
+        out: the `.xml` file to write, beside which a `.bin` file comes; none is `int8.xml` in the run's folder.
+        watcher: told how far it is.
+
+    Raises:
+        BundleError: there is no model.
+        ConfigError: NNCF or OpenVINO is not installed.
+        DataError: the folder is not that of a run, its images cannot be read, or the file cannot be written.
+    """
+    watcher, files = watcher or Watcher(), Files(Path(run))
+    path = Path(out) if out is not None else files.folder / "int8.xml"
+    if path.suffix != ".xml":
+        raise ConfigError(f"The file to write is called {path.name}.", remedy="OpenVINO reads names that end in .xml.")
+    said = saved.read_facts(files.run)
+    model = load(run, "cpu")
+    dataset = _dataset_to_score(model, said, None)
+    split = saved.read_split(files.split, dataset)
+    cache = Cache(configs.load(files.config).data.cache or default_folder(), dataset)
+    shown = _open(cache, split.train[:: max(1, len(split.train) // SHOWN_IMAGES)], model, watcher)
+    scored = _open(cache, split.validation, model, watcher)
+    watcher.say(f"finding the range of maps on {len(shown)} training images")
+    return quantise_run(Path(run), shown, scored, path)
 
 
 def compare(runs: Sequence[Path | str]) -> Comparison:
@@ -377,6 +418,10 @@ def bench(
     if unknown:
         raise ConfigError(f"There is no figure '{unknown[0]}'.", remedy=f"There are: {', '.join(FIGURES)}.")
     chosen = predictor.choose_device(device)
+    if rivals is not None:
+        if chosen.type != "cpu":
+            raise ConfigError("Rivals are measured on the CPU.", remedy="Add --device cpu, or leave --rivals out.")
+        refuse_other_python(rivals)
     watcher.say("measuring the ceiling of this machine")
     ceiling = measure_ceiling(chosen)
     rates = ceiling.convolution_gflops
@@ -546,9 +591,12 @@ def _patch(
 ) -> tuple[UInt8[np.ndarray, "H W 3"], UInt8[np.ndarray, "H W"]]:
     """A training patch as the network sees it, at the brightness of its image, and its mask."""
     case = material.train[number * len(material.train) // count]
-    window, truth, seed = materials.windows(config, replace(material, train=[case]))[number]
-    images, masks = torch.from_numpy(window)[None], torch.from_numpy(truth)[None]
-    image, mask = augment(images, masks, torch.tensor([seed]), config.data.patch_size, config.augment)
+    sample = materials.windows(config, replace(material, train=[case]))[number]
+    images, masks, scaling = (
+        torch.from_numpy(np.array(part))[None] for part in (sample.image, sample.mask, sample.scaling)
+    )
+    seed = torch.tensor([sample.seed])
+    image, mask = augment(images.permute(0, 3, 1, 2), masks, seed, config.data.patch_size, config.augment, scaling)
     mean, deviation = moments(case.image, materials.preprocessing(config, material.fingerprint))
     raw = image[0] * torch.tensor(deviation)[:, None, None] + torch.tensor(mean)[:, None, None]
     return figures.to_display(_as_type(raw.permute(1, 2, 0).numpy(), case.image.dtype)), mask[0].numpy()

@@ -305,6 +305,30 @@ def compare(runs: Annotated[list[Path], typer.Argument(help="Folders of runs.")]
 
 
 @app.command()
+def quantise(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="File to write (.xml; a .bin comes beside it); RUN/int8.xml if not given."),
+    ] = None,
+) -> None:
+    """Put a model into eight bits, for prediction on a processor, and say what that gains and loses."""
+    from pixelwise import api
+    from pixelwise.evaluation.quantised import MOST_LOST
+    from pixelwise.training.watch import on_this_terminal
+
+    with on_this_terminal() as watcher:
+        done = api.quantise(run, out, watcher=watcher)
+    for name, side in (("as trained", done.before), ("in eight bits", done.after)):
+        typer.echo(f"{name + ':':15} validation mIoU {side.scores.miou:.3f}, {side.seconds:.3f} s for an image")
+    if done.lost > MOST_LOST:
+        typer.echo(f"warning: the mIoU falls by {done.lost:.3f}")
+    typer.echo(
+        f"model: {done.path}; predict with it: pixelwise predict {shlex.quote(str(done.path))} IMAGES --out MASKS"
+    )
+
+
+@app.command()
 def bench(
     only: Annotated[
         list[str] | None, typer.Option(help="One figure: training, inference, large image, samples, start; repeatable.")

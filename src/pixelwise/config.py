@@ -352,14 +352,10 @@ class Config(Section):
     def _possible(self) -> "Config":
         if self.model.stride > 1 and not self.model.padded:
             raise ValueError("model.stride above 1 needs model.padded=true")
-        if self.training.accumulate > self.training.batch_size:
-            raise ValueError(
-                f"training.accumulate is {self.training.accumulate}; a batch of {self.training.batch_size} has no more "
-                "parts than patches"
-            )
         if not self.model.padded and (self.model.deep_supervision or self.model.downsampling == "convolution"):
             raise ValueError("model.deep_supervision and model.downsampling=convolution need model.padded=true")
-        is_alone = self.model.norm == "instance" or (self.model.norm == "batch" and self.training.batch_size == 1)
+        together = -(-self.training.batch_size // min(self.training.accumulate, self.training.batch_size))
+        is_alone = self.model.norm == "instance" or (self.model.norm == "batch" and together == 1)
         if is_alone and max(self.data.patch_size) <= self.model.stride << self.model.depth:
             raise ValueError(
                 f"model.norm={self.model.norm} needs maps of two places or more, and patches of "
@@ -408,6 +404,14 @@ class Config(Section):
             unused.append("loss.border_sigma_px has no effect: loss.border_weight is 0")
         if "data.fold" in given and self.data.folds is None:
             unused.append("data.fold has no effect: data.folds is not given")
+        if {"training.accumulate", "training.batch_size"} <= given and (
+            self.training.accumulate > self.training.batch_size
+        ):
+            unused.append("training.accumulate has no effect beyond training.batch_size")
+        if self.model.deep_supervision and self.model.depth < 3 and "model.depth" in given:
+            unused.append(
+                "model.deep_supervision has no effect: a network with fewer than three levels has none for it"
+            )
         return unused
 
     def with_values(self, values: Mapping[str, Any]) -> "Config":

@@ -137,8 +137,10 @@ def of_levels(
 
 
 def _middles(size: int, count: int) -> Int64[Tensor, " n"]:
-    """The middle pixels of `count` equal parts, the last of which may be cut off."""
-    step = -(-size // count)
+    """The middle pixels of `count` equal parts, the last of which may be cut off; their size is a power of two."""
+    step = 1
+    while step * count < size:
+        step *= 2
     return (torch.arange(count) * step + step // 2).clamp_max(size - 1)
 
 

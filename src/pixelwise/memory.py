@@ -1,16 +1,42 @@
-"""The memory of this process: how much it holds, and what becomes of what it frees."""
+"""The memory of this process: how much it holds and may hold, and what becomes of what it frees."""
 
 import contextlib
 import ctypes
+import os
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import psutil
 
-# the C library's parameters by number, and their defaults (malloc.h and mallopt(3) of glibc)
-_TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
-_DEFAULTS = {_TRIM_THRESHOLD: 128 * 1024, _TOP_PAD: 128 * 1024, _MMAP_MAX: 65536}
+# the C library's parameters by number (malloc.h and mallopt(3) of glibc)
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -2, -3, -4
 _KEEPING = {_TRIM_THRESHOLD: -1, _TOP_PAD: 64 * 2**20, _MMAP_MAX: 0}
+# where glibc's own thresholds, which end to adapt once one is set, come to in a program that frees large blocks
+_USUAL = {_TRIM_THRESHOLD: 64 * 2**20, _TOP_PAD: 128 * 1024, _MMAP_THRESHOLD: 32 * 2**20, _MMAP_MAX: 65536}
+
+
+class _Keepers:
+    """How many want freed memory to stay: the last to leave lets it go."""
+
+    def __init__(self) -> None:
+        self._count, self._lock = 0, threading.Lock()
+
+    def enter(self) -> None:
+        with self._lock:
+            self._count += 1
+            if self._count == 1:
+                _tell(_KEEPING)
+
+    def leave(self) -> None:
+        with self._lock:
+            self._count -= 1
+            if self._count == 0:
+                _tell(_USUAL)
+                give_back_memory()
+
+
+_KEEPERS = _Keepers()  # one, since the C library has one setting for all threads
 
 
 @contextlib.contextmanager
@@ -18,15 +44,17 @@ def keeping_freed_memory() -> Iterator[None]:
     """Within, memory that is freed stays with the process, to be used again; afterwards it goes back to the system.
 
     A training step frees and asks for the same hundreds of megabytes again and again. glibc maps each large tensor
-    anew, and the system then clears every page of it: a fifth of the time of a step on a CPU. Elsewhere than on
-    glibc nothing changes.
+    anew, and the system then clears every page of it: a fifth of the time of a step on a CPU. Nothing changes
+    elsewhere than on glibc, and where the environment has settings for it.
     """
-    _tell(_KEEPING)
+    if any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ):
+        yield
+        return
+    _KEEPERS.enter()
     try:
         yield
     finally:
-        _tell(_DEFAULTS)
-        give_back_memory()
+        _KEEPERS.leave()
 
 
 def give_back_memory() -> None:
@@ -45,6 +73,22 @@ def _tell(parameters: dict[int, int]) -> None:
 def held_bytes() -> int:
     """What this process holds."""
     return int(psutil.Process().memory_info().rss)
+
+
+def free_bytes(control_group: Path = Path("/sys/fs/cgroup")) -> int:
+    """What processes may still take: of the machine, or of the container or job that this one runs in.
+
+    Args:
+        control_group: where Linux tells the limits of the latter (version 2).
+    """
+    free = int(psutil.virtual_memory().available)
+    try:
+        limit, current = (int((control_group / f"memory.{name}").read_text()) for name in ("max", "current"))
+        lines = (line.split() for line in (control_group / "memory.stat").read_text().splitlines())
+        cached = next((int(value) for name, value in lines if name == "inactive_file"), 0)
+    except (OSError, ValueError):  # another system, or no limit: "max"
+        return free
+    return max(0, min(free, limit - current + cached))
 
 
 def peak_during(work: Callable[[], object]) -> int:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F  # noqa: N812  the name everybody knows it by
 
-from pixelwise.training.timing import timed
+from pixelwise.timing import timed
 
 MATRIX_EDGE = {"cpu": 2048, "mps": 4096, "cuda": 8192}
 """Rows and columns of the matrices that are multiplied, by kind of device."""

@@ -1,33 +1,31 @@
 """The figures of docs/performance.md: each a piece of real work, its rate, and its share of the ceiling."""
 
-import json
-import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from pixelwise.bench import rivals, sizes
+from pixelwise.bench import sizes
 from pixelwise.bench.ceiling import Ceiling
 from pixelwise.bench.rivals import Entry
 from pixelwise.classes import ClassTable
 from pixelwise.config import SIZES, AugmentConfig, ModelConfig, PredictionConfig, Preprocessing
 from pixelwise.data.augment import augment, window_size
-from pixelwise.errors import ConfigError
+from pixelwise.inference import int8
 from pixelwise.inference.predictor import Model
 from pixelwise.memory import keeping_freed_memory
 from pixelwise.models import bundle
 from pixelwise.models.blocks import folded, rounded
 from pixelwise.models.unet import build
+from pixelwise.timing import Timing, timed
 from pixelwise.training.machine import Work, peak_above_now, rehearsal
-from pixelwise.training.timing import Timing, timed
 
 PLAIN = ModelConfig(width=sizes.PLAIN_WIDTH, depth=sizes.PLAIN_DEPTH, max_width=1024, norm="batch")
 """The plain U-Net of 64 to 1024 features, padded and normalised: 31.0 million parameters."""
@@ -83,21 +81,24 @@ class Bench:
 
 def training(bench: Bench) -> Iterator[Figure]:
     """Forward, loss, backward, clipping, update and average of the plain U-Net, and of the one that nnU-Net plans."""
-    for name, config in (("plain U-Net", PLAIN), ("nnU-Net's network", NNUNET)):
+    kinds = {"plain U-Net": (PLAIN, bench.precision), "nnU-Net's network": (NNUNET, bench.precision)}
+    if bench.precision != "float32":
+        kinds["plain U-Net, float32"] = (PLAIN, "float32")
+    for name, (config, precision) in kinds.items():
         work = Work(
             model=config,
             channels=sizes.CHANNELS,
             classes=sizes.CLASSES,
             patch_size=(sizes.PATCH_PX, sizes.PATCH_PX),
             batch_size=sizes.BATCH,
-            precision=bench.precision,
+            precision=precision,
         )
         with keeping_freed_memory():
             step, _ = rehearsal(work, bench.device)
             timing = timed(step, bench.device, at_least=sizes.STEPS_AT_LEAST)
         image, _ = _batch(bench.device)
         gflop = 3 * _forward_gflop(_network(config, bench.device).eval(), image)
-        yield _of_network(f"training step, {name}", timing, gflop, bench)
+        yield _of_network(f"training step, {name}", timing, gflop, bench.ceiling.convolution_gflops[precision])
 
 
 def inference(bench: Bench) -> Iterator[Figure]:
@@ -112,7 +113,21 @@ def inference(bench: Bench) -> Iterator[Figure]:
 
     with keeping_freed_memory():
         timing = timed(predict, bench.device, at_least=sizes.STEPS_AT_LEAST)
-    yield _of_network("inference, plain U-Net", timing, _forward_gflop(_network(PLAIN, bench.device), image), bench)
+    gflop = _forward_gflop(_network(PLAIN, bench.device), image)
+    yield _of_network("inference, plain U-Net", timing, gflop, bench.convolution_gflops)
+    if bench.device.type == "cpu" and int8.is_installed():
+        timing = _in_eight_bits(image)
+        yield Figure("inference, plain U-Net, eight bits", sizes.BATCH / timing.median_seconds, "images/s", timing)
+
+
+def _in_eight_bits(image: torch.Tensor) -> Timing:
+    plain = Model(folded(_network(PLAIN, image.device).eval()), _description(PLAIN, "float32"), image.device)
+    raw = np.random.default_rng(0).integers(0, 256, (sizes.BATCH, *image.shape[2:], sizes.CHANNELS), dtype=np.uint8)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.xml"
+        int8.write(plain, list(raw), path)
+        network = int8.load(path).network
+    return timed(lambda: network(image), image.device, at_least=sizes.STEPS_AT_LEAST)
 
 
 def large_image(bench: Bench) -> Iterator[Figure]:
@@ -144,18 +159,16 @@ def samples(bench: Bench) -> Iterator[Figure]:
     mask = generator.integers(0, sizes.CLASSES, (edge, edge), dtype=np.uint8)
     seeds = torch.arange(sizes.BATCH)
 
-    def draw() -> None:
-        windows = [image[: window[0], : window[1]].astype(np.float32).transpose(2, 0, 1) for _ in range(sizes.BATCH)]
-        masks = [mask[: window[0], : window[1]] for _ in range(sizes.BATCH)]
-        augment(
-            torch.from_numpy(np.stack(windows)).to(bench.device),
-            torch.from_numpy(np.stack(masks)).to(bench.device),
-            seeds,
-            patch,
-            config,
-        )
+    scaling = torch.tensor([[1 / 74.0] * sizes.CHANNELS, [-127.5 / 74.0] * sizes.CHANNELS]).expand(sizes.BATCH, -1, -1)
 
-    timing = timed(draw, bench.device, at_least=sizes.SAMPLES_AT_LEAST, most=500)
+    def draw() -> None:
+        windows = np.stack([image[: window[0], : window[1]] for _ in range(sizes.BATCH)])
+        masks = np.stack([mask[: window[0], : window[1]] for _ in range(sizes.BATCH)])
+        raw = torch.from_numpy(windows).permute(0, 3, 1, 2).to(bench.device)
+        augment(raw, torch.from_numpy(masks).to(bench.device), seeds, patch, config, scaling)
+
+    with keeping_freed_memory():
+        timing = timed(draw, bench.device, at_least=sizes.SAMPLES_AT_LEAST, most=500)
     yield Figure("sample, augmented", 1000 * timing.median_seconds / sizes.BATCH, "ms", timing)
 
 
@@ -178,40 +191,6 @@ FIGURES: dict[str, Callable[[Bench], Iterator[Figure]]] = {
     "start": start,
 }
 """What is measured, by name."""
-
-
-def with_rivals(figures: Sequence[Figure], name: str, python: Path, say: Callable[[str], None]) -> list[Figure]:
-    """The same figures, each with what the programs of another environment take for the same work.
-
-    Args:
-        figures: of one kind of work.
-        name: of that kind, a key of `FIGURES`.
-        python: of the environment.
-        say: told of a rival that cannot be measured.
-
-    Raises:
-        ConfigError: this is no Python, or one without torch.
-    """
-    package = Path(rivals.__file__).parents[2]
-    try:
-        done = subprocess.run(  # noqa: S603  the caller's own Python
-            [python, rivals.__file__, name], env=os.environ | {"PYTHONPATH": str(package)}, capture_output=True,
-            text=True, check=True,
-        )  # fmt: skip
-    except (OSError, subprocess.CalledProcessError) as error:
-        last = str(getattr(error, "stderr", None) or error).strip().splitlines()[-1]
-        raise ConfigError(
-            f"The rivals cannot be measured with {python} ({last}).", remedy="Run `make bench-rivals`."
-        ) from None
-    for line in done.stderr.splitlines():
-        if line.startswith(rivals.LEFT_OUT):
-            say(line)
-    entries = [_entry(json.loads(line)) for line in done.stdout.splitlines() if line.startswith("{")]
-    return [replace(one, rivals=tuple(entry for entry in entries if entry.figure == one.name)) for one in figures]
-
-
-def _entry(told: dict[str, Any]) -> Entry:
-    return Entry(**(told | {"timing": Timing(**told["timing"])}))
 
 
 def _network(config: ModelConfig, device: torch.device) -> nn.Module:
@@ -239,9 +218,9 @@ def _forward_gflop(network: nn.Module, image: torch.Tensor) -> float:
     return float(counter.get_total_flops()) / 1e9
 
 
-def _of_network(name: str, timing: Timing, gflop: float, bench: Bench) -> Figure:
+def _of_network(name: str, timing: Timing, gflop: float, ceiling_gflops: float) -> Figure:
     seconds = timing.median_seconds
-    return Figure(name, sizes.BATCH / seconds, "images/s", timing, gflop / seconds, bench.convolution_gflops)
+    return Figure(name, sizes.BATCH / seconds, "images/s", timing, gflop / seconds, ceiling_gflops)
 
 
 def _description(config: ModelConfig, precision: str) -> bundle.Description:

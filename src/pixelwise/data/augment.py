@@ -10,6 +10,7 @@ all of the geometry is one sampling grid, the intensities are arithmetic.
 Legend: B batch, C image channels, h w window, H W patch, N x M nodes of the elastic deformation.
 """
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812  the name everybody knows it by
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, Shaped, UInt8
 from torch import Tensor
 
 from pixelwise.config import AugmentConfig
@@ -27,6 +28,10 @@ Size = tuple[int, int]
 
 ELASTIC_REACH = 2.0
 """Windows leave room for so many deviations of the elastic displacement; what reaches further is reflected."""
+
+
+GRAINS = 1 << 22
+"""Numbers in the table that noise is taken from."""
 
 
 @dataclass(frozen=True)
@@ -216,12 +221,25 @@ def gamma(image: Float[Tensor, "B C H W"], amount: Float[Tensor, " B"], _seeds: 
 
 def noise(image: Float[Tensor, "B C H W"], amount: Float[Tensor, " B"], seeds: Tensor) -> Float[Tensor, "B C H W"]:
     """Add Gaussian noise of deviation |amount|."""
-    device = image.device
-    grain = [
-        torch.randn(image.shape[1:], generator=torch.Generator(device).manual_seed(seed), device=device)
-        for seed in seeds.tolist()
-    ]
-    return torch.addcmul(image, torch.stack(grain).to(image), _each(amount.abs(), image))
+    grain = torch.stack([_grain(image[0], seed) for seed in seeds.tolist()])
+    return torch.addcmul(image, grain.to(image), _each(amount.abs(), image))
+
+
+def _grain(like: Float[Tensor, "C H W"], seed: int) -> Float[Tensor, "C H W"]:
+    """Gaussian numbers: a part of a table that begins where the seed says. Drawing them anew takes ten times as long.
+
+    All numbers of a sample are drawn apart from each other; those of two samples may be parts of one another.
+    """
+    device, count = like.device, like.numel()
+    if 2 * count > GRAINS:
+        return torch.randn(like.shape, generator=torch.Generator(device).manual_seed(seed), device=device)
+    start = seed % (GRAINS - count + 1)
+    return _grains(device)[start : start + count].view(like.shape)
+
+
+@functools.cache
+def _grains(device: torch.device) -> Float[Tensor, " N"]:
+    return torch.randn(GRAINS, generator=torch.Generator(device).manual_seed(0), device=device)
 
 
 @dataclass(frozen=True)
@@ -297,17 +315,14 @@ def _crop(batch: Tensor, patch: Size) -> Tensor:
 
 def _move(image: Tensor, mask: Tensor, made: Draw, patch: Size) -> tuple[Tensor, Tensor]:
     """Crop, flip and warp windows to patches."""
+    if bool(made.warped.all()):
+        return _warped(image, mask, made, patch)
     images, masks = _crop(image, patch).clone(), _crop(mask, patch).clone()
     if bool(made.warped.any()):
-        window = (image.shape[2], image.shape[3])
-        grid = _sampling_grid(made, window, patch, image.device).to(image.dtype)
-        sampled = F.grid_sample(image, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
-        # classes are at most 255 and the nearest one is copied, so that floats hold them exactly
-        labels = mask[:, None].to(image.dtype)
-        labels = F.grid_sample(labels, grid, mode="nearest", padding_mode="reflection", align_corners=False)[:, 0]
+        moved, moved_mask = _warped(image, mask, made, patch)
         warped = made.warped.to(image.device)
-        images = torch.where(warped[:, None, None, None], sampled, images)
-        masks = torch.where(warped[:, None, None], labels.to(mask.dtype), masks)
+        images = torch.where(warped[:, None, None, None], moved, images)
+        masks = torch.where(warped[:, None, None], moved_mask, masks)
     mirrored = torch.diagonal(made.matrix, dim1=1, dim2=2) < 0.0  # B 2: x, y
     for flips, axes in (((True, False), (-1,)), ((False, True), (-2,)), ((True, True), (-2, -1))):
         rows = torch.nonzero(~made.warped & (mirrored == torch.tensor(flips)).all(dim=1))[:, 0]
@@ -316,45 +331,70 @@ def _move(image: Tensor, mask: Tensor, made: Draw, patch: Size) -> tuple[Tensor,
     return images, masks
 
 
+def _warped(image: Tensor, mask: Tensor, made: Draw, patch: Size) -> tuple[Tensor, Tensor]:
+    """All samples resampled."""
+    window = (image.shape[2], image.shape[3])
+    grid = _sampling_grid(made, window, patch, image.device).to(image.dtype)
+    images = F.grid_sample(image, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+    # classes are at most 255 and the nearest one is copied, so that floats hold them exactly
+    labels = mask[:, None].to(image.dtype)
+    labels = F.grid_sample(labels, grid, mode="nearest", padding_mode="reflection", align_corners=False)[:, 0]
+    return images, labels.to(mask.dtype)
+
+
 def apply(
-    image: Float[Tensor, "B C h w"], mask: UInt8[Tensor, "B h w"] | Int[Tensor, "B h w"], made: Draw, patch: Size
+    image: Shaped[Tensor, "B C h w"],
+    mask: UInt8[Tensor, "B h w"] | Int[Tensor, "B h w"],
+    made: Draw,
+    patch: Size,
+    scaling: Float[Tensor, "B 2 C"] | None = None,
 ) -> tuple[Float[Tensor, "B C H W"], UInt8[Tensor, "B H W"] | Int[Tensor, "B H W"]]:
     """Patches from windows, changed as drawn; the windows stay as they are.
 
     Args:
-        image: normalised windows, zero mean and unit deviation.
+        image: windows, raw or normalised.
         mask: class index 0..254 or IGNORE of every window pixel.
         made: what to do, from `draw`.
         patch: height and width of the result.
+        scaling: as for `augment`.
     """
-    images, masks = _move(image, mask, made, patch)
+    numbers = image if image.is_floating_point() else image.float()
+    images, masks = _move(numbers, mask, made, patch)
+    if scaling is not None:
+        factor, shift = scaling.to(images)[..., None, None].unbind(1)
+        images = images.mul_(factor).add_(shift)
     for index, part in enumerate(INTENSITY.values()):
         amount = made.amounts[:, index]
         rows = torch.nonzero(amount)[:, 0]
-        if len(rows):
+        if len(rows) == len(images):
+            images = part.change(images, amount, made.seeds)
+        elif len(rows):
             images[rows] = part.change(images[rows], amount[rows], made.seeds[rows])
     return images, masks
 
 
 @torch.no_grad()
 def augment(
-    image: Float[Tensor, "B C h w"],
+    image: Shaped[Tensor, "B C h w"],
     mask: UInt8[Tensor, "B h w"] | Int[Tensor, "B h w"],
     seeds: Int[Tensor, " B"],
     patch: Size,
     config: AugmentConfig,
+    scaling: Float[Tensor, "B 2 C"] | None = None,
 ) -> tuple[Float[Tensor, "B C H W"], UInt8[Tensor, "B H W"] | Int[Tensor, "B H W"]]:
     """Randomly changed patches from windows.
 
-    A sample that no part changes is exactly the middle of its window. A place beyond the window is reflected, in
-    image and mask alike; masks keep their labels, IGNORE included, and their type.
+    A sample that no part changes is exactly the middle of its window, normalised. A place beyond the window is
+    reflected, in image and mask alike; masks keep their labels, IGNORE included, and their type.
 
     Args:
-        image: normalised windows (zero mean, unit deviation) of `window_size(patch, config)` or any larger size.
+        image: windows of `window_size(patch, config)` or any larger size, raw or normalised.
         mask: class index 0..254 or IGNORE of every window pixel.
         seeds: one per sample; equal seeds give equal changes on one kind of device.
         patch: height and width of the result.
         config: which changes, how strong and how often.
+        scaling: what raw values are multiplied by to be normalised (zero mean, unit deviation), and what is then added;
+            none if they are. That is done to the patch, which has a fraction of the window's pixels.
 
     Raises:
         DataError: the windows are smaller than the patch.
@@ -365,4 +405,4 @@ def augment(
             f"{patch[0]} x {patch[1]}.",
             remedy="Pad the windows, or set a smaller data.patch_size.",
         )
-    return apply(image, mask, draw(seeds, patch, config), patch)
+    return apply(image, mask, draw(seeds, patch, config), patch, scaling)

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Int64, UInt8
+from jaxtyping import Float32, Int64, Shaped, UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from pixelwise.config import Preprocessing
 from pixelwise.data.cache import Decoded
-from pixelwise.data.preprocess import mirrored_window, moments, normalise
+from pixelwise.data.preprocess import mirrored_window, moments, scaling
 from pixelwise.errors import ConfigError
 
 POSITION_JITTER = 0.5
@@ -28,8 +28,10 @@ POSITION_JITTER = 0.5
 class Batch:
     """Windows to draw training patches from."""
 
-    image: Float32[Tensor, "B C h w"]
-    """Normalised."""
+    image: Shaped[Tensor, "B C h w"]
+    """Raw values: bytes as they are, others as float32."""
+    scaling: Float32[Tensor, "B 2 C"]
+    """Of each image, what its values are multiplied by to be normalised, and what is then added."""
     mask: UInt8[Tensor, "B h w"]
     """Class index or IGNORE."""
     seeds: Int64[Tensor, " B"]
@@ -37,7 +39,7 @@ class Batch:
 
     def pin_memory(self) -> "Batch":
         """The same in page-locked memory, which a GPU copies from while it computes; torch's loader calls this."""
-        return Batch(self.image.pin_memory(), self.mask.pin_memory(), self.seeds)
+        return Batch(self.image.pin_memory(), self.scaling.pin_memory(), self.mask.pin_memory(), self.seeds)
 
 
 @dataclass(frozen=True)
@@ -53,12 +55,26 @@ class Sampling:
     seed: int
 
 
-class Windows(Dataset[tuple[np.ndarray, np.ndarray, int]]):
+@dataclass(frozen=True)
+class Sample:
+    """A window, to draw a training patch from."""
+
+    image: Shaped[np.ndarray, "h w C"]
+    """Raw values: bytes as they are, others as float32."""
+    scaling: Float32[np.ndarray, "2 C"]
+    """What they are multiplied by to be normalised, and what is then added."""
+    mask: UInt8[np.ndarray, "h w"]
+    """Class index or IGNORE."""
+    seed: int
+    """For its augmentation."""
+
+
+class Windows(Dataset[Sample]):
     """The endless stream, by sample number."""
 
     def __init__(self, cases: Sequence[Decoded], preprocessing: Preprocessing, sampling: Sampling) -> None:
         self._cases = cases
-        self._moments = [moments(case.image, preprocessing) for case in cases]
+        self._scalings = [scaling(*moments(case.image, preprocessing)) for case in cases]
         self._sampling = sampling
         area = sampling.patch_size[0] * sampling.patch_size[1]
         # an image is drawn in proportion to its size, once per patch that it could be cut into; without labels, never
@@ -71,16 +87,16 @@ class Windows(Dataset[tuple[np.ndarray, np.ndarray, int]]):
         """Samples after which every pixel was drawn once on average."""
         return len(self._order)
 
-    def __getitem__(self, number: int) -> tuple[np.ndarray, np.ndarray, int]:
-        """Image C h w, mask h w and augmentation seed of sample `number`, which may be any number from 0."""
+    def __getitem__(self, number: int) -> Sample:
+        """Sample `number`, which may be any number from 0."""
         rng = np.random.default_rng([self._sampling.seed, 1, number])
         index = self._case_of(number)
         case = self._cases[index]
         top, left = self._corner(case, rng)
         image = mirrored_window(case.image, top, left, self._sampling.window_size)
         mask = mirrored_window(case.mask, top, left, self._sampling.window_size)
-        seed = int(rng.integers(2**62))
-        return normalise(image, *self._moments[index]), np.array(mask), seed
+        raw = image if image.dtype == np.uint8 else image.astype(np.float32, copy=False)  # few devices know uint16
+        return Sample(raw, self._scalings[index], mask, int(rng.integers(2**62)))
 
     def _case_of(self, number: int) -> int:
         """Every pass over the images has an order of its own."""
@@ -191,10 +207,11 @@ def _ignore_interrupts(_worker: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _collate(samples: list[tuple[np.ndarray, np.ndarray, int]]) -> Batch:
-    images, masks, seeds = zip(*samples, strict=True)
+def _collate(samples: list[Sample]) -> Batch:
+    images = np.stack([sample.image for sample in samples])
     return Batch(
-        image=torch.from_numpy(np.stack(images)),
-        mask=torch.from_numpy(np.stack(masks)),
-        seeds=torch.tensor(seeds, dtype=torch.int64),
+        image=torch.from_numpy(images).permute(0, 3, 1, 2),
+        scaling=torch.from_numpy(np.stack([sample.scaling for sample in samples])),
+        mask=torch.from_numpy(np.stack([sample.mask for sample in samples])),
+        seeds=torch.tensor([sample.seed for sample in samples], dtype=torch.int64),
     )

@@ -196,12 +196,16 @@ def moments(image: Source, preprocessing: Preprocessing) -> Moments:
     return preprocessing.mean, preprocessing.deviation
 
 
+def scaling(mean: Sequence[float], deviation: Sequence[float]) -> Float32[np.ndarray, "2 C"]:
+    """What values are multiplied by, and what is then added, to be (value - mean) / deviation."""
+    return np.stack([1.0 / np.asarray(deviation), -np.asarray(mean) / np.asarray(deviation)]).astype(np.float32)
+
+
 def normalise(
     window: Shaped[np.ndarray, "h w C"], mean: Sequence[float], deviation: Sequence[float]
 ) -> Float32[np.ndarray, "C h w"]:
     """(value - mean) / deviation per channel, channels first."""
-    scale = (1.0 / np.asarray(deviation)).astype(np.float32)
-    shift = (-np.asarray(mean) / np.asarray(deviation)).astype(np.float32)
+    scale, shift = scaling(mean, deviation)
     values = window.astype(np.float32)
     values *= scale
     values += shift

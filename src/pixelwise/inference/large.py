@@ -208,6 +208,7 @@ def _room(model: Model, ready: Prepared, by: Moments, memory_bytes: int) -> int:
     """
     tiling = model.tiling((ready.shape[0], ready.shape[1]))
     corner = Region(range(1), range(1))
+    give_back_memory()  # of images before this one
     used = peak_during(lambda: next(iter(model.regions(ready, by, [corner])))) + RESERVE_BYTES
     least = narrowest_block_bytes(tiling, len(model.classes))
     room = memory_bytes - used

@@ -72,7 +72,8 @@ class Model:
     """A network with its preprocessing, classes and tiles.
 
     Args:
-        network: from normalised images B C H W to logits B K h w.
+        network: from normalised images B C H W to logits B K h w; called under bfloat16 autocast where the description
+            says so.
         description: how to use it.
         device: where to compute.
     """

@@ -163,7 +163,8 @@ def folded(network: nn.Module) -> nn.Module:
 
 
 def rounded(network: nn.Module) -> nn.Module:
-    """The same network with the weights of its convolutions in bfloat16, as autocast rounds them at every call."""
+    """A copy whose convolutions have bfloat16 weights, as autocast rounds them at every call; it needs autocast."""
+    network = copy.deepcopy(network)
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
             module.to(torch.bfloat16)

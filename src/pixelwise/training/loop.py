@@ -14,10 +14,10 @@ from jaxtyping import Float, UInt8
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from pixelwise.config import Config
+from pixelwise.config import Config, TrainingConfig
 from pixelwise.data.augment import augment
 from pixelwise.data.cache import Decoded
-from pixelwise.data.loader import Batch
+from pixelwise.data.loader import Batch, Share
 from pixelwise.errors import TrainingError
 from pixelwise.inference.predictor import Model
 from pixelwise.inference.scoring import count
@@ -184,21 +184,30 @@ def train_epoch(job: Fit, batches: Iterator[Batch], history: History, boundary: 
 def train_step(job: Fit, batch: Batch, step: int, progress: float) -> Float[Tensor, ""]:
     """One update from one batch; returns the detached loss, still on the device."""
     config, device = job.config, job.fabric.device
-    window = batch.image.to(device, non_blocking=True)
-    image, mask = augment(  # B C H W, B H W
-        window, batch.mask.to(device, non_blocking=True), batch.seeds, config.data.patch_size, config.augment
-    )
-    # no more parts than the smallest share of a process has patches: all processes wait for each other in each part
-    count = min(config.training.accumulate, max(1, config.training.batch_size // job.fabric.world_size))
-    parts = list(zip(image.tensor_split(count), mask.tensor_split(count), strict=True))
+    window, truth, scaling = (part.to(device, non_blocking=True) for part in (batch.image, batch.mask, batch.scaling))
+    image, mask = augment(window, truth, batch.seeds, config.data.patch_size, config.augment, scaling)
+    weights = part_weights(config.training, job.fabric.world_size)
+    count = len(weights)
     total = torch.zeros((), device=device)
-    for number, (some, theirs) in enumerate(parts, 1):
-        with job.update.part(is_last=number == count):
-            loss = _loss(job, some, theirs) * (len(some) / len(image))
+    for number, (some, theirs) in enumerate(zip(image.tensor_split(count), mask.tensor_split(count), strict=True)):
+        with job.update.part(is_last=number == count - 1):
+            loss = _loss(job, some, theirs) * weights[number]
             job.update.backward(loss)
         total += loss.detach()
     job.update.step(step, progress)
     return total
+
+
+def part_weights(training: TrainingConfig, processes: int) -> list[float]:
+    """The share of a batch's patches, over all processes, that each part of a step has: a loss is that of all of them.
+
+    There are no more parts than the smallest share of a process has patches: all wait for each other in each part.
+    """
+    batch = training.batch_size
+    count = min(training.accumulate, max(1, batch // processes))
+    shares = [len(Share(rank, processes).of(0, batch)) for rank in range(processes)]
+    sizes = [sum(share // count + (part < share % count) for share in shares) for part in range(count)]
+    return [size / batch for size in sizes]
 
 
 def _loss(job: Fit, image: Float[Tensor, "B C H W"], mask: UInt8[Tensor, "B H W"]) -> Float[Tensor, ""]:

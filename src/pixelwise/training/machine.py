@@ -17,14 +17,14 @@ from pixelwise.config import LossConfig, ModelConfig, Section, SizePx, TrainingC
 from pixelwise.data.cache import hash_of
 from pixelwise.errors import DataError, memory_errors
 from pixelwise.files import make_folder, read_json, write_json
-from pixelwise.memory import give_back_memory, held_bytes, watching_memory
+from pixelwise.memory import free_bytes, give_back_memory, held_bytes, watching_memory
 from pixelwise.models.blocks import average_into, parameter_count
 from pixelwise.models.unet import border_px, build, coarsest_px, valid_size_px
-from pixelwise.training.timing import timed
+from pixelwise.timing import timed
 from pixelwise.training.update import make_optimizer
 
-STATE_BYTES = 20
-"""Of each weight while it is trained: itself, its gradient, two moments, and its average."""
+STATE_BYTES = 16
+"""Of each weight while it is trained: itself, two moments, and its average; gradients come as maps go."""
 
 COPY_BYTES = 16
 """Of each weight in the state that a run can go back to: all but the gradient."""
@@ -41,7 +41,7 @@ MARGIN = 1.25
 VERSIONS = {name: version(name) for name in ("pixelwise", "torch", "numpy")}
 """What computed."""
 
-SMALLER = "Use a smaller --set training.batch_size, data.patch_size or model.width, or allow more with training.memory."
+SMALLER = "Use a smaller --set training.batch_size, data.patch_size or model.width."
 """What to do where training does not fit into memory."""
 
 BUSY = 0.2
@@ -91,11 +91,6 @@ class Speed(Section):
         each = max(0, self.training_bytes - fixed) / self.work.batch_size
         return fixed + round(each * patches)
 
-    @property
-    def copied_bytes(self) -> int:
-        """The state that a run keeps in the memory of the process, to go back to."""
-        return COPY_BYTES * self.weights
-
 
 def this_machine(device: torch.device) -> Machine:
     """The machine that this process runs on."""
@@ -133,6 +128,10 @@ def peak_above_now(device: torch.device) -> Iterator[Callable[[], int]]:
         before = torch.cuda.memory_allocated(device)
         yield lambda: torch.cuda.max_memory_allocated(device) - before
         return
+    if device.type == "mps":  # it tells no peak, but keeps what it has taken
+        before = torch.mps.driver_allocated_memory()
+        yield lambda: max(0, torch.mps.driver_allocated_memory() - before)
+        return
     give_back_memory()
     before = held_bytes()
     with watching_memory() as peak:
@@ -142,6 +141,13 @@ def peak_above_now(device: torch.device) -> Iterator[Callable[[], int]]:
 def load_of_processor() -> float:
     """Share of the processor, 0 to 1, that is in use while this process waits a moment."""
     return psutil.cpu_percent(interval=0.3) / 100.0
+
+
+@functools.cache
+def weight_count(model: ModelConfig, channels: int, classes: int) -> int:
+    """Trainable numbers of a network; nothing is made."""
+    with torch.device("meta"):
+        return parameter_count(build(model, channels, classes))
 
 
 @functools.cache
@@ -155,6 +161,7 @@ def expected_bytes(work: Work) -> int:
     border = border_px(work.model)
     edges = [min(edge, max(2 * step_px, valid_size_px(work.model, 2 * border + 1))) for edge in work.patch_size]
     network = build(work.model, work.channels, work.classes).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    weights = weight_count(work.model, work.channels, work.classes)
     kept: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
@@ -171,7 +178,7 @@ def expected_bytes(work: Work) -> int:
     times = work.batch_size * work.patch_size[0] * work.patch_size[1] / (2 * edges[0] * edges[1])
     largest = max(kept.values(), default=0)
     maps = round(times * (sum(kept.values()) + 2 * largest))
-    return WORKSPACE_BYTES + STATE_BYTES * parameter_count(network) + maps
+    return WORKSPACE_BYTES + STATE_BYTES * weights + maps
 
 
 def rehearsal(work: Work, device: torch.device) -> tuple[Callable[[], None], Callable[[], None]]:
@@ -224,8 +231,8 @@ class Stopwatch:
         """Share of the processor that others used when something was measured."""
         self._folder = folder
         give_back_memory()
-        self.held_bytes = 0 if device.type == "cuda" else held_bytes()
-        """What is held before anything is measured."""
+        self.held_bytes = held_bytes() if device.type == "cpu" else 0
+        """What the process holds before anything is measured; on a GPU its tensors count, and there are none yet."""
 
     def speed(self, work: Work) -> Speed:
         """How fast this work goes; measured for about a second if it is not known.
@@ -239,16 +246,20 @@ class Stopwatch:
             self.measured.append(known)
         return known
 
-    def room_bytes(self, allowed: int | None) -> int:
-        """What training may take beyond what this process holds now.
+    def room_bytes(self, allowed: int | None, processes: int = 1) -> int:
+        """What training may take beyond what is held before.
 
         Args:
             allowed: to the process, or on a GPU to its tensors; none is `FREE_SHARE` of what is free.
+            processes: that share the memory of a machine.
         """
+        if allowed is not None:
+            return allowed - self.held_bytes
         if self.device.type == "cuda":
-            free, _ = torch.cuda.mem_get_info(self.device)
-            return int(FREE_SHARE * free) if allowed is None else allowed
-        return int(FREE_SHARE * psutil.virtual_memory().available) if allowed is None else allowed - self.held_bytes
+            torch.cuda.empty_cache()
+            return int(FREE_SHARE * torch.cuda.mem_get_info(self.device)[0])
+        give_back_memory()  # of what was measured before
+        return int(FREE_SHARE * free_bytes() / processes)
 
     def _remembered_or_measured(self, work: Work) -> Speed:
         file = self._folder / "speed" / f"{self._key(work)}.json"
@@ -269,18 +280,20 @@ class Stopwatch:
             write_json(file, speed.model_dump(mode="json"))
 
     def _key(self, work: Work) -> str:
-        return hash_of([self.machine.model_dump_json().encode(), work.model_dump_json().encode()])
+        parts = (VERSIONS["pixelwise"], self.machine.model_dump_json(), work.model_dump_json())
+        return hash_of(part.encode() for part in parts)
 
     def _measure(self, work: Work) -> Speed:
         with peak_above_now(self.device) as taken:
             step, predict = rehearsal(work, self.device)
-            step()
+            for _ in range(2):  # the moments of the optimiser come at the end of the first
+                step()
         return Speed(
             work=work,
             training_patches_per_second=work.batch_size / self._seconds(step),
             prediction_patches_per_second=work.batch_size / self._seconds(predict),
             training_bytes=taken(),
-            weights=parameter_count(build(work.model, work.channels, work.classes)),
+            weights=weight_count(work.model, work.channels, work.classes),
         )
 
     def _seconds(self, action: Callable[[], None]) -> float:

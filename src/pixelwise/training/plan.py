@@ -12,13 +12,28 @@ from pixelwise.config import WEIGHTED, Config, ModelConfig, SizePx
 from pixelwise.data.fingerprint import FEW_LOST, REDUCTIONS, Fingerprint
 from pixelwise.errors import ConfigError, MachineError
 from pixelwise.models.unet import border_px, coarsest_px, valid_size_px
-from pixelwise.training.machine import MARGIN, SMALLER, Machine, Speed, Stopwatch, Work, expected_bytes
+from pixelwise.training.machine import (
+    COPY_BYTES,
+    MARGIN,
+    Machine,
+    Speed,
+    Stopwatch,
+    Work,
+    expected_bytes,
+    weight_count,
+)
 
 WIDTHS = (8, 12, 16, 24, 32, 48, 64)
 """Features of the finest level that the plan considers."""
 
 NARROW = 32
 """A network with fewer features is too narrow to work on single pixels, if it may be wider on blocks of them."""
+
+USUAL_WIDTH = 32
+"""Features of the finest level where no time is given."""
+
+FEWEST_FOR_STATISTICS = 4
+"""Patches whose batch statistics say enough."""
 
 PATCHES_TO_SEE = 2500
 """A network that cannot see so many patches in the time given is too large for it."""
@@ -269,7 +284,7 @@ def batch_rule(situation: Situation) -> Rule:
     )
     if situation.is_given("training.batch_size"):
         batch = situation.config.training.batch_size
-    if batch < 4:
+    if batch < FEWEST_FOR_STATISTICS:
         yield Decision("model.norm", "group", f"batches of {batch} are too small for batch statistics")
 
 
@@ -286,9 +301,9 @@ def precision_rule(situation: Situation) -> Rule:
 
 def _narrowed(situation: Situation) -> ModelConfig:
     """The network with as many features as usual, or with fewer where memory does not allow a single patch of that."""
-    model, room = situation.config.model, situation.stopwatch.room_bytes(situation.config.training.memory)
-    models = [model.model_copy(update={"width": width}) for width in WIDTHS if width <= model.width]
-    fitting = [one for one in models if MARGIN * expected_bytes(_work(situation, one, "float32", 1)) <= room]
+    model = situation.config.model
+    models = [model.model_copy(update={"width": width}) for width in WIDTHS if width <= USUAL_WIDTH]
+    fitting = [one for one in models if _may_take(_work(situation, one, "float32", 1)) <= _room_bytes(situation, one)]
     return fitting[-1] if fitting else models[0]
 
 
@@ -298,7 +313,9 @@ def width_rule(situation: Situation) -> Rule:
     if situation.is_given("model.width"):
         return  # measuring takes seconds
     if budget is None:
-        yield Decision("model.width", 32, "no time budget was given; 32 features serve most data")
+        width = _narrowed(situation).width
+        because = "32 features serve most data" if width == USUAL_WIDTH else "memory allows no wider network"
+        yield Decision("model.width", width, f"no time budget was given; {because}")
         return
     seconds, needed = budget * PLANNED_SHARE, _patches_to_see(situation)
     chosen, seen = WIDTHS[0], 0.0
@@ -332,53 +349,86 @@ def compilation_rule(situation: Situation) -> Rule:
 
     On a CPU it was measured to bring nothing over channels-last maps in bfloat16.
     """
-    config, budget = situation.config, situation.config.training.time
-    is_short = budget is not None and budget < COMPILED_FROM_SECONDS
-    if situation.machine.device != "cuda" or situation.is_given("training.compile") or is_short:
+    config, training = situation.config, situation.config.training
+    if situation.machine.device != "cuda" or situation.is_given("training.compile"):
         return
-    plain = _speed(situation, config.model, config.training.precision)
+    plain = _speed(situation, config.model, training.precision)
+    patches = PATCHES_WITHOUT_BUDGET if training.epochs is None else training.epochs * situation.patches
+    expected = patches / (plain.training_patches_per_second * situation.processes)
+    if (training.time or expected) < COMPILED_FROM_SECONDS:
+        return
     try:
         compiled = situation.stopwatch.speed(plain.work.model_copy(update={"compiled": True}))
-    except RuntimeError as error:  # no compiler, or a GPU that it does not know
-        yield Decision(
-            "training.compile", value=False, because=f"it cannot be compiled here ({str(error).splitlines()[0]})"
-        )
+    except (RuntimeError, MachineError) as error:  # no compiler, or a GPU that it does not know
+        why = (str(error).splitlines() or [type(error).__name__])[0]
+        yield Decision("training.compile", value=False, because=f"it cannot be compiled here ({why})")
         return
     ratio = compiled.training_patches_per_second / plain.training_patches_per_second
     yield Decision("training.compile", ratio > 1.1, f"measured here: compiled it trains {ratio:.2f} times as fast")
 
 
 def memory_rule(situation: Situation) -> Rule:
-    """As many parts of a step as the memory that is allowed asks for."""
-    config, stopwatch = situation.config, situation.stopwatch
+    """As many parts of a step as the memory that is free or allowed asks for."""
+    config, room = situation.config, _room_bytes(situation, situation.config.model)
     speed = _speed(situation, config.model, config.training.precision)
-    room, patches = stopwatch.room_bytes(config.training.memory) - _copies(situation, speed), _patches(situation)
-    possible = [config.training.accumulate] if situation.is_given("training.accumulate") else range(1, patches + 1)
-    needs = {parts: speed.bytes_with(-(-patches // parts)) for parts in possible}
+    most = max(1, config.training.batch_size // situation.processes)
+    possible = [config.training.accumulate] if situation.is_given("training.accumulate") else range(1, most + 1)
+    needs = {parts: speed.bytes_with(_at_a_time(situation, parts)) for parts in possible}
     parts, needed = next(((parts, need) for parts, need in needs.items() if need <= room), [*needs.items()][-1])
     if needed > room:
-        raise MachineError(
-            f"Training takes {_gb(needed)} with {-(-patches // parts)} patches at a time, and {_gb(room)} are free or "
-            "allowed.",
-            remedy=SMALLER,
+        raise _too_large(situation, config.model, needed)
+    because = f"it will hold about {_gb(_peak_bytes(situation.but({'training.accumulate': parts})))} at most"
+    yield Decision("training.accumulate", parts, f"{because}, measured here")
+    if _at_a_time(situation, parts) < FEWEST_FOR_STATISTICS and config.model.norm == "batch" and parts > 1:
+        yield Decision(
+            "model.norm", "group", f"parts of {_at_a_time(situation, parts)} are too small for batch statistics"
         )
-    decided = situation.but({"training.accumulate": parts})
-    yield Decision(
-        "training.accumulate", parts, f"it will hold about {_gb(_peak_bytes(decided))} at most, measured here"
-    )
+
+
+def _at_a_time(situation: Situation, parts: int) -> int:
+    """Patches that a process computes together, at most; no step has more parts than its smallest share has patches."""
+    batch, processes = situation.config.training.batch_size, situation.processes
+    return -(-_patches(situation) // min(parts, max(1, batch // processes)))
 
 
 def _peak_bytes(situation: Situation) -> int:
     """What a run will hold at most."""
     config = situation.config
     speed = _speed(situation, config.model, config.training.precision)
-    at_a_time = -(-_patches(situation) // config.training.accumulate)
-    return situation.stopwatch.held_bytes + speed.bytes_with(at_a_time) + _copies(situation, speed)
+    taken = speed.bytes_with(_at_a_time(situation, config.training.accumulate))
+    return situation.stopwatch.held_bytes + taken + _copied_bytes(situation, config.model)
 
 
-def _copies(situation: Situation, speed: Speed) -> int:
-    """What a run takes of the same memory beside its steps."""
-    return 0 if situation.machine.device == "cuda" else speed.copied_bytes
+def _room_bytes(situation: Situation, model: ModelConfig) -> int:
+    """What steps of a network may take."""
+    free = situation.stopwatch.room_bytes(situation.config.training.memory, situation.processes)
+    return free - _copied_bytes(situation, model)
+
+
+def _copied_bytes(situation: Situation, model: ModelConfig) -> int:
+    """The state that a run keeps in the memory of the process, to go back to."""
+    count = weight_count(model, situation.fingerprint.channels, situation.classes)
+    return COPY_BYTES * count if situation.machine.device == "cpu" else 0
+
+
+def _may_take(work: Work) -> float:
+    """Bytes that work which was not measured may take."""
+    return MARGIN * expected_bytes(work)
+
+
+def _too_large(situation: Situation, model: ModelConfig, needed: float) -> MachineError:
+    allowed = situation.config.training.memory
+    held = situation.stopwatch.held_bytes + _copied_bytes(situation, model)
+    room = (
+        f"{_gb(allowed)} are allowed"
+        if allowed is not None
+        else f"{_gb(_room_bytes(situation, model))} are free for it"
+    )
+    return MachineError(
+        f"Training a network of width {model.width} may take {_gb(needed)} beside {_gb(held)} for the program and its "
+        f"copies, even in the smallest parts, and {room}.",
+        remedy="Use a smaller --set data.patch_size or model.width, or allow more with --set training.memory=8GB.",
+    )
 
 
 def _gb(count: float) -> str:
@@ -487,14 +537,9 @@ def _speed(situation: Situation, model: ModelConfig, precision: str) -> Speed:
         MachineError: a single patch would take more memory than is allowed.
     """
     work = _work(situation, model, precision, min(_patches(situation), 4))
-    room = situation.stopwatch.room_bytes(situation.config.training.memory)
-    while (needed := MARGIN * expected_bytes(work)) > room:
+    while _may_take(work) > _room_bytes(situation, model):
         if work.batch_size == 1:
-            raise MachineError(
-                f"Training with a width of {model.width} may take {_gb(needed)} even with one patch at a time, and "
-                f"{_gb(room)} are free or allowed.",
-                remedy=SMALLER,
-            )
+            raise _too_large(situation, model, _may_take(work))
         work = work.model_copy(update={"batch_size": work.batch_size // 2})
     return situation.stopwatch.speed(work)
 

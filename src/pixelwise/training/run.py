@@ -116,6 +116,8 @@ def _train(request: Request, files: Files, fabric: Fabric, watcher: Watcher) -> 
         give_back_memory()  # candidates that were measured may have been larger
     with fabric.rank_zero_first():
         material = resized(material, config)
+    if fabric.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(fabric.device)  # of what the plan has measured
     with _determinism(config.training.deterministic), watching_memory(every_seconds=0.05) as peak:
         interrupted = _fit(request, config, material, files, fabric, watcher)
     held = torch.cuda.max_memory_allocated(fabric.device) if fabric.device.type == "cuda" else peak()

@@ -46,10 +46,11 @@ def make_optimizer(network: nn.Module, config: TrainingConfig) -> torch.optim.Op
     ]
     rate = config.learning_rate
     # one kernel for all arithmetic of a weight: the plain ones read and write it several times
+    fused = all(parameter.device.type in {"cpu", "cuda"} for parameter in parameters)
     if config.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=rate, momentum=config.momentum, nesterov=config.momentum > 0, fused=True)
+        return torch.optim.SGD(groups, lr=rate, momentum=config.momentum, nesterov=config.momentum > 0, fused=fused)
     kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
-    return kind(groups, lr=rate, betas=(config.momentum, 0.999), fused=True)
+    return kind(groups, lr=rate, betas=(config.momentum, 0.999), fused=fused)
 
 
 class Update:
