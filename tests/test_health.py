@@ -5,6 +5,7 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -111,7 +112,8 @@ def spoiled(monkeypatch: pytest.MonkeyPatch, spoil: Callable[[int, Tensor], Tens
         loss = real(*arguments)
         return lambda logits, mask, weight: spoil(next(numbers), loss(logits, mask, weight))
 
-    monkeypatch.setattr(losses, "build", build)
+    # where training makes its loss; measuring the machine makes one too
+    monkeypatch.setattr("pixelwise.training.run.losses", SimpleNamespace(build=build, alone=losses.alone))
 
 
 @pytest.mark.slow
@@ -137,14 +139,14 @@ def test_weights_that_the_last_step_of_an_epoch_spoils_are_not_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The loss is measured before the step; an infinite gradient makes all weights NaN after it."""
-    real, numbers = Update.apply, itertools.count(1)
+    real, numbers = Update.step, itertools.count(1)
 
-    def apply(self: Update, loss: Tensor, step: int, progress: float) -> None:
-        real(self, loss, step, progress)
+    def spoiling(self: Update, step: int, progress: float) -> None:
+        real(self, step, progress)
         if next(numbers) == 8:  # the last one of the second epoch
             next(iter(self.plain.parameters())).data.fill_(math.nan)
 
-    monkeypatch.setattr(Update, "apply", apply)
+    monkeypatch.setattr(Update, "step", spoiling)
     config = pixelwise.settings(None, [*QUICK, "training.epochs=4"])
     folder = pixelwise.train(draw_discs(tmp_path / "discs"), tmp_path / "run", config=config).folder
     assert "Weights became NaN" in rows(folder)[1]["warnings"]["setback 1"]

@@ -317,7 +317,8 @@ def _move(image: Tensor, mask: Tensor, made: Draw, patch: Size) -> tuple[Tensor,
     """Crop, flip and warp windows to patches."""
     if bool(made.warped.all()):
         return _warped(image, mask, made, patch)
-    images, masks = _crop(image, patch).clone(), _crop(mask, patch).clone()
+    # laid as resampled ones are: sums over pixels shall not depend on what else is in the batch
+    images, masks = (_crop(part, patch).clone(memory_format=torch.contiguous_format) for part in (image, mask))
     if bool(made.warped.any()):
         moved, moved_mask = _warped(image, mask, made, patch)
         warped = made.warped.to(image.device)

@@ -12,11 +12,12 @@ import psutil
 import torch
 from torch import Tensor, nn
 
-from pixelwise import losses
 from pixelwise.config import LossConfig, ModelConfig, Section, SizePx, TrainingConfig
 from pixelwise.data.cache import hash_of
 from pixelwise.errors import DataError, memory_errors
 from pixelwise.files import make_folder, read_json, write_json
+from pixelwise.losses import build as build_loss
+from pixelwise.losses import of_levels
 from pixelwise.memory import free_bytes, give_back_memory, held_bytes, watching_memory
 from pixelwise.models.blocks import average_into, parameter_count
 from pixelwise.models.unet import border_px, build, coarsest_px, valid_size_px
@@ -187,7 +188,7 @@ def rehearsal(work: Work, device: torch.device) -> tuple[Callable[[], None], Cal
     network = build(work.model, work.channels, work.classes).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     average, optimizer = copy.deepcopy(network).eval(), make_optimizer(network, plain)
     ready: nn.Module = torch.compile(network) if work.compiled else network  # type: ignore[assignment]
-    loss = losses.build(LossConfig())
+    loss = build_loss(LossConfig())
     image = torch.randn(work.batch_size, work.channels, *work.patch_size, device=device)
     image = image.contiguous(memory_format=torch.channels_last)
     border = border_px(work.model)
@@ -198,7 +199,7 @@ def rehearsal(work: Work, device: torch.device) -> tuple[Callable[[], None], Cal
     def step() -> None:
         with precision():
             logits = ready(image)
-        losses.of_levels(loss, logits, mask).backward()  # type: ignore[no-untyped-call]
+        of_levels(loss, logits, mask).backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(network.parameters(), plain.clip_norm)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
