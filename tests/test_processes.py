@@ -324,7 +324,7 @@ def test_a_batch_that_is_still_to_be_planned_is_not_refused() -> None:
 
 # --- the command under torchrun ---
 
-# with seeds 0 and 1 a ReLU flips in the second epoch: weights moved by 3e-7 then move the loss by 1e-5, in one process too
+# with seeds 0 and 1 a ReLU flips in the second epoch: weights moved by 3e-7 move the loss by 1e-5, in one process too
 SETTINGS = (*QUICK, "seed=2", "model.norm=batch", "loss.name=dice_cross_entropy", "data.validation_fraction=0.35")
 # clipping would hide gradients that are too large
 SGD = ("training.optimizer=sgd", "training.learning_rate=0.002", "training.ema_decay=0.9", "training.clip_norm=0")
