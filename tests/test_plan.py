@@ -600,14 +600,14 @@ def test_what_cannot_be_compiled_is_trained_as_it_is() -> None:
 # --- memory ---
 
 
-@pytest.mark.parametrize(("patch_gb", "parts"), [(0.9, 1), (1.1, 2), (1.9, 2), (2.5, 3), (3.9, 4), (7.9, 8)])
+@pytest.mark.parametrize(("patch_gb", "parts"), [(0.9, 1), (1.1, 2), (1.9, 2), (2.5, 3), (3.9, 4), (7.7, 8)])
 def test_a_step_has_as_many_parts_as_the_memory_asks_for(patch_gb: float, parts: int) -> None:
     """Eight patches, and 8 GB: parts of 8, 4, 3, 2 and 1 patches."""
     told = Told(patch_bytes=round(patch_gb * 1e9))
     made = planned(["training.batch_size=8", "model.width=8", "training.memory=8GB"], stopwatch=told)
     assert made.config.training.accumulate == parts
-    copied_gb = 16e-9 * weight_count(made.config.model, 3, 2)
-    assert f"about {patch_gb * -(-8 // parts) + copied_gb:.2f} GB" in reason(made, "training.accumulate")
+    beside_gb = 0.1 + 16e-9 * weight_count(made.config.model, 3, 2)
+    assert f"about {patch_gb * -(-8 // parts) + beside_gb:.2f} GB" in reason(made, "training.accumulate")
 
 
 def test_a_single_patch_that_does_not_fit_is_refused() -> None:
@@ -621,13 +621,13 @@ def test_the_memory_that_is_allowed_bounds_the_width_and_nothing_larger_is_tried
     free, bound = Told(lambda _work: 1000.0), Told(lambda _work: 1000.0)
     settings = ["training.time=10m", "data.patch_size=[256, 256]"]
     assert planned(settings, stopwatch=free).config.model.width == WIDTHS[-1]
-    small = planned([*settings, "training.memory=300MB"], stopwatch=bound).config.model.width
+    small = planned([*settings, "training.memory=500MB"], stopwatch=bound).config.model.width
     assert WIDTHS[0] < small < WIDTHS[-1]
-    assert all(MARGIN * expected_bytes(work) <= 300_000_000 for work in bound.asked)
+    assert all(MARGIN * expected_bytes(work) <= 500_000_000 for work in bound.asked)
     assert min(work.batch_size for work in bound.asked) == 1, "a wider one was tried with fewer patches"
     with pytest.raises(MachineError, match=r"even in the smallest parts, and 0\.00 GB are allowed"):
         planned([*settings, "training.memory=1MB"])
-    without_time = planned(["data.patch_size=[256, 256]", "training.memory=400MB"])
+    without_time = planned(["data.patch_size=[256, 256]", "training.memory=600MB"])
     assert without_time.config.model.width < USUAL_WIDTH
     assert "memory allows no wider" in reason(without_time, "model.width")
 

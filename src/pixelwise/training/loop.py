@@ -109,25 +109,24 @@ def fit(job: Fit, batches_from: Callable[[int], Iterator[Batch]], history: Histo
         began, first_step = time.monotonic(), history.step
         boundary = (first_step // steps_per_epoch + 1) * steps_per_epoch
         train_loss, waited = train_epoch(job, batches, history, boundary)
-        state = job.update.state()
-        reason = failure([row.train_loss for row in history.epochs], train_loss, finite=_all_finite(job, state))
+        reason = failure([row.train_loss for row in history.epochs], train_loss, finite=_all_finite(job))
         if reason is not None:
             set_back(job, history, reason, good)
             batches = batches_from(history.step)
             continue
-        good = state
+        good = {}  # let go before the next is made: a state takes as much memory as the network and its optimiser
+        good = job.update.state()
         seconds = time.monotonic() - began
         rate = (history.step - first_step) * job.config.training.batch_size / seconds
         began = time.monotonic()
         epoch = validate(job, history, train_loss, rate, waited / seconds)
-        job.after_epoch(history, history.add(epoch), state)
+        job.after_epoch(history, history.add(epoch), good)
         job.clock.note_validation(time.monotonic() - began)
 
 
-def _all_finite(job: Fit, state: State) -> bool:
-    """Whether all weights are, in every process."""
-    mine = all(bool(tensor.isfinite().all()) for tensor in state.values() if tensor.is_floating_point())
-    return largest(job.fabric, 0.0 if mine else 1.0) == 0.0
+def _all_finite(job: Fit) -> bool:
+    """Whether all numbers that the next update depends on are, in every process."""
+    return largest(job.fabric, 0.0 if job.update.is_finite() else 1.0) == 0.0
 
 
 def set_back(job: Fit, history: History, reason: str, good: State) -> None:

@@ -165,20 +165,20 @@ def expected_bytes(work: Work) -> int:
     weights = weight_count(work.model, work.channels, work.classes)
     kept: dict[int, int] = {}
 
-    def keep(tensor: Tensor) -> Tensor:
+    def keep(tensor: Tensor) -> None:
         if tensor.ndim == 4 and tensor.shape[0] <= 2:  # maps of the two images or of one, not weights
             kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
+        # nothing is kept for a way back that is never gone; a graph that held its own results would stay forever
 
     image = torch.zeros(2, work.channels, *edges).contiguous(memory_format=torch.channels_last)
     with (
-        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+        torch.autograd.graph.saved_tensors_hooks(keep, lambda nothing: nothing),
         torch.autocast("cpu", torch.bfloat16, enabled=work.precision == "bfloat16"),
     ):
         network(image)
     times = work.batch_size * work.patch_size[0] * work.patch_size[1] / (2 * edges[0] * edges[1])
     largest = max(kept.values(), default=0)
-    maps = round(times * (sum(kept.values()) + 2 * largest))
+    maps = round(times * (sum(kept.values()) + 4 * largest))
     return WORKSPACE_BYTES + STATE_BYTES * weights + maps
 
 

@@ -15,6 +15,7 @@ from pixelwise.models.unet import border_px, coarsest_px, valid_size_px
 from pixelwise.training.machine import (
     COPY_BYTES,
     MARGIN,
+    STATE_BYTES,
     Machine,
     Speed,
     Stopwatch,
@@ -34,6 +35,9 @@ USUAL_WIDTH = 32
 
 FEWEST_FOR_STATISTICS = 4
 """Patches whose batch statistics say enough."""
+
+RESERVE_BYTES = 100_000_000
+"""What samples and validation take, about."""
 
 PATCHES_TO_SEE = 2500
 """A network that cannot see so many patches in the time given is too large for it."""
@@ -373,7 +377,7 @@ def memory_rule(situation: Situation) -> Rule:
     speed = _speed(situation, config.model, config.training.precision)
     most = max(1, config.training.batch_size // situation.processes)
     possible = [config.training.accumulate] if situation.is_given("training.accumulate") else range(1, most + 1)
-    needs = {parts: speed.bytes_with(_at_a_time(situation, parts)) for parts in possible}
+    needs = {parts: _taken_bytes(situation, speed, parts) for parts in possible}
     parts, needed = next(((parts, need) for parts, need in needs.items() if need <= room), [*needs.items()][-1])
     if needed > room:
         raise _too_large(situation, config.model, needed)
@@ -395,8 +399,14 @@ def _peak_bytes(situation: Situation) -> int:
     """What a run will hold at most."""
     config = situation.config
     speed = _speed(situation, config.model, config.training.precision)
-    taken = speed.bytes_with(_at_a_time(situation, config.training.accumulate))
+    taken = _taken_bytes(situation, speed, config.training.accumulate)
     return situation.stopwatch.held_bytes + taken + _copied_bytes(situation, config.model)
+
+
+def _taken_bytes(situation: Situation, speed: Speed, parts: int) -> int:
+    """What steps in so many parts take, or in their place the writing of a checkpoint, which copies the state twice."""
+    writing = (STATE_BYTES + 2 * COPY_BYTES) * speed.weights if situation.machine.device == "cpu" else 0
+    return max(speed.bytes_with(_at_a_time(situation, parts)), writing)
 
 
 def _room_bytes(situation: Situation, model: ModelConfig) -> int:
@@ -406,9 +416,10 @@ def _room_bytes(situation: Situation, model: ModelConfig) -> int:
 
 
 def _copied_bytes(situation: Situation, model: ModelConfig) -> int:
-    """The state that a run keeps in the memory of the process, to go back to."""
-    count = weight_count(model, situation.fingerprint.channels, situation.classes)
-    return COPY_BYTES * count if situation.machine.device == "cpu" else 0
+    """What a run holds in the memory of the process beside its steps: samples, validation, the state to go back to."""
+    if situation.machine.device != "cpu":
+        return 0
+    return RESERVE_BYTES + COPY_BYTES * weight_count(model, situation.fingerprint.channels, situation.classes)
 
 
 def _may_take(work: Work) -> float:
@@ -425,8 +436,8 @@ def _too_large(situation: Situation, model: ModelConfig, needed: float) -> Machi
         else f"{_gb(_room_bytes(situation, model))} are free for it"
     )
     return MachineError(
-        f"Training a network of width {model.width} may take {_gb(needed)} beside {_gb(held)} for the program and its "
-        f"copies, even in the smallest parts, and {room}.",
+        f"Training a network of width {model.width} may take {_gb(needed)} beside {_gb(held)} for the program and "
+        f"its data, even in the smallest parts, and {room}.",
         remedy="Use a smaller --set data.patch_size or model.width, or allow more with --set training.memory=8GB.",
     )
 

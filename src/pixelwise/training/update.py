@@ -2,6 +2,7 @@
 
 import copy
 import math
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 
 import torch
@@ -11,7 +12,6 @@ from torch import Tensor, nn
 
 from pixelwise.config import TrainingConfig
 from pixelwise.models.blocks import average_into
-from pixelwise.models.bundle import state_on_cpu
 
 LOWEST_RATE_FRACTION = 0.01
 """Annealed schedules end at this share of the peak rate."""
@@ -104,11 +104,17 @@ class Update:
 
     def state(self) -> State:
         """Everything that the next update depends on, as copies on the CPU."""
-        tensors = {f"network.{name}": tensor for name, tensor in state_on_cpu(self.plain).items()}
-        tensors |= {f"average.{name}": tensor for name, tensor in state_on_cpu(self.average).items()}
+        return {name: _copied(tensor) for name, tensor in self._tensors()}
+
+    def is_finite(self) -> bool:
+        """Whether all of that are numbers."""
+        return all(bool(tensor.isfinite().all()) for _, tensor in self._tensors() if tensor.is_floating_point())
+
+    def _tensors(self) -> Iterator[tuple[str, Tensor]]:
+        for part, network in (("network", self.plain), ("average", self.average)):
+            yield from ((f"{part}.{name}", tensor) for name, tensor in network.state_dict().items())
         for index, values in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{index}.{name}": value.detach().cpu().clone() for name, value in values.items()}
-        return {name: tensor.contiguous() for name, tensor in tensors.items()}
+            yield from ((f"optimizer.{index}.{name}", tensor) for name, tensor in values.items())
 
     def put_back(self, state: State) -> None:
         """Make everything as it was when `state` gave this.
@@ -124,6 +130,11 @@ class Update:
             index, key = name.split(".")
             optimizer.setdefault(int(index), {})[key] = _laid_like(weights[int(index)], tensor)
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": optimizer})
+
+
+def _copied(tensor: Tensor) -> Tensor:
+    """On the CPU, in the usual order of axes, and never the same memory."""
+    return torch.empty(tensor.shape, dtype=tensor.dtype).copy_(tensor.detach())
 
 
 def _laid_like(weight: Tensor, tensor: Tensor) -> Tensor:
