@@ -187,3 +187,19 @@ def test_nothing_is_told_to_anybody() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_ctrl_c_is_survived_after_a_model_is_gone(done: Quantised) -> None:
+    """OpenVINO's library, where it is unloaded, takes the stack with it that signals are handled on."""
+    program = (
+        "import signal, sys\n"
+        "import numpy, pixelwise\n"
+        "model = pixelwise.load(sys.argv[1])\n"
+        "model.predict(numpy.zeros((48, 48), dtype=numpy.uint8))\n"
+        "del model\n"
+        "signal.signal(signal.SIGINT, lambda number, frame: print('asked'))\n"
+        "signal.raise_signal(signal.SIGINT)\n"
+    )
+    command = [sys.executable, "-c", program, str(done.path)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout.strip()) == (0, "asked"), ended.stderr

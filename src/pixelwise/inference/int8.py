@@ -5,6 +5,7 @@ finds the scales from tiles of training images, OpenVINO computes. What is writt
 file and its .bin file of weights; it holds Pixelwise's description of the model, so that it is used like a bundle.
 """
 
+import functools
 import hashlib
 import sys
 import tempfile
@@ -143,7 +144,7 @@ class _Compiled(nn.Module):
 
 
 def _compiled(network: Any) -> Any:
-    return _openvino().Core().compile_model(network, "CPU", {"PERFORMANCE_HINT": "LATENCY"})
+    return _core().compile_model(network, "CPU", {"PERFORMANCE_HINT": "LATENCY"})
 
 
 def _blank(description: bundles.Description) -> Float32[Tensor, "1 C h w"]:
@@ -165,6 +166,15 @@ def _openvino() -> Any:
     return openvino
 
 
+@functools.cache
+def _core() -> Any:
+    """The engine, one for the life of the process.
+
+    When the last one goes, its library is unloaded, and the next signal is handled on a stack that went with it.
+    """
+    return _openvino().Core()
+
+
 def load(path: Path) -> Model:
     """A model in eight bits, on the CPU.
 
@@ -172,13 +182,13 @@ def load(path: Path) -> Model:
         ConfigError: OpenVINO is not installed.
         BundleError: this is no such model, or it is damaged.
     """
-    openvino = _openvino()
+    engine = _core()
     weights = path.with_suffix(".bin")
     missing = [file for file in (path, weights) if not file.is_file()]
     if missing:
         raise BundleError("There is no model here.", where=missing[0], remedy="Both .xml and .bin file are needed.")
     try:
-        network = openvino.Core().read_model(path)
+        network = engine.read_model(path)
         description = bundles.Description.model_validate_json(network.get_rt_info(DESCRIPTION).astype(str))
         fits = network.get_rt_info(DIGEST).astype(str) == _digest(weights)
         digest = hashlib.blake2b(path.read_bytes() + weights.read_bytes(), digest_size=16).digest()
