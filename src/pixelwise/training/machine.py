@@ -163,11 +163,11 @@ def expected_bytes(work: Work) -> int:
     edges = [min(edge, max(2 * step_px, valid_size_px(work.model, 2 * border + 1))) for edge in work.patch_size]
     network = build(work.model, work.channels, work.classes).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     weights = weight_count(work.model, work.channels, work.classes)
-    kept: dict[int, int] = {}
+    kept: dict[int, torch.UntypedStorage] = {}  # alive, for a place that is free again would count for two
 
     def keep(tensor: Tensor) -> None:
         if tensor.ndim == 4 and tensor.shape[0] <= 2:  # maps of the two images or of one, not weights
-            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage()
         # nothing is kept for a way back that is never gone; a graph that held its own results would stay forever
 
     image = torch.zeros(2, work.channels, *edges).contiguous(memory_format=torch.channels_last)
@@ -177,8 +177,8 @@ def expected_bytes(work: Work) -> int:
     ):
         network(image)
     times = work.batch_size * work.patch_size[0] * work.patch_size[1] / (2 * edges[0] * edges[1])
-    largest = max(kept.values(), default=0)
-    maps = round(times * (sum(kept.values()) + 4 * largest))
+    sizes = [storage.nbytes() for storage in kept.values()]
+    maps = round(times * (sum(sizes) + 2 * max(sizes, default=0)))
     return WORKSPACE_BYTES + STATE_BYTES * weights + maps
 
 
