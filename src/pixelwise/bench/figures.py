@@ -18,6 +18,7 @@ from pixelwise.bench.rivals import Entry
 from pixelwise.classes import ClassTable
 from pixelwise.config import SIZES, AugmentConfig, ModelConfig, PredictionConfig, Preprocessing
 from pixelwise.data.augment import augment, window_size
+from pixelwise.data.preprocess import scaling
 from pixelwise.inference import int8
 from pixelwise.inference.predictor import Model
 from pixelwise.memory import keeping_freed_memory
@@ -35,6 +36,9 @@ NNUNET = ModelConfig(**SIZES["nnunet"])
 
 LARGE = ModelConfig(width=sizes.LARGE_WIDTH, depth=sizes.LARGE_DEPTH)
 """The network of the large image."""
+
+MEAN, DEVIATION = (127.5,) * sizes.CHANNELS, (74.0,) * sizes.CHANNELS
+"""Of images whose bytes are drawn evenly."""
 
 
 @dataclass(frozen=True)
@@ -96,15 +100,14 @@ def training(bench: Bench) -> Iterator[Figure]:
         with keeping_freed_memory():
             step, _ = rehearsal(work, bench.device)
             timing = timed(step, bench.device, at_least=sizes.STEPS_AT_LEAST)
-        image, _ = _batch(bench.device)
-        gflop = 3 * _forward_gflop(_network(config, bench.device).eval(), image)
+        gflop = 3 * _forward_gflop(_network(config, bench.device).eval(), _batch(bench.device))
         yield _of_network(f"training step, {name}", timing, gflop, bench.ceiling.convolution_gflops[precision])
 
 
 def inference(bench: Bench) -> Iterator[Figure]:
     """Prediction with the plain U-Net."""
     network = _quick(PLAIN, bench)
-    image, _ = _batch(bench.device)
+    image = _batch(bench.device)
 
     @torch.inference_mode()
     def predict() -> None:
@@ -158,14 +161,13 @@ def samples(bench: Bench) -> Iterator[Figure]:
     image = generator.integers(0, 256, (edge, edge, sizes.CHANNELS), dtype=np.uint8)
     mask = generator.integers(0, sizes.CLASSES, (edge, edge), dtype=np.uint8)
     seeds = torch.arange(sizes.BATCH)
-
-    scaling = torch.tensor([[1 / 74.0] * sizes.CHANNELS, [-127.5 / 74.0] * sizes.CHANNELS]).expand(sizes.BATCH, -1, -1)
+    factors = torch.from_numpy(scaling(MEAN, DEVIATION)).expand(sizes.BATCH, -1, -1)
 
     def draw() -> None:
         windows = np.stack([image[: window[0], : window[1]] for _ in range(sizes.BATCH)])
         masks = np.stack([mask[: window[0], : window[1]] for _ in range(sizes.BATCH)])
         raw = torch.from_numpy(windows).permute(0, 3, 1, 2).to(bench.device)
-        augment(raw, torch.from_numpy(masks).to(bench.device), seeds, patch, config, scaling)
+        augment(raw, torch.from_numpy(masks).to(bench.device), seeds, patch, config, factors)
 
     with keeping_freed_memory():
         timing = timed(draw, bench.device, at_least=sizes.SAMPLES_AT_LEAST, most=500)
@@ -205,10 +207,9 @@ def _quick(config: ModelConfig, bench: Bench) -> nn.Module:
     return rounded(network) if bench.precision == "bfloat16" else network
 
 
-def _batch(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+def _batch(device: torch.device) -> torch.Tensor:
     image = torch.randn(sizes.BATCH, sizes.CHANNELS, sizes.PATCH_PX, sizes.PATCH_PX, device=device)
-    mask = torch.randint(0, sizes.CLASSES, (sizes.BATCH, sizes.PATCH_PX, sizes.PATCH_PX), device=device)
-    return image.contiguous(memory_format=torch.channels_last), mask
+    return image.contiguous(memory_format=torch.channels_last)
 
 
 def _forward_gflop(network: nn.Module, image: torch.Tensor) -> float:
@@ -227,8 +228,8 @@ def _description(config: ModelConfig, precision: str) -> bundle.Description:
     preprocessing = Preprocessing(
         channels=sizes.CHANNELS,
         normalisation="standard",
-        mean=(127.5,) * sizes.CHANNELS,
-        deviation=(74.0,) * sizes.CHANNELS,
+        mean=MEAN,
+        deviation=DEVIATION,
     )
     return bundle.Description(
         model=config,

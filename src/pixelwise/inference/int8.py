@@ -6,7 +6,6 @@ file and its .bin file of weights; it holds Pixelwise's description of the model
 """
 
 import functools
-import hashlib
 import sys
 import tempfile
 import warnings
@@ -22,6 +21,7 @@ from jaxtyping import Float, Float32, Shaped
 from pydantic import ValidationError
 from torch import Tensor, nn
 
+from pixelwise.data.cache import hash_of
 from pixelwise.errors import BundleError, extra
 from pixelwise.files import make_folder, write_atomically
 from pixelwise.inference.predictor import Model
@@ -79,8 +79,8 @@ def write(model: Model, images: Sequence[Shaped[np.ndarray, "H W C"]], path: Pat
             write_atomically(path.with_suffix(written.suffix), written.read_bytes())
 
 
-def _digest(weights: Path) -> str:
-    return hashlib.blake2b(weights.read_bytes(), digest_size=16).hexdigest()
+def _digest(file: Path) -> str:
+    return hash_of([file.read_bytes()])
 
 
 def _tiles(model: Model, images: Sequence[Shaped[np.ndarray, "H W C"]]) -> list[Float32[np.ndarray, "B C h w"]]:
@@ -114,7 +114,7 @@ class _Compiled(nn.Module):
 
     Args:
         network: as it was read.
-        digest: of the files; it stands for the weights where they are asked for.
+        digest: of the graph's file, which names the hash of the weights; it stands for these where they are asked for.
     """
 
     digest: Tensor
@@ -191,8 +191,7 @@ def load(path: Path) -> Model:
         network = engine.read_model(path)
         description = bundles.Description.model_validate_json(network.get_rt_info(DESCRIPTION).astype(str))
         fits = network.get_rt_info(DIGEST).astype(str) == _digest(weights)
-        digest = hashlib.blake2b(path.read_bytes() + weights.read_bytes(), digest_size=16).digest()
-        compiled = _Compiled(network, digest)
+        compiled = _Compiled(network, bytes.fromhex(_digest(path)))
         fits &= compiled(_blank(description)).shape[1] == len(description.classes)
     except (RuntimeError, ValidationError) as error:
         raise BundleError(
