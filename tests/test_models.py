@@ -78,6 +78,16 @@ def test_doubling_is_torchs_transposed_convolution(laid: torch.memory_format) ->
         torch.testing.assert_close(mine, referee)
 
 
+@pytest.mark.parametrize("height", [1, 2, 3, 8])
+def test_what_is_laid_beside_a_skip_is_the_same_with_and_without_gradients(height: int) -> None:
+    torch.manual_seed(0)
+    up, skip, below = Doubling(6, 5), torch.randn(2, 4, 2 * height, 14), torch.randn(2, 6, height, 7)
+    expected = torch.cat([skip, up(below)], dim=1)
+    torch.testing.assert_close(up.beside(skip, below), expected)
+    with torch.no_grad():
+        torch.testing.assert_close(up.beside(skip, below), expected)
+
+
 @pytest.mark.parametrize("laid", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize(
     ("ours", "theirs"),

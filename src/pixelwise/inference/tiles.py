@@ -18,9 +18,16 @@ from torch import Tensor
 from pixelwise.data.preprocess import mirrored_window
 from pixelwise.data.windows import Source
 from pixelwise.errors import memory_errors
+from pixelwise.memory import give_back_memory
 
 ENLARGED_ROWS = 256
 """Rows of a band of an enlarged result."""
+
+BAND_VALUES = 1_000_000
+"""Finished probabilities of a band, about: a row of tiles leaves in several where it is wide."""
+
+WIDE_ROW_TILES = 8
+"""After so many tiles, what the heap has kept in pieces is worth giving back."""
 
 LABELLED_ROWS = 32
 """Rows whose classes are found together."""
@@ -150,11 +157,13 @@ def bands(image: Source, predict: Predict, tiling: Tiling, region: Region | None
             place = slice(left - lefts[0], left - lefts[0] + tiling.tile_size[1])
             total[:, :, place].addcmul_(probabilities, weight)
         assert total is not None
-        first, last = max(top, region.rows.start), min(next_top, region.rows.stop)
-        if first < last:
-            done = total[:, first - top : last - top, inside]
-            weights = rows[first - tops[0] : last - tops[0], None] * columns[inside]
-            yield Band(first, done / weights, region.columns.start)
+        if len(lefts) >= WIDE_ROW_TILES:
+            give_back_memory()
+        last, few = min(next_top, region.rows.stop), max(1, BAND_VALUES // total[:, 0, inside].numel())
+        for first in range(max(top, region.rows.start), last, few):
+            after = min(first + few, last)
+            weights = rows[first - tops[0] : after - tops[0], None] * columns[inside]
+            yield Band(first, total[:, first - top : after - top, inside] / weights, region.columns.start)
         _shift(total, next_top - top)
 
 

@@ -113,7 +113,15 @@ class Doubling(nn.ConvTranspose2d):
         """Features of twice the height and width, and this layer's result after them, which is laid there at once."""
         batch, features, height, width = skip.shape
         squares = skip.permute(0, 2, 3, 1).reshape(batch, height // 2, 2, width // 2, 2, features)
-        return _as_maps(torch.cat([squares, self._squares(maps)], dim=-1))
+        if torch.is_grad_enabled():
+            return _as_maps(torch.cat([squares, self._squares(maps)], dim=-1))
+        # here a prediction holds most: the result is filled by halves, so that only half of this layer's is beside it
+        both = squares.new_empty((*squares.shape[:-1], features + self.out_channels))
+        half = -(-height // 4)
+        for top in range(0, height // 2, half):
+            both[:, top : top + half, ..., features:] = self._squares(maps[:, :, top : top + half])
+        both[..., :features] = squares
+        return _as_maps(both)
 
     def _squares(self, maps: Float[Tensor, "B F h w"]) -> Float[Tensor, "B h 2 w 2 G"]:
         """Two rows and two columns of results for each pixel."""

@@ -38,14 +38,15 @@ class Decoder(nn.Module):
         Args:
             features: of all levels, finest first; the list is emptied.
         """
-        current, results = features.pop(), []
+        current = features.pop()
+        results: list[Tensor] = []
         for up, level in zip(self.ups, self.levels, strict=True):
+            if not self.training:
+                results.clear()
             current = self._joined(features.pop(), up, current)
             for layer in level.children():
                 current = layer(current)
             results.append(current)
-            if not self.training:
-                del results[:-1]
         return results[::-1]
 
     def _joined(
