@@ -45,6 +45,8 @@ format: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	# without what it needs: no build of torchvision fits every build of torch, and encoders do not use it
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt timm
 	touch $(STAMP)
 
 $(RIVALS_STAMP): benchmarks/rivals.txt

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel
@@ -43,7 +44,8 @@ def rows(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any, s
         if isinstance(inner, type) and issubclass(inner, BaseModel):
             yield from rows(inner, f"{prefix}{name}.")
         else:
-            choices = get_args(inner) if get_origin(inner) is Literal else ()
+            parts = get_args(inner) if get_origin(inner) in (UnionType, Union) else (inner,)
+            choices = [choice for part in parts if get_origin(part) is Literal for choice in get_args(part)]
             listed = f" One of {', '.join(f'`{choice}`' for choice in choices)}." if choices else ""
             yield f"{prefix}{name}", field.default, f"{field.description or ''}{listed}"
 

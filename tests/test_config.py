@@ -2,15 +2,17 @@
 
 import runpy
 from pathlib import Path
-from typing import get_args
+from types import UnionType
+from typing import Literal, Union, get_args, get_origin
 
 import pytest
 
 from pixelwise.config import SIZES, Config, LossConfig, ModelConfig, keys_of, load, parse_seconds
 from pixelwise.errors import ConfigError
 from pixelwise.losses import LOSSES
-from pixelwise.models.blocks import NORMS
+from pixelwise.models.blocks import BLOCKS, NORMS
 from pixelwise.models.encoders import ENCODERS
+from pixelwise.models.unet import DECODERS
 
 
 @pytest.mark.parametrize(
@@ -117,10 +119,14 @@ def test_settings_cannot_be_changed() -> None:
 
 def test_every_name_has_its_part() -> None:
     def choices(model: type, key: str) -> set[str]:
-        return set(get_args(model.model_fields[key].annotation))
+        annotation = model.model_fields[key].annotation
+        parts = get_args(annotation) if get_origin(annotation) in (UnionType, Union) else (annotation,)
+        return {choice for part in parts if get_origin(part) is Literal for choice in get_args(part)}
 
     assert choices(LossConfig, "name") == set(LOSSES)
     assert choices(ModelConfig, "encoder") == set(ENCODERS)
+    assert choices(ModelConfig, "decoder") == set(DECODERS)
+    assert choices(ModelConfig, "block") == set(BLOCKS)
     assert choices(ModelConfig, "norm") == set(NORMS)
 
 

@@ -7,17 +7,21 @@ from torch import nn
 from pixelwise.config import SIZES, ModelConfig, load
 from pixelwise.errors import ConfigError
 from pixelwise.models.blocks import (
+    BLOCKS,
     NORMS,
+    AttentionGate,
+    DilatedBottleneck,
     Doubling,
     GroupNorm,
     InstanceNorm,
+    SqueezeExcitation,
     average_into,
     centre_crop,
     folded,
     parameter_count,
 )
 from pixelwise.models.encoders import ENCODERS
-from pixelwise.models.unet import UNet, border_px, build, coarsest_px, valid_size_px
+from pixelwise.models.unet import DECODERS, UNet, border_px, build, coarsest_px, valid_size_px
 
 PAPER = ModelConfig(**SIZES["paper"])
 NNUNET = ModelConfig(**SIZES["nnunet"])
@@ -144,6 +148,114 @@ def test_every_encoder_takes_any_size_and_any_channels(
         assert network(torch.randn(2, channels, *size)).shape == (2, 3, *size)
 
 
+PARTS: dict[str, dict[str, object]] = {
+    **{f"block={name}": {"block": name} for name in BLOCKS},
+    **{f"decoder={name}": {"decoder": name} for name in DECODERS},
+    "residual, strided": {"block": "residual", "downsampling": "convolution"},
+    "squeeze_excitation": {"squeeze_excitation": True},
+    "residual, squeeze_excitation": {"block": "residual", "squeeze_excitation": True},
+    "attention": {"attention": True},
+    "nested, attention": {"decoder": "nested", "attention": True},
+    "dilated": {"bottleneck": "dilated"},
+    "nested, supervised": {"decoder": "nested", "deep_supervision": True},
+    "all": {
+        "block": "residual",
+        "squeeze_excitation": True,
+        "bottleneck": "dilated",
+        "decoder": "nested",
+        "attention": True,
+        "deep_supervision": True,
+        "downsampling": "convolution",
+        "stride": 2,
+    },
+}
+"""Networks that differ from the plain one in a part or more."""
+
+
+@pytest.mark.parametrize("parts", PARTS.values(), ids=PARTS)
+@pytest.mark.parametrize("norm", ["batch", "none"])
+def test_every_part_takes_any_size_trains_all_weights_and_folds(parts: dict[str, object], norm: str) -> None:
+    torch.manual_seed(0)
+    config = ModelConfig.model_validate({"width": 4, "depth": 3, "norm": norm, **parts})
+    network, image = build(config, 2, 3), torch.randn(3, 2, 37, 50)
+    logits = network(image)
+    levels = logits if isinstance(logits, list) else [logits]
+    assert levels[0].shape == (3, 3, 37, 50)
+    torch.stack([level.square().mean() for level in levels]).sum().backward()
+    assert all(p.grad is not None for p in network.parameters())
+    # the few features between squeeze and excitation may all be off for these images
+    sure = [p.grad for name, p in network.named_parameters() if "squeeze" not in name and "excite" not in name]
+    assert all(gradient is not None and gradient.abs().sum() > 0 for gradient in sure)
+    with torch.no_grad():
+        plain, quick = network.eval()(image), folded(network)
+        assert not [part for part in quick.modules() if isinstance(part, nn.BatchNorm2d)]
+        torch.testing.assert_close(quick(image), plain, rtol=1e-4, atol=1e-4)
+        assert network(torch.randn(1, 2, 1, 5)).shape == (1, 3, 1, 5)
+
+
+@pytest.mark.parametrize("parts", PARTS.values(), ids=PARTS)
+def test_every_part_is_exported(parts: dict[str, object]) -> None:
+    """`torch.export`, from which files for other programs are made, and compilation, see the same network."""
+    import jaxtyping
+
+    torch.manual_seed(0)
+    network = build(ModelConfig.model_validate({"width": 4, "depth": 2, **parts}), 1, 2).eval()
+    image = torch.randn(2, 1, 32, 48)
+    before, off = jaxtyping.config.jaxtyping_disable, True
+    jaxtyping.config.update("jaxtyping_disable", off)
+    try:
+        with torch.no_grad():
+            exported = torch.export.export(network, (image,), strict=False).module()
+            torch.testing.assert_close(exported(image), network(image))
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", before)
+
+
+def test_unet_plus_plus_has_the_blocks_of_its_paper() -> None:
+    """Level i of depth L has L - i blocks beside the encoder's; block j takes j + 2 maps of the level's width."""
+    network = build(ModelConfig(width=4, depth=3, decoder="nested", norm="none"), 1, 2)
+    inputs = [[block[0].in_channels for block in row] for row in network.decoder.blocks]
+    assert inputs == [[2 * 4, 3 * 4, 4 * 4], [2 * 8, 3 * 8], [2 * 16]]
+
+
+def test_a_residual_block_of_nothing_is_the_identity() -> None:
+    block = BLOCKS["residual"](4, 4, ModelConfig(norm="none"))
+    for layer in block.body:
+        for parameter in layer.parameters():
+            nn.init.zeros_(parameter)
+    maps = torch.rand(1, 4, 5, 6)
+    assert torch.equal(block(maps), maps)
+
+
+def test_squeeze_and_excitation_is_its_equation() -> None:
+    torch.manual_seed(0)
+    layer, maps = SqueezeExcitation(8), torch.randn(2, 8, 5, 6)
+    squeeze, excite = layer.squeeze.weight[..., 0, 0], layer.excite.weight[..., 0, 0]
+    hidden = (maps.mean((2, 3)) @ squeeze.T + layer.squeeze.bias).clamp_min(0)
+    weights = 1 / (1 + torch.exp(-(hidden @ excite.T + layer.excite.bias)))
+    torch.testing.assert_close(layer(maps), maps * weights[:, :, None, None])
+
+
+def test_an_attention_gate_weighs_between_nothing_and_all() -> None:
+    torch.manual_seed(0)
+    gate, skip, below = AttentionGate(6, 8), torch.rand(2, 6, 7, 10) + 1.0, torch.randn(2, 8, 4, 5)
+    share = gate(skip, below) / skip
+    assert ((share > 0) & (share < 1)).all()
+    torch.testing.assert_close(share[:, :1].expand_as(share), share)  # a place has one weight for all features
+    nn.init.constant_(gate.weight.bias, 100.0)
+    torch.testing.assert_close(gate(skip, below), skip)
+
+
+def test_a_dilated_bottleneck_sees_fifteen_places_to_each_side() -> None:
+    """1 + 2 + 4 + 8, by the gradient of the middle."""
+    torch.manual_seed(0)
+    layer = DilatedBottleneck(8, ModelConfig(norm="none"))
+    image = torch.randn(1, 8, 41, 41).requires_grad_()
+    layer(image)[0, :, 20, 20].sum().backward()
+    rows = torch.nonzero(image.grad.abs().sum((0, 1, 3)))[:, 0]
+    assert (int(rows.min()), int(rows.max())) == (5, 35)
+
+
 @pytest.mark.parametrize("norm", NORMS)
 def test_every_normalisation_trains_all_weights(norm: str) -> None:
     network = build(ModelConfig(width=4, depth=2, norm=norm), 1, 2)
@@ -188,7 +300,19 @@ def test_blocks_keep_every_pixel_and_return_to_their_place() -> None:
     assert torch.equal(network(image), image)
 
 
-@pytest.mark.parametrize("setting", ["model.stride=2", "model.deep_supervision=true", "model.downsampling=convolution"])
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "model.stride=2",
+        "model.deep_supervision=true",
+        "model.downsampling=convolution",
+        "model.block=residual",
+        "model.bottleneck=dilated",
+        "model.decoder=nested",
+        "model.attention=true",
+        "model.encoder=timm/resnet18",
+    ],
+)
 def test_what_needs_padding_says_so(setting: str) -> None:
     with pytest.raises(ConfigError, match="padded"):
         load(None, ["model=paper", setting])

@@ -17,6 +17,8 @@ from pixelwise.bench.ceiling import Ceiling
 from pixelwise.bench.ceiling import measure as measure_ceiling
 from pixelwise.bench.contest import refuse_other_python, with_rivals
 from pixelwise.bench.figures import FIGURES, Bench, Figure
+from pixelwise.bench.networks import Network
+from pixelwise.bench.networks import networks as measure_networks
 from pixelwise.config import Config, Flips
 from pixelwise.data import check as checks
 from pixelwise.data import finding, repair, writing
@@ -30,8 +32,9 @@ from pixelwise.data.measure import measure as measure_files
 from pixelwise.data.preprocess import moments
 from pixelwise.data.repair import Repair
 from pixelwise.data.split import Split
-from pixelwise.errors import ConfigError, DataError
+from pixelwise.errors import ConfigError, DataError, TrainingError
 from pixelwise.evaluation import figures, results, saved, sides
+from pixelwise.evaluation import tuned as tuned_page
 from pixelwise.evaluation.compare import Comparison
 from pixelwise.evaluation.compare import compare as lay_side_by_side
 from pixelwise.evaluation.evaluate import evaluate as evaluate_cases
@@ -39,7 +42,7 @@ from pixelwise.evaluation.quantised import Quantised
 from pixelwise.evaluation.quantised import quantise as quantise_run
 from pixelwise.evaluation.results import Background
 from pixelwise.evaluation.scores import Evaluation, SplitChoice
-from pixelwise.files import cannot_write, make_folder, write_json
+from pixelwise.files import cannot_write, make_folder, write_atomically, write_json
 from pixelwise.inference import files as predictions
 from pixelwise.inference import int8, jobs, predictor
 from pixelwise.inference.files import Predicted
@@ -47,11 +50,13 @@ from pixelwise.inference.jobs import MaskFormat, Outputs, Polygons
 from pixelwise.inference.predictor import Model
 from pixelwise.models.unet import UNet, build
 from pixelwise.training import material as materials
-from pixelwise.training import processes
+from pixelwise.training import processes, search
 from pixelwise.training import run as runs
+from pixelwise.training import space as spaces
 from pixelwise.training.folder import Begun, Files, read_begun, settle
-from pixelwise.training.machine import Machine, this_machine
+from pixelwise.training.machine import Machine, Stopwatch, this_machine
 from pixelwise.training.watch import Watcher
+from pixelwise.trials import Found, Tuned
 
 SHOWN_IMAGES = 16
 """About so many training images show a network that is put into eight bits which values its maps have."""
@@ -89,6 +94,24 @@ class Run:
     def report(self) -> Path:
         """The page to open in a browser."""
         return self.folder / "report.html"
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """The folder of a search, and what it has led to."""
+
+    folder: Path
+    tuned: Tuned
+
+    @property
+    def run(self) -> Run | None:
+        """With the winner's settings; none if only a search was asked for."""
+        return Run(Path(self.tuned.final)) if self.tuned.final else None
+
+    @property
+    def report(self) -> Path:
+        """The page to open in a browser."""
+        return self.folder / "tune.html"
 
 
 def check(data: Path | str, watcher: Watcher | None = None) -> tuple[Dataset, list[Finding]]:
@@ -195,6 +218,112 @@ def train(  # noqa: PLR0913  all but two are given by name
     if trained.is_main:
         _evaluate_run(trained, watcher, command)
     return Run(trained.folder, trained.is_main, trained.interrupted)
+
+
+def tune(  # noqa: PLR0913  all but two are given by name
+    data: Path | str,
+    out: Path | str | None = None,
+    *,
+    time: str | float,
+    trial_time: str | float | None = None,
+    trials: int | None = None,
+    config: Config | None = None,
+    space: Path | str | None = None,
+    storage: str | None = None,
+    study: str | None = None,
+    search_only: bool = False,
+    watcher: Watcher | None = None,
+    command: str = "pixelwise.tune(...)",
+    began: float | None = None,
+) -> Tuning:
+    """Search for better settings than the plan's by short runs, then train with the best.
+
+    The trials choose by the validation split; the test split is looked at once, by the winner and the plan.
+
+    Args:
+        data: a folder of images and masks, or a data.yaml.
+        out: folder of the search; one that holds a search goes on with it. A new one below `runs` if none is given.
+        time: for everything, as for `train`; of an earlier call that was interrupted, nothing is counted.
+        trial_time: of each trial; none is a fortieth of `time`, half a minute at least.
+        trials: so many of all workers at most; none is without limit.
+        config: settings; those that are given are not searched, unless `space` says so.
+        space: a YAML file that says what is searched, as `space.yaml` of an earlier search; none is around the plan.
+        storage: address of a database that several workers share; none is a SQLite file in the folder.
+        study: its name in that database; none is that of the data.
+        search_only: end after the trials: another worker trains the winner.
+        watcher: told what happens.
+        command: what the page shows as the way to go on.
+        began: as for `train`.
+
+    Raises:
+        DataError: the data cannot be trained on.
+        ConfigError: a setting is not possible, Optuna is not installed, or the database cannot be reached.
+        TrainingError: no trial came to its end.
+    """
+    watcher, started = watcher or Watcher(), began if began is not None else clocks.monotonic()
+    asked = _with_budget(config or Config(), time, None)
+    seconds = asked.training.time or 0.0
+    each = float(_with_budget(Config(), trial_time or max(30.0, seconds / 40), None).training.time or 0.0)
+    folder = make_folder(Path(out) if out is not None else next_free(Path("runs"), f"{_name_of(Path(data))}-tune"))
+    joined = search.Study(storage or f"sqlite:///{folder / 'study.db'}", study or _name_of(Path(data)), asked.seed)
+    dataset, findings = check(data, watcher)
+    if finding.is_fatal(findings):
+        raise DataError(f"This data cannot be trained on.\n\n{finding.to_text(findings)}", where=data)
+    short = _with_budget(asked, each, None)
+    material = materials.prepare(dataset, short, None, watcher)
+    watcher.say(material.split.describe())
+    watcher.say("measuring this machine and planning")
+    base = search.shared_settings(short, runs.make_plan(dataset, short, material))
+    wanted = (
+        spaces.read(Path(space).read_text(encoding="utf-8"), Path(space), base)
+        if space is not None
+        else spaces.around(base, short.given(), material.fingerprint)
+    )
+    memory = search.Memory(default_folder())
+    base, text = joined.agree(base, wanted, memory.start(wanted, base, material.fingerprint))
+    wanted = spaces.read(text, "the study", base)
+    write_atomically(folder / "space.yaml", text.encode())
+    request = runs.Request(Path(data), dataset, folder / "trials", base, findings, material=material)
+    until = started + (seconds if search_only else search.SHARE * seconds) - each / 2
+    joined.try_out(lambda trial: search.attempt(trial, request, wanted, watcher), until, trials, watcher)
+    found = joined.found()
+    if found is None:
+        raise TrainingError("No trial came to its end.", remedy="Give more --time, or a shorter --trial-time.")
+    memory.keep(material.fingerprint, found)
+    tuned = Tuned(data=_name_of(Path(data)), trial_seconds=each, found=found)
+    tuned = tuned.model_copy(update=_against_plan(found, watcher, command))
+    if not search_only:
+        left = max(each, started + seconds - clocks.monotonic())
+        later = runs.make_plan(dataset, _with_budget(asked, left, None), material).config
+        chosen = search.final_settings(found, base, later, wanted)
+        run = train(
+            data,
+            next_free(folder, "final"),
+            config=_with_budget(asked, left, None).with_values(chosen),
+            watcher=watcher,
+            command=command,
+            began=started + seconds - left,
+        )
+        tuned = tuned.model_copy(update={"final": str(run.folder), "final_settings": chosen})
+    write_json(folder / "tune.json", tuned.model_dump(mode="json"))
+    tuned_page.write(folder / "tune.html", tuned, command)
+    return Tuning(folder, tuned)
+
+
+def _against_plan(found: Found, watcher: Watcher, command: str) -> dict[str, Any]:
+    """Winner and plan on the test split, both trained for as long as a trial."""
+    if found.plan is None or found.best.is_plan:
+        return {}
+    folders_of = [Path(row.folder) for row in (found.best, found.plan)]
+    if not all((folder / "best.safetensors").exists() for folder in folders_of):
+        return {}  # of another machine
+    for folder in folders_of:
+        scores = evaluate(folder, out=folder, watcher=watcher, command=command)
+        if scores.split != "test":
+            return {}
+    verdict = compare(folders_of).verdicts[0]
+    is_better = verdict.difference.is_clear and verdict.better.endswith(folders_of[0].name)
+    return {"verdict": verdict.describe(), "is_better": is_better}
 
 
 def settings(
@@ -433,6 +562,21 @@ def bench(
         figures += measured if rivals is None else with_rivals(measured, name, rivals, watcher.say)
     watcher.work("measuring", len(wanted), len(wanted))
     return this_machine(chosen), ceiling, figures
+
+
+def networks(device: str = "auto", watcher: Watcher | None = None) -> list[Network]:
+    """The named networks with parameters, arithmetic and speed on this machine.
+
+    Args:
+        device: auto, cpu, cuda or mps.
+        watcher: told how far it is.
+
+    Raises:
+        ConfigError: there is no such device.
+        MachineError: one of them does not fit into memory.
+    """
+    stopwatch = Stopwatch(predictor.choose_device(device), default_folder())
+    return measure_networks(stopwatch, partial((watcher or Watcher()).work, "measuring networks"))
 
 
 def preview(

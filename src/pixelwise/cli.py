@@ -181,6 +181,65 @@ def train(
 
 
 @app.command()
+def tune(
+    data: DataArgument,
+    time: Annotated[str, typer.Option(help="Budget for everything: 1h, 8h.")],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Folder of the search, to begin or to go on with; else runs/NAME-tune-1."),
+    ] = None,
+    trial_time: Annotated[
+        str | None, typer.Option("--trial-time", help="Of each trial; a fortieth of --time if not given.")
+    ] = None,
+    trials: Annotated[int | None, typer.Option(min=1, help="So many at most, of all workers.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Split, weights, augmentation and suggestions follow from it.")
+    ] = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    space: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="What is searched (YAML), as space.yaml of another search.")
+    ] = None,
+    storage: Annotated[
+        str | None, typer.Option(metavar="URL", help="Database that several workers share: postgresql://...")
+    ] = None,
+    study: Annotated[str | None, typer.Option(help="Name in that database; that of the data if not given.")] = None,
+    search_only: Annotated[
+        bool, typer.Option("--search-only", help="Only trials: another worker trains the winner.")
+    ] = False,
+) -> None:
+    """Search for better settings than the plan's by short runs, then train with the best."""
+    from pixelwise import api
+    from pixelwise.training.watch import on_this_terminal
+
+    settings = api.settings(config, overrides or [], seed=seed)
+    with on_this_terminal() as watcher:
+        done = api.tune(
+            data,
+            out,
+            time=time,
+            trial_time=trial_time,
+            trials=trials,
+            config=settings,
+            space=space,
+            storage=storage,
+            study=study,
+            search_only=search_only,
+            watcher=watcher,
+            command=_command(),
+            began=STARTED,
+        )
+    found = done.tuned.found
+    against = f"; the plan's settings {found.plan.miou or 0.0:.3f}" if found.plan is not None else ""
+    typer.echo(f"best trial: {found.best.number}, validation mIoU {found.best.miou or 0.0:.3f}{against}")
+    if done.tuned.verdict:
+        typer.echo(f"test split: {done.tuned.verdict}")
+    typer.echo(f"search: {done.report}")
+    if done.run is not None:
+        _finish(done.run)
+
+
+@app.command()
 def evaluate(
     run: RunArgument,
     data: Annotated[Path | None, typer.Argument(help="Images and masks; those of the run if not given.")] = None,
@@ -326,6 +385,32 @@ def quantise(
     typer.echo(
         f"model: {done.path}; predict with it: pixelwise predict {shlex.quote(str(done.path))} IMAGES --out MASKS"
     )
+
+
+@app.command()
+def models(
+    encoders: Annotated[
+        str | None,
+        typer.Option(metavar="PATTERN", help="List timm's encoders of such names instead, as '*resnet*'."),
+    ] = None,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """List the named networks: parameters, arithmetic, and speed on this machine."""
+    import json
+
+    from pixelwise import api
+    from pixelwise.bench import networks
+    from pixelwise.models.encoders import timm_names
+    from pixelwise.training.watch import on_this_terminal
+
+    if encoders is not None:
+        names = timm_names(encoders)
+        typer.echo(json.dumps(names, indent=2) if as_json else "\n".join(names))
+        return
+    with on_this_terminal() as watcher:
+        rows = api.networks(device, watcher)
+    typer.echo(json.dumps(networks.to_json(rows), indent=2) if as_json else networks.to_text(rows))
 
 
 @app.command()

@@ -83,6 +83,10 @@ Flips = Literal["none", "horizontal", "both", "rotations"]
 """Views of an image over which a prediction is averaged."""
 
 
+Outside = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
+"""A part of the user's own, as `module:name`: `my_parts:MyEncoder` is MyEncoder in my_parts.py."""
+
+
 class Section(BaseModel):
     """A group of settings: frozen, and unknown keys are refused."""
 
@@ -145,8 +149,21 @@ class Preprocessing(Section):
 class ModelConfig(Section):
     """The network."""
 
-    encoder: Literal["plain"] = "plain"
-    """Contracting path."""
+    encoder: Literal["plain"] | Annotated[str, Field(pattern=r"^timm/[\w.\-]+$")] | Outside = "plain"
+    """Contracting path: the paper's (`plain`), one of timm's feature extractors (`timm/resnet34`), or one of your own
+    (`my_parts:MyEncoder`)."""
+    encoder_weights: Literal["none", "hub"] | Path = "none"
+    """What a timm encoder starts from: weights of its name from the hub, or from a local safetensors file."""
+    block: Literal["plain", "residual"] = "plain"
+    """What a level is made of: convolutions, or convolutions whose result is added to what came in."""
+    squeeze_excitation: bool = False
+    """The features of a level are weighed by what they are like over the whole image."""
+    bottleneck: Literal["plain", "dilated"] = "plain"
+    """`dilated` sees farther: convolutions with gaps of 1, 2, 4 and 8 places follow on the coarsest level."""
+    decoder: Literal["plain", "nested"] = "plain"
+    """Expanding path: the paper's, or U-Net++'s with further blocks between the two paths."""
+    attention: bool = False
+    """What goes from the contracting to the expanding path is weighed place by place."""
     width: Annotated[int, Field(ge=1, le=4096)] = 32
     """Features of the finest level; they double at every level down."""
     stride: Literal[1, 2, 4] = 1
@@ -169,6 +186,20 @@ class ModelConfig(Section):
     """Keep the image size. The paper's network does not and gives a smaller map."""
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     """Share of bottleneck features dropped in training."""
+
+    def only_padded(self) -> list[str]:
+        """The settings, as they are written, that a network without padding cannot have."""
+        chosen = {
+            "model.stride above 1": self.stride > 1,
+            "model.downsampling=convolution": self.downsampling == "convolution",
+            "model.deep_supervision": self.deep_supervision,
+            "model.block=residual": self.block == "residual",
+            "model.bottleneck=dilated": self.bottleneck == "dilated",
+            "model.decoder=nested": self.decoder == "nested",
+            "model.attention": self.attention,
+            f"model.encoder={self.encoder}": self.encoder != "plain",
+        }
+        return [name for name, is_chosen in chosen.items() if is_chosen]
 
 
 SIZES: dict[str, dict[str, Any]] = {
@@ -205,8 +236,10 @@ WEIGHTED = ("cross_entropy", "dice_cross_entropy", "focal")
 class LossConfig(Section):
     """What training makes small."""
 
-    name: Literal["cross_entropy", "dice", "dice_cross_entropy", "focal", "tversky", "lovasz"] = "dice_cross_entropy"
-    """Which loss."""
+    name: Literal["cross_entropy", "dice", "dice_cross_entropy", "focal", "tversky", "lovasz"] | Outside = (
+        "dice_cross_entropy"
+    )
+    """Which loss, or one of your own (`my_parts:my_loss`)."""
     class_weights: Literal["none", "balanced"] | tuple[Positive, ...] = "none"
     """Weight of each class in cross-entropy and focal loss; `balanced` is one over the root of its frequency."""
     dice_weight: NonNegative = 1.0
@@ -260,6 +293,8 @@ class AugmentConfig(Section):
     """Largest deviation of Gaussian blur, in pixels."""
     intensity_probability: Fraction = 0.3
     """Share of patches that each of brightness, contrast, gamma, noise and blur changes."""
+    own: Outside | None = None
+    """A function of your own that changes the patches last (`my_parts:my_augmentation`)."""
 
 
 class TrainingConfig(Section):
@@ -350,10 +385,10 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _possible(self) -> "Config":
-        if self.model.stride > 1 and not self.model.padded:
-            raise ValueError("model.stride above 1 needs model.padded=true")
-        if not self.model.padded and (self.model.deep_supervision or self.model.downsampling == "convolution"):
-            raise ValueError("model.deep_supervision and model.downsampling=convolution need model.padded=true")
+        if not self.model.padded and (unpadded := self.model.only_padded()):
+            raise ValueError(f"{' and '.join(unpadded)} need{'s' * (len(unpadded) == 1)} model.padded=true")
+        if self.model.encoder_weights != "none" and not self.model.encoder.startswith("timm/"):
+            raise ValueError("model.encoder_weights is for encoders of timm, such as model.encoder=timm/resnet34")
         together = -(-self.training.batch_size // min(self.training.accumulate, self.training.batch_size))
         is_alone = self.model.norm == "instance" or (self.model.norm == "batch" and together == 1)
         if is_alone and max(self.data.patch_size) <= self.model.stride << self.model.depth:

@@ -25,6 +25,7 @@ import torch
 from jaxtyping import Bool, Float, Float32, Int64, Integer, UInt8
 from torch import Tensor
 
+from pixelwise import outside
 from pixelwise.classes import IGNORE
 from pixelwise.config import LossConfig
 
@@ -93,9 +94,13 @@ def build(config: LossConfig, class_weights: Float[Tensor, " K"] | None = None, 
 
     Raises:
         ValueError: the settings ask for class weights and none are given.
+        ConfigError: a loss of the user's own is not found.
     """
     if config.class_weights != "none" and class_weights is None:
         raise ValueError(f"loss.class_weights is {config.class_weights!r} but no weights were given to build")
+    if outside.is_outside(config.name):
+        own: Loss = outside.find(config.name, "loss.name")
+        return own
     term = LOSSES[config.name](config, class_weights, reduce)
 
     def loss(

@@ -21,8 +21,9 @@ import torch.nn.functional as F  # noqa: N812  the name everybody knows it by
 from jaxtyping import Bool, Float, Int, Shaped, UInt8
 from torch import Tensor
 
+from pixelwise import outside
 from pixelwise.config import AugmentConfig
-from pixelwise.errors import DataError
+from pixelwise.errors import ConfigError, DataError
 
 Size = tuple[int, int]
 
@@ -406,4 +407,24 @@ def augment(
             f"{patch[0]} x {patch[1]}.",
             remedy="Pad the windows, or set a smaller data.patch_size.",
         )
-    return apply(image, mask, draw(seeds, patch, config), patch, scaling)
+    changed = apply(image, mask, draw(seeds, patch, config), patch, scaling)
+    return _by_own(*changed, seeds, config.own) if config.own is not None else changed
+
+
+def _by_own(
+    image: Float[Tensor, "B C H W"],
+    mask: UInt8[Tensor, "B H W"] | Int[Tensor, "B H W"],
+    seeds: Int[Tensor, " B"],
+    name: str,
+) -> tuple[Float[Tensor, "B C H W"], UInt8[Tensor, "B H W"] | Int[Tensor, "B H W"]]:
+    """What a function of the user's own makes of finished patches."""
+    result = outside.find(name, "augment.own")(image, mask, seeds)
+    kinds = [(tuple(part.shape), part.dtype) for part in (image, mask)]
+    made = [(tuple(part.shape), part.dtype) for part in result] if isinstance(result, tuple) else []
+    if made != kinds:
+        raise ConfigError(
+            f"'augment.own' is {name}, which gives {made or type(result).__name__} for an image and a mask of {kinds}.",
+            remedy="Return image and mask, of the shapes and types that came in.",
+        )
+    own: tuple[Tensor, Tensor] = result
+    return own

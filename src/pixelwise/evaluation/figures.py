@@ -275,7 +275,7 @@ _PANELS = (
 
 # Colour of each part on white paper, and the style sheet's variable that replaces it on a page.
 _THEME = {"#21201c": "--ink", "#6f6d66": "--muted", "#dedbd3": "--rule", "#0f6e84": "--curve-a", "#c4620e": "--curve-b"}
-_INK_HEX, _MUTED_HEX, _RULE_HEX, *_CURVE_HEX = _THEME
+INK, MUTED, RULE, *CURVES = _THEME
 
 
 def learning_curves(history: Sequence[Mapping[str, Any]]) -> str:
@@ -289,7 +289,7 @@ def learning_curves(history: Sequence[Mapping[str, Any]]) -> str:
     """
     label = f"by epoch ({len(history)} in all)"
     return "\n".join(
-        _svg(
+        svg(
             partial(_draw_panel, panel=panel, history=history),
             panel.title,
             f"{panel.title} {label}: {' and '.join(name for _, name in panel.curves)}",
@@ -305,16 +305,24 @@ def reliability_diagram(bins: Sequence[Mapping[str, Any]]) -> str:
         bins: of scores.json: pixels, accuracy and confidence of each bin; empty ones have none.
     """
     filled = [row for row in bins if row["pixels"]]
-    return _svg(partial(_draw_reliability, bins=filled), "Reliability", "Accuracy by confidence of the model")
+    return svg(partial(_draw_reliability, bins=filled), "Reliability", "Accuracy by confidence of the model")
 
 
-def _svg(draw: Callable[["Axes"], None], title: str, label: str) -> str:
+def svg(draw: Callable[["Axes"], None], title: str, label: str, size: tuple[float, float] = (4.4, 2.9)) -> str:
+    """What `draw` draws, as an inline `<svg>` element in the colours of the page.
+
+    Args:
+        draw: in the colours INK, MUTED, RULE and CURVES, for which the page's take their place.
+        title: one of its own for every figure of a page.
+        label: what it shows, for those who cannot see it.
+        size: width and height in inches.
+    """
     from matplotlib import style
     from matplotlib.figure import Figure
 
     # the user's own matplotlib settings are left out; a fixed salt makes equal contents give equal text
     with style.context(["default", {"svg.fonttype": "none", "svg.hashsalt": "pixelwise"}]):
-        figure = Figure(figsize=(4.4, 2.9), layout="constrained")
+        figure = Figure(figsize=size, layout="constrained")
         draw(figure.add_subplot())
         text = io.StringIO()
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
@@ -360,12 +368,12 @@ def _draw_panel(axes: "Axes", panel: _Panel, history: Sequence[Mapping[str, Any]
     from matplotlib.ticker import MaxNLocator
 
     epochs = _column(history, "epoch")
-    for (key, name), color in zip(panel.curves, _CURVE_HEX, strict=False):
+    for (key, name), color in zip(panel.curves, CURVES, strict=False):
         marker = "o" if len(history) < 12 else None
         axes.plot(epochs, _column(history, key), label=name, color=color, linewidth=1.6, marker=marker, markersize=3)
     if panel.curves[0][0] == "miou":
         _mark_best(axes, epochs, _column(history, "miou"))
-    _dress(axes, panel.title, "epoch")
+    dress(axes, panel.title, "epoch")
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
     axes.margins(x=0.02, y=0.08)
     if len(history) == 1:
@@ -373,33 +381,33 @@ def _draw_panel(axes: "Axes", panel: _Panel, history: Sequence[Mapping[str, Any]
     if panel.curves[0][0] == "train_loss":
         _cut_the_start_off(axes, [_column(history, key) for key, _ in panel.curves])
     if len(panel.curves) > 1:
-        axes.legend(frameon=False, fontsize=9, labelcolor=_INK_HEX, loc="best", handlelength=1.4)
+        axes.legend(frameon=False, fontsize=9, labelcolor=INK, loc="best", handlelength=1.4)
 
 
 def _draw_reliability(axes: "Axes", bins: Sequence[Mapping[str, Any]]) -> None:
-    axes.plot([0.0, 1.0], [0.0, 1.0], color=_MUTED_HEX, linewidth=1.0, linestyle="--", label="as sure as right")
+    axes.plot([0.0, 1.0], [0.0, 1.0], color=MUTED, linewidth=1.0, linestyle="--", label="as sure as right")
     confidence = [row["confidence"] for row in bins]
-    axes.plot(confidence, [row["accuracy"] for row in bins], color=_CURVE_HEX[0], linewidth=1.6, label="accuracy")
+    axes.plot(confidence, [row["accuracy"] for row in bins], color=CURVES[0], linewidth=1.6, label="accuracy")
     most = max((row["pixels"] for row in bins), default=1)
     sizes = [4.0 + 60.0 * row["pixels"] / most for row in bins]
-    axes.scatter(confidence, [row["accuracy"] for row in bins], sizes, color=_CURVE_HEX[0], zorder=3)
-    _dress(axes, "Accuracy by confidence", "confidence (larger dots hold more pixels)")
+    axes.scatter(confidence, [row["accuracy"] for row in bins], sizes, color=CURVES[0], zorder=3)
+    dress(axes, "Accuracy by confidence", "confidence (larger dots hold more pixels)")
     axes.set_xlim(0.0, 1.04)
     axes.set_ylim(0.0, 1.04)
-    axes.legend(frameon=False, fontsize=9, labelcolor=_INK_HEX, loc="upper left", handlelength=1.4)
+    axes.legend(frameon=False, fontsize=9, labelcolor=INK, loc="upper left", handlelength=1.4)
 
 
-def _dress(axes: "Axes", title: str, below: str) -> None:
+def dress(axes: "Axes", title: str, below: str) -> None:
     """Titles, ticks and lines as all figures have them."""
-    axes.set_title(title, loc="left", color=_INK_HEX, fontsize=11, fontweight="bold", pad=10)
-    axes.set_xlabel(below, color=_MUTED_HEX, fontsize=9)
+    axes.set_title(title, loc="left", color=INK, fontsize=11, fontweight="bold", pad=10)
+    axes.set_xlabel(below, color=MUTED, fontsize=9)
     axes.yaxis.set_major_formatter("{x:g}")  # never an exponent apart from its number
-    axes.tick_params(colors=_MUTED_HEX, labelsize=9, length=0)
-    axes.grid(visible=True, axis="y", color=_RULE_HEX, linewidth=0.8)
+    axes.tick_params(colors=MUTED, labelsize=9, length=0)
+    axes.grid(visible=True, axis="y", color=RULE, linewidth=0.8)
     axes.set_axisbelow(True)
     for side, spine in axes.spines.items():
         spine.set_visible(side == "bottom")
-        spine.set_color(_RULE_HEX)
+        spine.set_color(RULE)
 
 
 def _cut_the_start_off(axes: "Axes", curves: Sequence[Shaped[np.ndarray, " N"]]) -> None:
@@ -414,7 +422,7 @@ def _mark_best(axes: "Axes", epochs: Shaped[np.ndarray, " N"], miou: Shaped[np.n
     if not np.isfinite(miou).any():
         return
     best = int(np.nanargmax(miou))
-    axes.plot(epochs[best], miou[best], "o", color=_CURVE_HEX[0], markersize=6, label=f"best {miou[best]:.3f}")
+    axes.plot(epochs[best], miou[best], "o", color=CURVES[0], markersize=6, label=f"best {miou[best]:.3f}")
 
 
 def _column(history: Sequence[Mapping[str, Any]], key: str) -> Shaped[np.ndarray, " N"]:

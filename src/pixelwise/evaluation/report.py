@@ -98,21 +98,10 @@ def write(path: Path, content: Content) -> None:
 
 def render(content: Content) -> str:
     """The report as HTML text. Equal contents give equal text."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("pixelwise.evaluation"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(
-        score=format_score, count=format_count, value=format_value, px=format_length, spread=format_spread, rgb=_rgb
-    )
+    templates = environment()
     rows = _worst_first(content.scores["per_image"])
-    style, script = (_part(environment, name) for name in ("report.css", "report.js"))
-    return environment.get_template("report.html.j2").render(
+    style, script = (part(templates, name) for name in ("report.css", "report.js"))
+    page: str = templates.get_template("report.html.j2").render(
         content=content,
         pooled=content.scores["pooled"],
         image_mean=content.scores["image_mean"],
@@ -138,10 +127,29 @@ def render(content: Content) -> str:
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii"),
     )
+    return page
 
 
-def _part(environment: Any, name: str) -> Markup:
-    source, _, _ = environment.loader.get_source(environment, name)
+def environment() -> Any:
+    """The templates of this package, and how numbers are written in them."""
+    import jinja2
+
+    made = jinja2.Environment(
+        loader=jinja2.PackageLoader("pixelwise.evaluation"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters.update(
+        score=format_score, count=format_count, value=format_value, px=format_length, spread=format_spread, rgb=_rgb
+    )
+    return made
+
+
+def part(templates: Any, name: str) -> Markup:
+    """A file beside the templates, as it is."""
+    source, _, _ = templates.loader.get_source(templates, name)
     return Markup(source)  # noqa: S704 - a file of this package
 
 

@@ -78,17 +78,127 @@ class ConvBlock(nn.Sequential):
     """
 
     def __init__(self, in_features: int, out_features: int, config: ModelConfig, stride: int = 1) -> None:
-        layers: list[nn.Module] = []
-        for index in range(config.convolutions):
-            features, step = (in_features, stride) if index == 0 else (out_features, 1)
-            # a normalisation subtracts the mean, so that a bias before it would have no effect
+        layers = convolutions(in_features, out_features, config, stride)
+        super().__init__(*layers, *([SqueezeExcitation(out_features)] if config.squeeze_excitation else []))
+
+
+def convolutions(in_features: int, out_features: int, config: ModelConfig, stride: int) -> list[nn.Module]:
+    """The layers of a `ConvBlock`, the last of which is an activation."""
+    layers: list[nn.Module] = []
+    for index in range(config.convolutions):
+        features, step = (in_features, stride) if index == 0 else (out_features, 1)
+        # a normalisation subtracts the mean, so that a bias before it would have no effect
+        bias = config.norm == "none"
+        layers += [
+            nn.Conv2d(features, out_features, 3, stride=step, padding=int(config.padded), bias=bias),
+            NORMS[config.norm](out_features),
+            ACTIVATIONS[config.activation](),
+        ]
+    return layers
+
+
+class SqueezeExcitation(nn.Module):
+    """Features weighed by what all of them are like over the whole image (Hu et al., 2018, equations 2 to 4).
+
+    Args:
+        features: that come in and go out.
+    """
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        hidden = max(4, features // 16)  # the paper's ratio
+        self.squeeze = nn.Conv2d(features, hidden, 1)
+        self.excite = nn.Conv2d(hidden, features, 1)
+
+    def forward(self, maps: Float[Tensor, "B F h w"]) -> Float[Tensor, "B F h w"]:
+        """Each map times a number between 0 and 1."""
+        weights: Tensor = torch.sigmoid(self.excite(F.relu(self.squeeze(maps.mean(dim=(2, 3), keepdim=True)))))
+        return maps * weights
+
+
+class ResidualBlock(nn.Module):
+    """A `ConvBlock` without its last activation, which follows the sum with what came in (He et al., 2016, figure 2).
+
+    Args:
+        in_features: as for `ConvBlock`; where they are not `out_features`, or halved, a 1 x 1 convolution adapts them.
+        out_features: as for `ConvBlock`.
+        config: as for `ConvBlock`; padded.
+        stride: as for `ConvBlock`.
+    """
+
+    def __init__(self, in_features: int, out_features: int, config: ModelConfig, stride: int = 1) -> None:
+        super().__init__()
+        *layers, self.activation = convolutions(in_features, out_features, config, stride)
+        self.body = nn.Sequential(*layers)
+        self.excitation = SqueezeExcitation(out_features) if config.squeeze_excitation else nn.Identity()
+        self.shortcut = nn.Sequential()
+        if in_features != out_features or stride > 1:
             bias = config.norm == "none"
-            layers += [
-                nn.Conv2d(features, out_features, 3, stride=step, padding=int(config.padded), bias=bias),
-                NORMS[config.norm](out_features),
+            adapting = nn.Conv2d(in_features, out_features, 1, stride=stride, bias=bias)
+            self.shortcut = nn.Sequential(adapting, NORMS[config.norm](out_features))
+
+    def forward(self, maps: Float[Tensor, "B _ h w"]) -> Float[Tensor, "B _ i j"]:
+        """The sum of both ways."""
+        result: Tensor = self.activation(self.excitation(self.body(maps)) + self.shortcut(maps))
+        return result
+
+
+BLOCKS: dict[str, Callable[..., nn.Module]] = {"plain": ConvBlock, "residual": ResidualBlock}
+"""What a level is made of, by the name in `ModelConfig.block`; see `ConvBlock` for the arguments."""
+
+
+class DilatedBottleneck(nn.Module):
+    """Convolutions with growing gaps, one after the other, and the sum of all (Zhou et al., 2018, D-LinkNet).
+
+    Args:
+        features: that come in and go out.
+        config: normalisation and activation.
+    """
+
+    GAPS = (1, 2, 4, 8)
+
+    def __init__(self, features: int, config: ModelConfig) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(features, features, 3, padding=gap, dilation=gap, bias=config.norm == "none"),
+                NORMS[config.norm](features),
                 ACTIVATIONS[config.activation](),
-            ]
-        super().__init__(*layers)
+            )
+            for gap in self.GAPS
+        )
+
+    def forward(self, maps: Float[Tensor, "B F h w"]) -> Float[Tensor, "B F h w"]:
+        """What came in, and what each convolution has made of the one before."""
+        total = current = maps
+        for layer in self.layers:
+            current = layer(current)
+            total = total + current
+        return total
+
+
+class AttentionGate(nn.Module):
+    """Weighs a skip place by place, by itself and by what is known below (Oktay et al., 2018, equations 1 and 2).
+
+    Args:
+        skip_features: of the finer maps that are weighed.
+        below_features: of the coarser maps that say what matters.
+    """
+
+    def __init__(self, skip_features: int, below_features: int) -> None:
+        super().__init__()
+        hidden = max(1, skip_features // 2)
+        self.of_skip = nn.Conv2d(skip_features, hidden, 2, stride=2, bias=False)
+        self.of_below = nn.Conv2d(below_features, hidden, 1)
+        self.weight = nn.Conv2d(hidden, 1, 1)
+
+    def forward(self, skip: Float[Tensor, "B S H W"], below: Float[Tensor, "B F h w"]) -> Float[Tensor, "B S H W"]:
+        """The skip times numbers between 0 and 1; h and w are half of H and W, rounded up."""
+        height, width = skip.shape[-2:]
+        even = F.pad(skip, (0, width % 2, 0, height % 2), mode="replicate") if height % 2 or width % 2 else skip
+        coarse = torch.sigmoid(self.weight(F.relu(self.of_skip(even) + self.of_below(below))))
+        fine = F.interpolate(coarse, (even.shape[-2], even.shape[-1]), mode="bilinear", align_corners=False)
+        return skip * fine[..., :height, :width]
 
 
 class Doubling(nn.ConvTranspose2d):

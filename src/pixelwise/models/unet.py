@@ -1,6 +1,6 @@
 """The U-Net: contracting path, expanding path, and a 1 x 1 output layer (Ronneberger, Fischer, Brox, 2015)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F  # noqa: N812  the name everybody knows it by
@@ -8,8 +8,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pixelwise.config import ModelConfig
-from pixelwise.models.blocks import ConvBlock, Doubling, centre_crop, initialise
-from pixelwise.models.encoders import ENCODERS
+from pixelwise.models.blocks import BLOCKS, AttentionGate, DilatedBottleneck, Doubling, centre_crop, initialise
+from pixelwise.models.encoders import ENCODERS, build_encoder
 
 Logits = Float[Tensor, "B K h w"] | list[Float[Tensor, "B K _ _"]]
 """One map, or in training one for each level that is supervised, the finest first."""
@@ -28,7 +28,8 @@ class Decoder(nn.Module):
         self.padded = config.padded
         below_and_here = list(zip(widths[1:], widths[:-1], strict=True))[::-1]  # coarsest first
         self.ups = nn.ModuleList(Doubling(below, here) for below, here in below_and_here)
-        self.levels = nn.ModuleList(ConvBlock(2 * here, here, config) for _, here in below_and_here)
+        self.levels = nn.ModuleList(BLOCKS[config.block](2 * here, here, config) for _, here in below_and_here)
+        self.gates = nn.ModuleList(AttentionGate(here, below) for below, here in below_and_here if config.attention)
 
     def forward(self, features: list[Float[Tensor, "B _ _ _"]]) -> list[Float[Tensor, "B _ _ _"]]:
         """Features of the finest level, which has the image's size if padded; in training of those below it too.
@@ -40,27 +41,76 @@ class Decoder(nn.Module):
         """
         current = features.pop()
         results: list[Tensor] = []
-        for up, level in zip(self.ups, self.levels, strict=True):
+        for index, (up, level) in enumerate(zip(self.ups, self.levels, strict=True)):
             if not self.training:
                 results.clear()
-            current = self._joined(features.pop(), up, current)
-            for layer in level.children():
+            skip = features.pop()
+            if len(self.gates):
+                skip = self.gates[index](skip, current)
+            current = _joined(skip, up, current, padded=self.padded)
+            del skip
+            for layer in level if isinstance(level, nn.Sequential) else [level]:
                 current = layer(current)
             results.append(current)
         return results[::-1]
 
-    def _joined(
-        self, skip: Float[Tensor, "B F H W"], up: nn.Module, below: Float[Tensor, "B G h w"]
-    ) -> Float[Tensor, "B _ _ _"]:
-        """Matching features, and those from below after them."""
-        if self.padded and skip.shape[-2] == 2 * below.shape[-2] and skip.shape[-1] == 2 * below.shape[-1]:
-            beside: Tensor = up.beside(skip, below)  # type: ignore[operator]  # it is a `Doubling`
-            return beside
-        current: Tensor = up(below)
-        if self.padded:
-            current = current[..., : skip.shape[-2], : skip.shape[-1]]  # pooling rounded an odd size up
-            return torch.cat([skip, current], dim=1)
-        return torch.cat([centre_crop(skip, (current.shape[-2], current.shape[-1])), current], dim=1)
+
+class NestedDecoder(nn.Module):
+    """The expanding path of U-Net++ (Zhou et al., 2018, equation 1): blocks between the paths fill the gap of a skip.
+
+    Block j of level i sees all blocks of its level before it, and the one of level i + 1 that was before it.
+
+    Args:
+        widths: features per level of the encoder, finest first.
+        config: settings of the network; padded.
+    """
+
+    def __init__(self, widths: Sequence[int], config: ModelConfig) -> None:
+        super().__init__()
+        block, last = BLOCKS[config.block], len(widths) - 1
+        self.ups = nn.ModuleList(
+            nn.ModuleList(Doubling(widths[level + 1], widths[level]) for _ in range(last - level))
+            for level in range(last)
+        )
+        self.blocks = nn.ModuleList(
+            nn.ModuleList(block((step + 2) * widths[level], widths[level], config) for step in range(last - level))
+            for level in range(last)
+        )
+        self.gates = nn.ModuleList(
+            nn.ModuleList(AttentionGate(widths[level], widths[level + 1]) for _ in range(last - level))
+            for level in range(last)
+            if config.attention
+        )
+
+    def forward(self, features: list[Float[Tensor, "B _ _ _"]]) -> list[Float[Tensor, "B _ _ _"]]:
+        """As `Decoder`: the last block of every level, finest first."""
+        rows = [[level] for level in features]
+        features.clear()
+        for step in range(len(rows) - 1):
+            for level in range(len(rows) - 1 - step):
+                below, before = rows[level + 1][step], rows[level]
+                skips = [self.gates[level][step](before[0], below), *before[1:]] if len(self.gates) else before  # type: ignore[index]
+                joined = _joined(torch.cat(skips, dim=1), self.ups[level][step], below, padded=True)  # type: ignore[index]
+                before.append(self.blocks[level][step](joined))  # type: ignore[index]
+        return [row[-1] for row in rows[:-1]]
+
+
+DECODERS: dict[str, Callable[[Sequence[int], ModelConfig], nn.Module]] = {"plain": Decoder, "nested": NestedDecoder}
+"""Expanding paths by the name in `ModelConfig.decoder`."""
+
+
+def _joined(
+    skip: Float[Tensor, "B F H W"], up: nn.Module, below: Float[Tensor, "B G h w"], *, padded: bool
+) -> Float[Tensor, "B _ _ _"]:
+    """Matching features, and those from below after them."""
+    if padded and skip.shape[-2] == 2 * below.shape[-2] and skip.shape[-1] == 2 * below.shape[-1]:
+        beside: Tensor = up.beside(skip, below)  # type: ignore[operator]  # it is a `Doubling`
+        return beside
+    current: Tensor = up(below)
+    if padded:
+        current = current[..., : skip.shape[-2], : skip.shape[-1]]  # halving rounded an odd size up
+        return torch.cat([skip, current], dim=1)
+    return torch.cat([centre_crop(skip, (current.shape[-2], current.shape[-1])), current], dim=1)
 
 
 class UNet(nn.Module):
@@ -74,6 +124,7 @@ class UNet(nn.Module):
             block are channels of one place on the way in, and its logits are channels of one place on the way out
             (Shi et al., 2016, section 2.2): nothing of the image is lost, and a level costs 1 / stride^2.
         coarse_heads: 1 x 1 convolutions to one logit per class of the decoder's levels below the finest, for training.
+        bottleneck: what the coarsest features go through between the two paths; none leaves them as they are.
     """
 
     def __init__(
@@ -83,6 +134,7 @@ class UNet(nn.Module):
         head: nn.Module,
         stride: int = 1,
         coarse_heads: Sequence[nn.Module] = (),
+        bottleneck: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.encoder = encoder
@@ -90,6 +142,7 @@ class UNet(nn.Module):
         self.head = head
         self.stride = stride
         self.coarse_heads = nn.ModuleList(coarse_heads)
+        self.bottleneck = bottleneck or nn.Identity()
 
     def forward(self, image: Float[Tensor, "B C H W"]) -> Logits:
         """Logits: softmax over K gives probabilities. h w equal H W where convolutions are padded.
@@ -98,7 +151,9 @@ class UNet(nn.Module):
         H / (stride * 2^i), rounded up.
         """
         height, width = image.shape[-2:]
-        finest, *coarser = self.decoder(self.encoder(self._blocks(image)))
+        features = self.encoder(self._blocks(image))
+        features.append(self.bottleneck(features.pop()))
+        finest, *coarser = self.decoder(features)
         logits: Tensor = self.head(finest)
         if self.stride > 1:
             logits = F.pixel_shuffle(logits, self.stride)[..., :height, :width]
@@ -122,20 +177,26 @@ def build(config: ModelConfig, channels: int, classes: int) -> UNet:
         config: settings of the network.
         channels: C of the images.
         classes: K of the logits.
+
+    Raises:
+        ConfigError: an encoder from outside is missing or unfit.
     """
     block = config.stride**2
-    encoder = ENCODERS[config.encoder](channels * block, config)
+    encoder = build_encoder(channels * block, config)
     widths: tuple[int, ...] = encoder.widths  # type: ignore[assignment]  # promised by encoders.Encoder
     # the coarsest level of the decoder has none, as in nnU-Net
     supervised = widths[1:-2] if config.deep_supervision else ()
     network = UNet(
         encoder,
-        Decoder(widths, config),
+        DECODERS[config.decoder](widths, config),
         nn.Conv2d(widths[0], classes * block, 1),
         config.stride,
         [nn.Conv2d(features, classes, 1) for features in supervised],
+        DilatedBottleneck(widths[-1], config) if config.bottleneck == "dilated" else None,
     )
-    network.apply(initialise)
+    for name, part in network.named_children():
+        if name != "encoder" or config.encoder in ENCODERS:  # others come with weights of their own
+            part.apply(initialise)
     return network
 
 

@@ -10,7 +10,7 @@ from pixelwise.config import Config, ModelConfig
 from pixelwise.errors import BundleError, ConfigError
 from pixelwise.models.bundle import Bundle
 
-SHAPE = tuple(name for name in ModelConfig.model_fields if name != "dropout")
+SHAPE = tuple(name for name in ModelConfig.model_fields if name not in ("dropout", "encoder_weights"))
 """Settings that decide which weights a network has."""
 
 HEADS = ("head.", "coarse_heads.")
@@ -31,8 +31,12 @@ def adopt_network(config: Config, bundle: Bundle) -> Config:
     """The settings, with the network of the bundle.
 
     Raises:
-        ConfigError: a setting of the caller asks for another network.
+        ConfigError: a setting of the caller asks for another network, or for other weights.
     """
+    if config.model.encoder_weights != "none":
+        raise ConfigError(
+            "'model.encoder_weights' and --from both say what to start from.", remedy="Leave one of them out."
+        )
     theirs = bundle.description.model
     for key in sorted(config.given()):
         section, _, name = key.partition(".")

@@ -40,7 +40,8 @@ RESERVE_BYTES = 100_000_000
 """What samples and validation take, about."""
 
 PATCHES_TO_SEE = 2500
-"""A network that cannot see so many patches in the time given is too large for it."""
+"""A network that cannot see so many patches in the time given is too large for it; one that is wider than
+`USUAL_WIDTH` needs as many times more as it is wider."""
 
 PASSES_TO_SEE = 20
 """Nor may it see the training images fewer times, unless that would be more than `PATCHES_WITHOUT_BUDGET`."""
@@ -332,11 +333,13 @@ def width_rule(situation: Situation) -> Rule:
                 raise
             break
         possible = seconds * speed.training_patches_per_second * situation.processes
-        if width > WIDTHS[0] and possible < needed:
+        # the wider of two that saw the same data for as long was no better: it needs more to show its worth
+        if width > WIDTHS[0] and possible < needed * max(1.0, width / USUAL_WIDTH):
             break
         chosen, seen = width, possible
     wider = (
-        f"a wider network would see fewer than {needed} or not fit into memory"
+        f"a wider network would see too few (it needs {needed}, and more beyond a width of {USUAL_WIDTH}), or not fit "
+        "into memory"
         if chosen < WIDTHS[-1]
         else "no wider one is tried"
     )

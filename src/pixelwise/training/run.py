@@ -69,6 +69,8 @@ class Request:
     """A run or bundle to take the weights from."""
     resume: bool = False
     """Go on with the run in `folder`."""
+    material: Material | None = None
+    """The data, where they are prepared already; none prepares them."""
     began: float = 0.0
     """`time.monotonic()` when the user's command began: the time budget counts from there."""
 
@@ -104,7 +106,7 @@ def train(request: Request, watcher: Watcher) -> Trained:
 
 def _train(request: Request, files: Files, fabric: Fabric, watcher: Watcher) -> Trained:
     config = request.config
-    material = _prepared(request, files, fabric, watcher)
+    material = request.material or _prepared(request, files, fabric, watcher)
     watcher.say(material.split.describe())
     if request.resume:
         refuse_other_data(files, request.dataset, material)
@@ -316,6 +318,9 @@ def _update(
 ) -> Update:
     torch.manual_seed(config.seed)  # the initial weights, the same in every process
     network = unet.build(config.model, description.preprocessing.channels, len(description.classes))
+    if config.model.encoder_weights != "none" and request.start_from is None and not request.resume:
+        network.encoder.load_weights(config.model.encoder_weights)  # type: ignore[operator]  # of timm: see Config
+        watcher.say(f"weights of {config.model.encoder} from {config.model.encoder_weights}")
     if request.start_from is not None and not request.resume:
         moved = finetune.transfer(network, bundles.load(request.start_from), request.dataset.classes)
         watcher.say(
