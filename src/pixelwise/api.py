@@ -244,7 +244,7 @@ def tune(  # noqa: PLR0913  all but two are given by name
         data: a folder of images and masks, or a data.yaml.
         out: folder of the search; one that holds a search goes on with it. A new one below `runs` if none is given.
         time: for everything, as for `train`; of an earlier call that was interrupted, nothing is counted.
-        trial_time: of each trial; none is a fortieth of `time`, half a minute at least.
+        trial_time: of each trial; none is a tenth of `time`. What is best in far shorter runs is not in longer ones.
         trials: so many of all workers at most; none is without limit.
         config: settings; those that are given are not searched, unless `space` says so.
         space: a YAML file that says what is searched, as `space.yaml` of an earlier search; none is around the plan.
@@ -263,7 +263,7 @@ def tune(  # noqa: PLR0913  all but two are given by name
     watcher, started = watcher or Watcher(), began if began is not None else clocks.monotonic()
     asked = _with_budget(config or Config(), time, None)
     seconds = asked.training.time or 0.0
-    each = float(_with_budget(Config(), trial_time or max(30.0, seconds / 40), None).training.time or 0.0)
+    each = float(_with_budget(Config(), trial_time or seconds / 10, None).training.time or 0.0)
     folder = make_folder(Path(out) if out is not None else next_free(Path("runs"), f"{_name_of(Path(data))}-tune"))
     joined = search.Study(storage or f"sqlite:///{folder / 'study.db'}", study or _name_of(Path(data)), asked.seed)
     dataset, findings = check(data, watcher)
@@ -321,8 +321,10 @@ def _against_plan(found: Found, watcher: Watcher, command: str) -> dict[str, Any
         scores = evaluate(folder, out=folder, watcher=watcher, command=command)
         if scores.split != "test":
             return {}
+    names = dict(zip((folder.name for folder in folders_of), ("the winner", "the plan"), strict=True))
     verdict = compare(folders_of).verdicts[0]
-    is_better = verdict.difference.is_clear and verdict.better.endswith(folders_of[0].name)
+    verdict = replace(verdict, better=names[verdict.better], worse=names[verdict.worse])
+    is_better = verdict.difference.is_clear and verdict.better == "the winner"
     return {"verdict": verdict.describe(), "is_better": is_better}
 
 

@@ -189,7 +189,7 @@ def tune(
         typer.Option("--out", "-o", help="Folder of the search, to begin or to go on with; else runs/NAME-tune-1."),
     ] = None,
     trial_time: Annotated[
-        str | None, typer.Option("--trial-time", help="Of each trial; a fortieth of --time if not given.")
+        str | None, typer.Option("--trial-time", help="Of each trial; a tenth of --time if not given.")
     ] = None,
     trials: Annotated[int | None, typer.Option(min=1, help="So many at most, of all workers.")] = None,
     seed: Annotated[

@@ -35,6 +35,7 @@ def write(path: Path, tuned: Tuned, command: str) -> None:
 def render(tuned: Tuned, command: str) -> str:
     """The page as HTML text."""
     environment = report.environment()
+    environment.filters["setting"] = _name
     trials, found = tuned.found.trials, tuned.found
     tried = [row for row in trials if row.miou is not None]
     keys = sorted({key for row in trials for key in row.settings}, key=lambda key: -found.importances.get(key, 0.0))
@@ -117,7 +118,7 @@ def _draw_parallel(axes: "Axes", whole: Sequence[TrialRow], keys: Sequence[str])
     axes.set_yticks([])
     axes.grid(visible=False)
     axes.set_xlim(-0.1, len(columns) - 0.35)
-    names = [key.partition(".")[2].replace("_", "\n") for key in keys]
+    names = [_name(key).replace(" ", "\n") for key in keys]
     axes.set_xticks(range(len(columns)), [*names, "mIoU"], fontsize=8)
 
 
@@ -139,6 +140,12 @@ def _places(values: Sequence[Any]) -> tuple[list[float], list[tuple[float, str]]
     step = 1.0 / max(1, len(ordered) - 1)
     heights = [ordered.index(value) * step for value in values]
     return heights, [(index * step, _text(value)) for index, value in enumerate(ordered)]
+
+
+def _name(key: str) -> str:
+    """A setting in words: the section is left out where the rest says enough."""
+    section, _, name = key.partition(".")
+    return (f"{section} {name}" if name == "name" else name).replace("_", " ")
 
 
 def _text(value: Any) -> str:

@@ -39,7 +39,7 @@ FIRST_WHOLE = 4
 HEARTBEAT_SECONDS = 15
 """A worker says so often that it is alive; the trial of one that is silent for four times that is given back."""
 
-SHARE = 0.6
+SHARE = 0.7
 """Of the time that is given, for trials; the rest is for the last run."""
 
 ALIKE = 1.0
@@ -85,13 +85,13 @@ class Study:
 
         self._optuna = optuna
         with _quiet():
-            callback = optuna.storages.RetryFailedTrialCallback(max_retry=2)
+            callback = optuna.storages.RetryHeartbeatStaleTrialCallback(max_retry=2)
             try:
                 database = optuna.storages.RDBStorage(
                     _with_driver(storage),
                     heartbeat_interval=HEARTBEAT_SECONDS,
                     grace_period=4 * HEARTBEAT_SECONDS,
-                    failed_trial_callback=callback,
+                    heartbeat_stale_trial_callback=callback,
                 )
                 self._study = optuna.create_study(
                     storage=database,
@@ -240,7 +240,8 @@ class Trial:
             optuna.TrialPruned: it lags behind.
         """
         self._trial.report(miou, rung)
-        if self._may_end and self._trial.should_prune():
+        lags = self._trial.should_prune()  # also notes the value, which later trials are held against
+        if self._may_end and lags:
             import optuna
 
             raise optuna.TrialPruned
