@@ -411,13 +411,17 @@ def test_nnunet_gives_splits_and_names(tmp_path: Path, undetected: list[Declarat
 
 
 @pytest.mark.usefixtures("undetected")
-def test_nnunet_with_a_file_per_channel_or_regions_is_refused(tmp_path: Path) -> None:
+def test_nnunet_with_regions_or_without_its_first_channel_is_refused(tmp_path: Path) -> None:
     write(tmp_path, ["imagesTr/a_0000.png", "labelsTr/a.png"])
     (tmp_path / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "all": [1, 2]}}))
     with pytest.raises(DataError, match="regions"):
         folder.scan(tmp_path)
-    write(tmp_path, ["imagesTr/a_0001.png"])
-    with pytest.raises(DataError, match="channel"):
+    (tmp_path / "dataset.json").unlink()
+    write(tmp_path, ["imagesTr/b_0001.png", "labelsTr/b.png"])
+    with pytest.raises(DataError, match=r"b_0001.png is a further channel .* b_0000.png, is missing"):
+        folder.scan(tmp_path)
+    write(tmp_path, ["imagesTr/b_0000.png", "imagesTr/b_0003.png"])
+    with pytest.raises(DataError, match="number 2 is missing"):
         folder.scan(tmp_path)
 
 

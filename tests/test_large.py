@@ -365,6 +365,57 @@ def test_what_is_no_amount_of_memory(text: str) -> None:
         parse_bytes(text)
 
 
+# --- processes of their own ---
+
+KILLED = """
+import sys
+from pixelwise.cli import main
+from pixelwise.data import windows
+from pixelwise.inference import large, tiles
+windows.WHOLE_BYTES, tiles.BAND_VALUES, tiles.BAND_ROWS = 0, 1, 16
+note = large.Kept.note
+def noting(kept, state):
+    note(kept, state)
+    print("band", state.block, state.rows, flush=True)
+large.Kept.note = noting
+main()
+"""
+
+
+@pytest.mark.slow
+def test_a_prediction_that_is_killed_goes_on_and_does_at_most_one_band_twice(tmp_path: Path) -> None:
+    from pixelwise.models import bundle
+
+    small = make(ModelConfig(width=4, depth=2), channels=3, tile_size=(64, 64), overlap=0.5)
+    bundle.save(bundle.Bundle(small.description, bundle.state_on_cpu(small.network)), tmp_path / "model.safetensors")
+    pixels = RNG.integers(0, 4, (1500, 330, 3), dtype=np.uint8)
+    tifffile.imwrite(tmp_path / "a.tif", pixels, tile=(32, 32), compression="zlib", photometric="rgb")
+
+    def start(out: str) -> subprocess.Popen[str]:
+        command = ["predict", str(tmp_path / "model.safetensors"), str(tmp_path / "a.tif"), "-o", str(tmp_path / out)]
+        return subprocess.Popen([sys.executable, "-c", KILLED, *command], stdout=subprocess.PIPE, text=True)
+
+    def bands(output: str) -> list[str]:
+        return [line for line in output.splitlines() if line.startswith("band")][1:]  # the first is the beginning
+
+    whole = bands(start("whole").communicate()[0])
+    assert len(whole) > 20
+    process, seen = start("killed"), 0
+    assert process.stdout is not None
+    with process.stdout:
+        while seen < 8:
+            seen += process.stdout.readline().startswith("band")
+        process.kill()
+        process.wait()
+    assert not (tmp_path / "killed" / "a.tif").exists()
+    again = start("killed").communicate()[0].splitlines()
+    rest = [line for line in again if line.startswith("band")]
+    assert rest == whole[-len(rest) :]
+    assert len(rest) <= len(whole) - seen + 2  # one band more than is left; the kill may come before its line is read
+    one, other = (tifffile.imread(tmp_path / name / "a.tif") for name in ("whole", "killed"))
+    np.testing.assert_array_equal(one, other)
+
+
 # --- memory, of a process of its own ---
 
 PROGRAM = """

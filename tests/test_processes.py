@@ -331,10 +331,10 @@ SGD = ("training.optimizer=sgd", "training.learning_rate=0.002", "training.ema_d
 
 
 class Torchrun:
-    """`pixelwise train` in two processes; whoever waits gets an answer or an error, never a hang."""
+    """`pixelwise train` in several processes; whoever waits gets an answer or an error, never a hang."""
 
-    def __init__(self, arguments: list[str], program: list[str], **environment: str) -> None:
-        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    def __init__(self, arguments: list[str], program: list[str], options: list[str], **environment: str) -> None:
+        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", *options]
         loopback = "lo" if sys.platform == "linux" else "lo0"
         own = {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": loopback, "PYTHONFAULTHANDLER": "1"}
         self.process = subprocess.Popen(
@@ -360,9 +360,14 @@ class Torchrun:
 
 @contextmanager
 def torchrun(
-    arguments: list[str], program: tuple[str, ...] = ("-m", "pixelwise"), **environment: str
+    arguments: list[str],
+    program: tuple[str, ...] = ("-m", "pixelwise"),
+    processes: int = 2,
+    restarts: int = 0,
+    **environment: str,
 ) -> Iterator[Torchrun]:
-    run = Torchrun(arguments, list(program), **environment)
+    options = [f"--nproc_per_node={processes}", f"--max-restarts={restarts}"]
+    run = Torchrun(arguments, list(program), options, **environment)
     try:
         yield run
     finally:
@@ -389,8 +394,8 @@ def nine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return draw_discs(tmp_path_factory.mktemp("data") / "nine", count=9)
 
 
-def train_both(data: Path, tmp_path: Path, settings: tuple[str, ...]) -> tuple[Path, Path]:
-    with torchrun(command(data, tmp_path / "two", settings)) as run:
+def train_both(data: Path, tmp_path: Path, settings: tuple[str, ...], processes: int = 2) -> tuple[Path, Path]:
+    with torchrun(command(data, tmp_path / "two", settings), processes=processes) as run:
         code, output = run.wait(180)
     assert code == 0, output
     pixelwise.train(data, tmp_path / "one", config=pixelwise.settings(None, settings))
@@ -398,9 +403,9 @@ def train_both(data: Path, tmp_path: Path, settings: tuple[str, ...]) -> tuple[P
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("batch", [3, 4])
-def test_two_processes_train_the_network_of_one(nine: Path, tmp_path: Path, batch: int) -> None:
-    one, two = train_both(nine, tmp_path, (*SETTINGS, *SGD, f"training.batch_size={batch}"))
+@pytest.mark.parametrize(("batch", "processes"), [(3, 2), (4, 2), (5, 4)])
+def test_several_processes_train_the_network_of_one(nine: Path, tmp_path: Path, batch: int, processes: int) -> None:
+    one, two = train_both(nine, tmp_path, (*SETTINGS, *SGD, f"training.batch_size={batch}"), processes)
     assert len(json.loads((two / "split.json").read_text())["validation"]) % 2 == 1
     # Sums are added in another order, which moves float32 in the 7th digit; eight steps of SGD carry that on without
     # amplifying it much. Measured: 3e-7 of a loss, 5e-5 of a weight at most; one process whose initial weights are
@@ -448,6 +453,22 @@ def test_ctrl_c_ends_both_processes_in_good_order(nine: Path, tmp_path: Path) ->
     rows = history(out)
     pixelwise.train(nine, out, resume=True, watcher=_StopAtOnce())
     assert history(out)[: len(rows)] == rows
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_when_torchrun_starts_its_processes_again(nine: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with torchrun(command(nine, out, (*SETTINGS, "training.epochs=60")), restarts=1) as run:
+        deadline = time.monotonic() + 120
+        while not (out / "history.jsonl").exists():
+            assert time.monotonic() < deadline, "no epoch was finished"
+            time.sleep(0.05)
+        psutil.Process(run.process.pid).children()[-1].kill()
+        code, output = run.wait(200)
+    assert code == 0, output
+    assert "resuming at step" in output
+    assert [row["epoch"] for row in history(out)] == list(range(60))
+    assert (out / "scores.json").exists()
 
 
 class _StopAtOnce(Watcher):

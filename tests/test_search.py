@@ -22,6 +22,7 @@ from pixelwise.data.demo import draw
 from pixelwise.data.fingerprint import Fingerprint
 from pixelwise.errors import ConfigError, MachineError
 from pixelwise.evaluation import tuned as page
+from pixelwise.training.range_test import range_test
 from pixelwise.training.search import Memory, Study, Trial, final_settings, widened
 from pixelwise.training.space import Range, Space, around, read
 from pixelwise.training.watch import Watcher
@@ -223,6 +224,7 @@ def attempt(trial):
     return quality(settings)
 
 study.try_out(attempt, time.monotonic() + 15, 10, Watcher())
+study.close()
 """
 
 
@@ -265,7 +267,9 @@ def test_four_workers_share_a_study_and_the_trial_of_one_that_is_killed_is_given
     doomed.wait()
     outputs = [process.communicate(timeout=120)[0] for process in others]
     assert [process.returncode for process in others] == [0, 0, 0]
-    rows = Study(postgresql, "cells", 9).rows()
+    study = Study(postgresql, "cells", 9)
+    rows = study.rows()
+    study.close()
     assert rows[number].state == "failed"
     assert rows[number].why == "its worker fell silent"
     lost = rows[number].settings
@@ -360,3 +364,43 @@ def test_optuna_is_an_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(ConfigError, match=r"pixelwise\[tune\]"):
         sqlite(tmp_path)
+
+
+# --- how high a rate may be -------------------------------------------------------------------------------------------
+
+
+def test_the_range_of_rates_is_that_of_gradient_descent_on_a_parabola() -> None:
+    """X loses rate * x at each step: the loss falls fastest near 1, and grows beyond 2, which is past the last rate."""
+    position = [1.0]
+
+    def step(rate: float) -> float:
+        loss = 0.5 * position[0] ** 2
+        position[0] -= 40.0 * rate * position[0]  # a curvature of 40: beyond a rate of 1/20 it diverges
+        return loss
+
+    found = range_test(step)
+    assert 0.003 < found.steepest < 0.06
+    assert found.steepest <= found.highest < 0.5  # what has all but vanished takes some steps to grow again
+    assert found.rates[-1] < 1.0  # it has diverged, and ended there
+
+
+def test_a_loss_that_is_no_number_ends_the_range_test() -> None:
+    losses = iter([1.0, 0.9, math.nan, 0.1])
+    assert range_test(lambda _rate: next(losses)).highest == pytest.approx(1e-6 * 10 ** (6 / 59))
+
+
+@pytest.mark.slow
+def test_the_range_test_of_a_run_bears_the_planned_rate(tmp_path: Path) -> None:
+    from pixelwise.data.folder import scan
+    from pixelwise.training import run as runs
+    from pixelwise.training.material import prepare
+
+    draw(tmp_path / "data")
+    dataset = scan(tmp_path / "data")
+    config = load(None, ["training.time=60", "model.width=8", "model.depth=2", "data.patch_size=64"])
+    material = prepare(dataset, config, None, Watcher())
+    planned = runs.make_plan(dataset, config, material).config
+    request = runs.Request(tmp_path, dataset, tmp_path, planned, material=material)
+    found = runs.rate_range(request, planned, material)
+    assert 1e-4 < found.highest <= 1.0
+    assert len(found.rates) > 20

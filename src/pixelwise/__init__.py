@@ -21,8 +21,11 @@ if TYPE_CHECKING:
         predict_files,
         preview,
         quantise,
+        refine,
         settings,
         train,
+        train_folds,
+        tune,
         unet,
     )
     from pixelwise.config import Config, ModelConfig
@@ -43,8 +46,11 @@ _HOMES = {
         "predict_files",
         "preview",
         "quantise",
+        "refine",
         "settings",
         "train",
+        "train_folds",
+        "tune",
         "unet",
     ),
     "pixelwise.config": ("Config", "ModelConfig"),
@@ -62,8 +68,8 @@ _HOMES = {
 }
 
 __all__ = [  # noqa: RUF022  in the order of _HOMES
-    "Run", "check", "compare", "evaluate", "fix", "load", "predict_files", "preview", "quantise", "settings", "train",
-    "unet",
+    "Run", "check", "compare", "evaluate", "fix", "load", "predict_files", "preview", "quantise", "refine",
+    "settings", "train", "train_folds", "tune", "unet",
     "Config", "ModelConfig", "BundleError", "ConfigError", "DataError", "MachineError", "PixelwiseError",
     "TrainingError",
     "Model", "Prediction", "Scores", "UNet",

@@ -33,21 +33,25 @@ from pixelwise.data.preprocess import moments
 from pixelwise.data.repair import Repair
 from pixelwise.data.split import Split
 from pixelwise.errors import ConfigError, DataError, TrainingError
-from pixelwise.evaluation import figures, results, saved, sides
+from pixelwise.evaluation import figures, forgetting, results, saved, sides
+from pixelwise.evaluation import refine as refining
 from pixelwise.evaluation import tuned as tuned_page
 from pixelwise.evaluation.compare import Comparison
 from pixelwise.evaluation.compare import compare as lay_side_by_side
 from pixelwise.evaluation.evaluate import evaluate as evaluate_cases
+from pixelwise.evaluation.evaluate import evaluate_each
 from pixelwise.evaluation.quantised import Quantised
 from pixelwise.evaluation.quantised import quantise as quantise_run
+from pixelwise.evaluation.refine import Step
 from pixelwise.evaluation.results import Background
-from pixelwise.evaluation.scores import Evaluation, SplitChoice
+from pixelwise.evaluation.scores import Evaluation, SplitChoice, units_of
 from pixelwise.files import cannot_write, make_folder, write_atomically, write_json
 from pixelwise.inference import files as predictions
 from pixelwise.inference import int8, jobs, predictor
 from pixelwise.inference.files import Predicted
 from pixelwise.inference.jobs import MaskFormat, Outputs, Polygons
 from pixelwise.inference.predictor import Model
+from pixelwise.models import bundle as bundles
 from pixelwise.models.unet import UNet, build
 from pixelwise.training import material as materials
 from pixelwise.training import processes, search
@@ -55,8 +59,19 @@ from pixelwise.training import run as runs
 from pixelwise.training import space as spaces
 from pixelwise.training.folder import Begun, Files, read_begun, settle
 from pixelwise.training.machine import Machine, Stopwatch, this_machine
+from pixelwise.training.plan import Plan
+from pixelwise.training.range_test import STEPS
 from pixelwise.training.watch import Watcher
 from pixelwise.trials import Found, Tuned
+
+REMEMBERED_IMAGES = 100
+"""So many images at most, spread evenly, show what a run has forgotten."""
+
+RANGE_TEST_SHARE = 0.03
+"""A range test that takes more of the time of a search is left out."""
+
+FOLDS_SHARE = 0.92
+"""Of the time for several folds, for these: the rest is for predicting with all of them."""
 
 SHOWN_IMAGES = 16
 """About so many training images show a network that is put into eight bits which values its maps have."""
@@ -94,6 +109,24 @@ class Run:
     def report(self) -> Path:
         """The page to open in a browser."""
         return self.folder / "report.html"
+
+
+@dataclass(frozen=True)
+class Refined:
+    """What was tried after training, and the bundle that holds what was kept."""
+
+    path: Path
+    steps: tuple[Step, ...]
+
+
+@dataclass(frozen=True)
+class Folds:
+    """The folder of a cross-validation, which holds an ensemble of all its models as a run holds its model."""
+
+    run: Run
+    """Of the ensemble; where the search was interrupted, of the fold that was trained."""
+    out_of_fold: Evaluation | None
+    """Every image by the model that has not seen it; none if not all folds were trained."""
 
 
 @dataclass(frozen=True)
@@ -162,6 +195,7 @@ def train(  # noqa: PLR0913  all but two are given by name
     time: str | float | None = None,
     config: Config | None = None,
     start_from: Path | str | None = None,
+    teacher: Path | str | None = None,
     resume: bool = False,
     watcher: Watcher | None = None,
     command: str = "pixelwise.train(...)",
@@ -175,6 +209,8 @@ def train(  # noqa: PLR0913  all but two are given by name
         time: budget for everything, in seconds or as '90s', '15m', '1h30m'; instead of the settings' time or epochs.
         config: settings; those that are not given are planned. See `settings`.
         start_from: a run or bundle whose weights to start from.
+        teacher: a run or bundle, such as an ensemble, whose probabilities to learn beside the masks; the network is
+            like one of its own.
         resume: go on with the run in `out`.
         watcher: told what happens; none hears nothing.
         command: what the report shows as the way to repeat it.
@@ -188,12 +224,18 @@ def train(  # noqa: PLR0913  all but two are given by name
     watcher = watcher if watcher is not None and processes.is_first() else Watcher()
     started = clocks.monotonic()
     source = Path(start_from) if start_from is not None else None
+    # torchrun starts all processes again when one has died: the same command goes on then
+    resume = resume or (processes.is_restarted() and out is not None and Files(Path(out)).begun.exists())
+    if resume and processes.is_restarted():
+        source = teacher = None
     place = Path(out) if out is not None else next_free(Path("runs"), _name_of(Path(data)))
     wanted = settle(place, _with_budget(config or Config(), time, None), resume=resume, start_from=source)
     goes_on = resume and Files(place).has_checkpoint
+    begun = read_begun(Files(place)) if resume and Files(place).begun.exists() else None
+    learns_from = begun.teacher if begun is not None else (Path(teacher).resolve() if teacher is not None else None)
     if resume and not goes_on:
         watcher.say("note: the run ended before its first checkpoint; it begins anew")
-        source = read_begun(Files(place)).started_from
+        source = begun.started_from if begun is not None else None
     dataset, findings = check(data, watcher)
     for line in (*describe(dataset), *dataset.notices):
         watcher.say(line)
@@ -203,7 +245,8 @@ def train(  # noqa: PLR0913  all but two are given by name
     if processes.is_first():
         files = Files(make_folder(folder))
         if not resume:
-            write_json(files.begun, Begun(config=wanted, started_from=source and source.resolve()).to_json())
+            begun = Begun(config=wanted, started_from=source and source.resolve(), teacher=learns_from)
+            write_json(files.begun, begun.to_json())
     request = runs.Request(
         data=Path(data),
         dataset=dataset,
@@ -211,13 +254,117 @@ def train(  # noqa: PLR0913  all but two are given by name
         folder=folder,
         config=wanted,
         start_from=source,
+        teacher=learns_from,
         resume=goes_on,
         began=began if began is not None else started,
     )
     trained = runs.train(request, watcher)
     if trained.is_main:
-        _evaluate_run(trained, watcher, command)
+        remembered = _remembered(source, trained.folder, watcher) if source is not None else {}
+        _evaluate_run(trained, watcher, command, remembered)
     return Run(trained.folder, trained.is_main, trained.interrupted)
+
+
+def train_folds(  # noqa: PLR0913  all but three are given by name
+    data: Path | str,
+    folds: int,
+    out: Path | str | None = None,
+    *,
+    time: str | float | None = None,
+    config: Config | None = None,
+    resume: bool = False,
+    watcher: Watcher | None = None,
+    command: str = "pixelwise.train_folds(...)",
+    began: float | None = None,
+) -> Folds:
+    """Cross-validate: as many models as folds, one report of all images, and an ensemble.
+
+    The test side is the same for all, and no model sees it; each other image validates one model. The first fold is
+    planned, the others have its settings. The folder holds the folds, `out-of-fold` with scores and report of every
+    image by the model that has not seen it, and the ensemble as `best.safetensors`, with its scores on the test side.
+
+    Args:
+        data: a folder of images and masks, or a data.yaml.
+        folds: how many.
+        out: folder; a new one below `runs` if none is given.
+        time: for everything, shared by the folds; as for `train`.
+        config: settings.
+        resume: go on with the folds in `out`.
+        watcher: told what happens.
+        command: what the reports show as the way to repeat it.
+        began: as for `train`.
+
+    Raises:
+        DataError: the data cannot be trained on, or there are fewer images than folds.
+        ConfigError: a setting is not possible, or there is something in the folder already.
+    """
+    watcher, started = watcher or Watcher(), began if began is not None else clocks.monotonic()
+    asked = _with_budget(config or Config(), time, None).with_values({"data.folds": folds})
+    place = Path(out) if out is not None else next_free(Path("runs"), f"{_name_of(Path(data))}-folds")
+    if not resume and Files(place / "fold-0").begun.exists():
+        raise ConfigError("There are folds in this folder already.", where=place, remedy="Go on by --resume.")
+    end = started + FOLDS_SHARE * asked.training.time if asked.training.time is not None else None
+    runs_of: list[Run] = []
+    for fold in range(folds):
+        files = Files(place / f"fold-{fold}")
+        if (files.folder / "scores.json").exists():
+            runs_of.append(Run(files.folder))
+            continue
+        watcher.say(f"fold {fold + 1} of {folds}")
+        settled = configs.load(runs_of[0].folder / "config.yaml") if runs_of else asked
+        now = clocks.monotonic()
+        values: dict[str, float] = {"data.fold": fold}
+        if end is not None:
+            values["training.time"] = round(max(1.0, (end - now) / (folds - fold)), 1)
+        goes_on = resume and files.begun.exists()
+        run = train(
+            data,
+            files.folder,
+            config=settled.with_values(values)
+            if not goes_on
+            else _with_budget(Config(), values.get("training.time"), None),
+            resume=goes_on,
+            watcher=watcher,
+            command=command,
+        )
+        runs_of.append(run)
+        if run.interrupted or not run.is_main:
+            return Folds(run, None)
+    return _join_folds(place, runs_of, watcher, command)
+
+
+def _join_folds(place: Path, runs_of: Sequence[Run], watcher: Watcher, command: str) -> Folds:
+    """The ensemble as a run of its own, and the scores of every image by the model that has not seen it."""
+    files, first = Files(make_folder(place)), Files(runs_of[0].folder)
+    said = [saved.read_facts(Files(run.folder).run) for run in runs_of]
+    models = [run.model for run in runs_of]
+    dataset = _dataset_to_score(models[0], said[0], None)
+    sides_of = [saved.read_split(Files(run.folder).split, dataset) for run in runs_of]
+    settled = configs.load(first.config)
+    bundles.save(bundles.joined([bundles.load(run.folder) for run in runs_of]), files.best)
+    seen = tuple(dict.fromkeys(digest for one in said for digest in one.training_images or ()))
+    write_json(files.run, said[0].model_copy(update={"training_images": seen}).model_dump(mode="json"))
+    reasons = (f"All {len(runs_of)} folds train the ensemble.", *sides_of[0].reasons)
+    everything = (*sides_of[0].train, *sides_of[0].validation)
+    write_json(files.split, Split(everything, (), sides_of[0].test, reasons).to_json())
+    for name in ("plan", "findings", "config"):
+        source: Path = getattr(first, name)
+        if source.exists():
+            write_atomically(getattr(files, name), source.read_bytes())
+    cache = Cache(settled.data.cache or default_folder(), dataset)
+    pairs = [
+        (model, case)
+        for model, side in zip(models, sides_of, strict=True)
+        for case in _open(cache, side.validation, model, Watcher())
+    ]
+    told = partial(watcher.work, "predicting images by the models that have not seen them")
+    out_of_fold = evaluate_each(pairs, "out-of-fold", settled.evaluation.tolerance_px, told)
+    results.write(place / "out-of-fold", out_of_fold, _background(files, dataset, command, 0))
+    if sides_of[0].test:
+        evaluate(place, out=place, watcher=watcher, command=command)
+    else:
+        results.write(place, out_of_fold, _background(files, dataset, command, 0))
+    return Folds(Run(place), out_of_fold.scores)
 
 
 def tune(  # noqa: PLR0913  all but two are given by name
@@ -273,20 +420,24 @@ def tune(  # noqa: PLR0913  all but two are given by name
     material = materials.prepare(dataset, short, None, watcher)
     watcher.say(material.split.describe())
     watcher.say("measuring this machine and planning")
-    base = search.shared_settings(short, runs.make_plan(dataset, short, material))
-    wanted = (
-        spaces.read(Path(space).read_text(encoding="utf-8"), Path(space), base)
-        if space is not None
-        else spaces.around(base, short.given(), material.fingerprint)
-    )
+    plan = runs.make_plan(dataset, short, material)
+    base = search.shared_settings(short, plan)
+    request = runs.Request(Path(data), dataset, folder / "trials", base, findings, material=material)
+    if space is not None:
+        wanted = spaces.read(Path(space).read_text(encoding="utf-8"), Path(space), base)
+    else:
+        is_cheap = _range_test_seconds(plan) <= RANGE_TEST_SHARE * seconds
+        rates = _rates(request, plan.config, watcher) if is_cheap and not joined.is_begun else None
+        wanted = spaces.around(base, short.given(), material.fingerprint, rates)
     memory = search.Memory(default_folder())
     base, text = joined.agree(base, wanted, memory.start(wanted, base, material.fingerprint))
     wanted = spaces.read(text, "the study", base)
     write_atomically(folder / "space.yaml", text.encode())
-    request = runs.Request(Path(data), dataset, folder / "trials", base, findings, material=material)
+    request = replace(request, config=base)
     until = started + (seconds if search_only else search.SHARE * seconds) - each / 2
     joined.try_out(lambda trial: search.attempt(trial, request, wanted, watcher), until, trials, watcher)
     found = joined.found()
+    joined.close()
     if found is None:
         raise TrainingError("No trial came to its end.", remedy="Give more --time, or a shorter --trial-time.")
     memory.keep(material.fingerprint, found)
@@ -308,6 +459,23 @@ def tune(  # noqa: PLR0913  all but two are given by name
     write_json(folder / "tune.json", tuned.model_dump(mode="json"))
     tuned_page.write(folder / "tune.html", tuned, command)
     return Tuning(folder, tuned)
+
+
+def _range_test_seconds(plan: Plan) -> float:
+    """How long a range test will take, from what the plan has measured."""
+    rates = [one.training_patches_per_second for one in plan.measured if one.work.model == plan.config.model]
+    return STEPS * plan.config.training.batch_size / max(rates, default=1e-3)
+
+
+def _rates(request: runs.Request, planned: Config, watcher: Watcher) -> tuple[float, float] | None:
+    """Learning rates to search, from a range test; none where that says nothing."""
+    watcher.say("raising the learning rate until the loss grows")
+    found = runs.rate_range(request, planned, request.material) if request.material is not None else None
+    if found is None or found.highest <= 10 * found.rates[0]:
+        return None
+    low, high = found.steepest / 10, found.highest
+    watcher.say(f"learning rates from {low:.1g} to {high:.1g} are searched")
+    return low, high
 
 
 def _against_plan(found: Found, watcher: Watcher, command: str) -> dict[str, Any]:
@@ -461,6 +629,44 @@ def quantise(run: Path | str, out: Path | str | None = None, *, watcher: Watcher
     scored = _open(cache, split.validation, model, watcher)
     watcher.say(f"finding the range of maps on {len(shown)} training images")
     return quantise_run(Path(run), shown, scored, path)
+
+
+def refine(run: Path | str, *, flips: bool = False, watcher: Watcher | None = None) -> Refined:
+    """Find out on the validation images of a run what helps after training, and write that into its bundle.
+
+    Weights of classes (for two classes, a threshold), the smallest objects, and flips if wanted: what clearly helps is
+    kept. What an earlier call has found is forgotten.
+
+    Args:
+        run: its folder.
+        flips: also try to average over flips, which makes prediction two to eight times slower.
+        watcher: told how far it is.
+
+    Raises:
+        BundleError: there is no model.
+        DataError: the folder is not that of a run, its images cannot be read, or the bundle cannot be written.
+    """
+    watcher, files = watcher or Watcher(), Files(Path(run))
+    said = saved.read_facts(files.run)
+    model = load(run, configs.load(files.config).device)
+    dataset = _dataset_to_score(model, said, None)
+    split = saved.read_split(files.split, dataset)
+    cache = Cache(configs.load(files.config).data.cache or default_folder(), dataset)
+    cases = _open(cache, split.validation, model, watcher)
+    if not cases:
+        raise DataError(
+            "This run has no validation images.",
+            where=run,
+            remedy="An ensemble trains on all of them: refine one fold.",
+        )
+    tried = ("horizontal", "both", "rotations") if flips else ()
+    units = units_of([case.case.name for case in cases], [case.case.group for case in cases])
+    refined, steps = refining.refine(model, cases, units, tried, watcher.say)
+    bundle = bundles.load(files.best)
+    kept = {"prediction": refined.description.prediction, "postprocessing": refined.description.postprocessing}
+    bundles.save(replace(bundle, description=bundle.description.model_copy(update=kept)), files.best)
+    write_json(files.folder / "refine.json", [step.to_json() for step in steps])
+    return Refined(files.best, tuple(steps))
 
 
 def compare(runs: Sequence[Path | str]) -> Comparison:
@@ -685,7 +891,35 @@ def _agree_on_folder(data: Path, config: Config) -> Path:
     return fabric.broadcast(new_run_folder(data) if fabric.is_global_zero else data)
 
 
-def _evaluate_run(trained: runs.Trained, watcher: Watcher, command: str) -> None:
+def _remembered(source: Path, folder: Path, watcher: Watcher) -> dict[str, str]:
+    """What the run still knows of the data of the one it started from, in words; nothing where that cannot be seen."""
+    if not Files(source).run.exists():
+        watcher.say(f"note: what the model forgets is not measured: {source} is a bundle, which does not know its data")
+        return {}
+    try:
+        said, earlier = saved.read_facts(Files(source).run), load(source)
+        dataset = _dataset_to_score(earlier, said, None)
+        cases, side = sides.choose(dataset, None, saved.read_split(Files(source).split, dataset))
+        cache = Cache(configs.load(Files(folder).config).data.cache or default_folder(), dataset)
+        chosen = cases[:: -(-len(cases) // REMEMBERED_IMAGES)]
+        later = load(folder)
+        if later.description.preprocessing.channels != earlier.description.preprocessing.channels:
+            watcher.say(
+                "note: what the model forgets is not measured: its images have other channels than the old ones"
+            )
+            return {}
+        rows = forgetting.before_and_after(earlier, later, _open(cache, chosen, earlier, Watcher()))
+    except DataError as error:
+        watcher.say(f"note: what the model forgets is not measured: {error}")
+        return {}
+    write_json(folder / "forgetting.json", [row.to_json() for row in rows])
+    title = f"{len(chosen)} {side} images of {source.name}"
+    for line in (f"{title}:", *forgetting.lines(rows)):
+        watcher.say(line)
+    return {title: "; ".join(" ".join(line.split()) for line in forgetting.lines(rows))}
+
+
+def _evaluate_run(trained: runs.Trained, watcher: Watcher, command: str, more: dict[str, str]) -> None:
     files = Files(trained.folder)
     model = load(files.best, configs.load(files.config).device)
     cases, side = sides.choose(trained.cache.dataset, None, trained.split)
@@ -693,7 +927,8 @@ def _evaluate_run(trained: runs.Trained, watcher: Watcher, command: str) -> None
     tolerance = configs.load(files.config).evaluation.tolerance_px
     evaluated = evaluate_cases(model, decoded, side, tolerance, partial(watcher.work, f"predicting {side} images"))
     seen = sides.count_seen(decoded, saved.read_facts(files.run))
-    results.write(trained.folder, evaluated, _background(files, trained.cache.dataset, command, seen))
+    background = _background(files, trained.cache.dataset, command, seen)
+    results.write(trained.folder, evaluated, replace(background, facts=background.facts | more))
 
 
 def _open(cache: Cache, cases: Sequence[Case], model: Model, watcher: Watcher) -> list[Decoded]:

@@ -158,20 +158,49 @@ def train(
     start_from: Annotated[
         Path | None, typer.Option("--from", metavar="RUN", help="Fine-tune: start from the weights of a run.")
     ] = None,
+    teacher: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="Learn from this model, such as an ensemble, beside the masks.")
+    ] = None,
+    folds: Annotated[
+        int | None,
+        typer.Option(min=2, help="Cross-validate: so many models, one report of all images, and an ensemble."),
+    ] = None,
 ) -> None:
     """Check, split, plan, train, evaluate and report."""
     if resume and out is None:
         raise ConfigError("--resume does not know which run to go on with.", remedy="Name its folder with --out.")
+    if folds is not None and (start_from is not None or teacher is not None):
+        raise ConfigError("--folds goes neither with --from nor with --teacher.", remedy="Leave one of them out.")
     from pixelwise import api
     from pixelwise.training.watch import on_this_terminal
 
     settings = api.settings(config, overrides or [], time=time, epochs=epochs, seed=seed)
+    if folds is not None:
+        with on_this_terminal() as watcher:
+            done = api.train_folds(
+                data,
+                folds,
+                out,
+                config=settings,
+                resume=resume,
+                watcher=watcher,
+                command=_command(),
+                began=STARTED,
+            )
+        if done.out_of_fold is not None:
+            typer.echo("every image by the model that has not seen it:")
+            for line in api.score_lines(done.out_of_fold):
+                typer.echo(line)
+            typer.echo("the ensemble on the test side:" if done.run.scores.split == "test" else "there is no test side")
+        _finish(done.run)
+        return
     with on_this_terminal() as watcher:
         run = api.train(
             data,
             out,
             config=settings,
             start_from=start_from,
+            teacher=teacher,
             resume=resume,
             watcher=watcher,
             command=_command(),
@@ -361,6 +390,25 @@ def compare(runs: Annotated[list[Path], typer.Argument(help="Folders of runs.")]
     comparison = api.compare(runs)
     width = shutil.get_terminal_size().columns
     typer.echo(comparison.to_json() if as_json else comparison.to_text(width))
+
+
+@app.command()
+def refine(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
+    flips: Annotated[
+        bool, typer.Option("--flips", help="Also try to average over flips: prediction takes 2 to 8 times as long.")
+    ] = False,
+) -> None:
+    """Find out on validation images what helps after training (weights of classes, small objects), and keep that."""
+    from pixelwise import api
+    from pixelwise.training.watch import on_this_terminal
+
+    with on_this_terminal() as watcher:
+        done = api.refine(run, flips=flips, watcher=watcher)
+    for step in done.steps:
+        typer.echo(step.describe())
+    kept = sum(step.kept for step in done.steps)
+    typer.echo(f"{kept or 'nothing'} kept in {done.path}; `pixelwise evaluate {shlex.quote(str(run))}` scores it")
 
 
 @app.command()

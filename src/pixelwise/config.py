@@ -252,6 +252,8 @@ class LossConfig(Section):
     """Price of a false positive (Tversky)."""
     tversky_beta: NonNegative = 0.7
     """Price of a false negative (Tversky)."""
+    teacher_weight: Fraction = 0.5
+    """Share of a teacher's probabilities in the loss (`train --teacher`); the rest is the masks'."""
     border_weight: NonNegative = 0.0
     """Extra weight w0 of pixels between close objects (equation 2 of the U-Net paper); 0 is off, 10 is the paper's."""
     border_sigma_px: Positive = 5.0
@@ -338,6 +340,18 @@ class TrainingConfig(Section):
     """Equal seeds give equal weights on one machine, in runs by epochs."""
 
 
+class FinetuneConfig(Section):
+    """How a run that starts from another one (`train --from`) departs from it."""
+
+    freeze: Literal["none", "encoder", "all_but_head"] = "none"
+    """What stays as it was, its normalisation statistics too: nothing, the contracting path, or all but the output."""
+    rate_decay: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    """The learning rate of each level is so many times that of the next one towards the output: below 1, features of
+    all images change less than those of some."""
+    merge: dict[str, list[str]] = {}
+    """Classes that begin as several of the old run together: {vehicle: [car, bus]}."""
+
+
 class PredictionConfig(Section):
     """From an image to a mask."""
 
@@ -351,6 +365,15 @@ class PredictionConfig(Section):
     """Average over the image and its mirror image (`horizontal`, for scenes with an up and a down), over the four flips
     (`both`), or over these and their quarter turns (`rotations`): two, four or eight times as slow, often slightly
     better."""
+
+
+class PostprocessingConfig(Section):
+    """What is done to a network's probabilities and masks, found on validation images (`pixelwise refine`)."""
+
+    class_factors: tuple[Positive, ...] | None = None
+    """The probability of each class is multiplied by this, and all are made to sum to 1 again."""
+    smallest_px: tuple[Annotated[int, Field(ge=0)], ...] | None = None
+    """Objects of each class with fewer pixels take the class around them."""
 
 
 def _named_size(value: object) -> object:
@@ -380,6 +403,7 @@ class Config(Section):
     loss: LossConfig = LossConfig()
     augment: AugmentConfig = AugmentConfig()
     training: TrainingConfig = TrainingConfig()
+    finetune: FinetuneConfig = FinetuneConfig()
     prediction: PredictionConfig = PredictionConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
 

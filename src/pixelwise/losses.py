@@ -113,6 +113,22 @@ def build(config: LossConfig, class_weights: Float[Tensor, " K"] | None = None, 
     return loss
 
 
+def to_teacher(
+    logits: Float[Tensor, "B K H W"], probabilities: Float[Tensor, "B K H W"], reduce: Reduce = alone
+) -> Float[Tensor, ""]:
+    """Mean cross-entropy between a teacher's probabilities and the network's (Hinton et al., 2015), of all pixels.
+
+    Args:
+        logits: of the network.
+        probabilities: of the teacher, summing to 1 over K.
+        reduce: as for `build`.
+    """
+    exact = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    lost = -(probabilities * torch.log_softmax(exact, dim=1)).sum()
+    total, pixels = reduce(torch.stack([lost, lost.new_tensor(probabilities[:, 0].numel())])).unbind()
+    return total / pixels
+
+
 def of_levels(
     loss: Loss,
     logits: Float[Tensor, "B K H W"] | list[Float[Tensor, "B K _ _"]],

@@ -229,7 +229,7 @@ def _key(case: Case, dataset: Dataset, resize: tuple[int, int] | None) -> str:
     name = case.image.name if encoding.kind == "coco" else ""
     settings = repr((*rules, case.page, case.window, resize, name)).encode()
     try:
-        states = [(path, path.stat()) for path in (case.image, *case.masks)]
+        states = [(path, path.stat()) for path in (case.image, *case.channels, *case.masks)]
         content = [_file_hash(path, state.st_size, state.st_mtime_ns) for path, state in states]
     except OSError as error:
         raise DataError(f"This file cannot be read ({error.strerror}).", where=error.filename) from None

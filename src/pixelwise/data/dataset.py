@@ -34,6 +34,8 @@ class Case:
     """Given by the folder; none leaves it to `data.split`."""
     group: str = ""
     """A split that is drawn keeps a group on one side; empty means a group of its own."""
+    channels: tuple[Path, ...] = ()
+    """Files with its other channels, where each has one of its own."""
 
 
 class MaskEncoding(BaseModel):

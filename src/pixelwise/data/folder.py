@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from pixelwise.data import declared, formats, layouts, measure
+from pixelwise.data import channels, declared, formats, layouts, measure
 from pixelwise.data.dataset import Case, Dataset, MaskEncoding, SplitName
 from pixelwise.data.detect import Detection, detect
 from pixelwise.data.layouts import Pairing
@@ -113,7 +113,7 @@ def _cases(pairing: Pairing) -> tuple[tuple[Case, ...], list[DataError], list[st
     for image, masks in pairing.pairs.items():
         case = Case(names[image], path(image), tuple(path(mask) for mask in masks), split=splits[image])
         try:
-            cases.extend(_pages(case))
+            cases.extend(_pages(replace(case, channels=channels.further(case.image))))
         except DataError as error:
             unlike.append(error)
     cases = _distinct(cases, pairing.listing.root)

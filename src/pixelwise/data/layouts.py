@@ -6,7 +6,6 @@ only in their suffix, by what is in them.
 
 import json
 import posixpath
-import re
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,14 +13,13 @@ from pathlib import Path
 
 import numpy as np
 
-from pixelwise.data import formats, polygons
+from pixelwise.data import channels, formats, polygons
 from pixelwise.data.ambiguous import refuse_ambiguity
 from pixelwise.data.dataset import SplitName
 from pixelwise.data.detect import Declaration
 from pixelwise.data.groups import Grouping
 from pixelwise.data.listing import File, Listing, Pairs, layout_line, some
 from pixelwise.data.naming import (
-    NNUNET_IMAGES,
     Roles,
     image_keys,
     marked_as_masks,
@@ -72,7 +70,7 @@ def pair(listing: Listing, wanted: Collection[File] | None = None) -> Pairing:
     Raises:
         DataError: nothing can be paired, or there is more than one way.
     """
-    _refuse_channel_files(listing)
+    listing = _without_further_channels(listing)
     roles = _roles(listing)
     if wanted is not None:
         roles = _restricted(roles, wanted)
@@ -298,15 +296,20 @@ def _claimed_twice(root: Path, image: File, annotations: Sequence[File]) -> Data
 # nnU-Net ---------------------------------------------------------------------------------------------------------
 
 
-def _refuse_channel_files(listing: Listing) -> None:
-    """nnU-Net may keep each channel in a file of its own, which is not read here."""
-    for file in listing.files:
-        if re.search(r"_000[1-9]$", file.stem) and file.folder and file.folder[-1].lower() in NNUNET_IMAGES:
+def _without_further_channels(listing: Listing) -> Listing:
+    """nnU-Net may keep each channel in a file of its own: the first one stands for the image."""
+    further = [file for file in listing.files if file.folder and channels.is_further(file.stem, file.folder[-1])]
+    known = {(file.folder, file.stem) for file in listing.files}
+    for file in further:
+        if (file.folder, channels.first_of(file.stem)) not in known:
             raise DataError(
-                f"{file.posix} is a further channel of its image; one file per channel cannot be read.",
+                f"{file.posix} is a further channel of an image, whose first one, "
+                f"{channels.first_of(file.stem)}{file.suffix}, is missing.",
                 where=listing.root,
-                remedy="Save the channels of each image in one file, NAME_0000.tif or NAME_0000.png.",
+                remedy="Add that file, or take this one away.",
             )
+    gone = set(further)
+    return Listing(listing.root, tuple(file for file in listing.files if file not in gone))
 
 
 def _nnunet_declaration(listing: Listing) -> Declaration:

@@ -189,7 +189,7 @@ def _rim(mask: UInt8[np.ndarray, "H W"]) -> UInt8[np.ndarray, " n"]:
 
 
 def _misnamed(case: Case) -> tuple[tuple[Path, str], ...]:
-    found = [(path, formats.content_of(path)) for path in (case.image, *case.masks)]
+    found = [(path, formats.content_of(path)) for path in (case.image, *case.channels, *case.masks)]
     return tuple((path, kind) for path, kind in found if kind and path.suffix.lower() not in formats.SUFFIXES_OF[kind])
 
 

@@ -22,7 +22,7 @@ FEWEST_IMAGES = 3
 def cut(case: Case) -> list[Case]:
     """The pieces of a case; the case itself where its image is not large, or its file allows no windows."""
     try:
-        if not (windows.is_large(case.image) and windows.allows_windows(case.image, case.page)):
+        if case.channels or not (windows.is_large(case.image) and windows.allows_windows(case.image, case.page)):
             return [case]
         info = formats.read_info(case.image)
     except DataError:  # the check of the data says so

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Integer, Shaped
 
-from pixelwise.data import formats, windows
+from pixelwise.data import channels, formats, windows
 from pixelwise.data.dataset import Case, Window
 from pixelwise.errors import DataError
 
@@ -26,7 +26,7 @@ def read_image(case: Case) -> Shaped[np.ndarray, "H W C"]:
         DataError: as `formats.read_image`.
     """
     if case.window is None:
-        return formats.read_image(case.image, case.page)
+        return channels.read(case.image, case.channels, case.page)
     return np.ascontiguousarray(_opened(case.image, case.page, is_mask=False)[_slices(case.window)])
 
 

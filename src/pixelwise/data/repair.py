@@ -297,7 +297,7 @@ def _write_cases(
 def _repair(one: Measurement, dataset: Dataset, intent: _Intent, out: Path) -> tuple[Repair, Path | None]:
     """Writes a case, and says what was done and where its image lies."""
     case = one.case
-    files = (case.image, *case.masks)
+    files = (case.image, *case.channels, *case.masks)
     if case.name in intent.left_out:
         return Repair(files, "left out", (intent.left_out[case.name],)), None
     pixels, missing, remarks = _mended_image(one, intent.channels)
@@ -340,7 +340,7 @@ def _mended_image(
     """The pixels, none if the file stays as it is; where values were missing, none if nowhere; and what was done."""
     assert one.shape is not None
     missing: Bool[np.ndarray, "H W"] | None = None
-    is_part = one.case.page is not None or one.case.window is not None
+    is_part = one.case.page is not None or one.case.window is not None or bool(one.case.channels)
     if not is_part and not one.not_finite and one.shape[2] == channels:
         return None, None, []
     image = read_image(one.case)

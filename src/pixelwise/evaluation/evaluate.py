@@ -10,14 +10,14 @@ import torch
 from jaxtyping import Float64, Int64, UInt8
 from torch import Tensor
 
-from pixelwise.classes import IGNORE
+from pixelwise.classes import IGNORE, ClassTable
 from pixelwise.data.alike import Looks
 from pixelwise.data.cache import Decoded
 from pixelwise.evaluation.figures import to_display
 from pixelwise.evaluation.gallery import MOST, Thumbnail, edge_px, thumbnail
 from pixelwise.evaluation.mistakes import Mistakes, find_mistakes
 from pixelwise.evaluation.report import Example
-from pixelwise.evaluation.scores import Evaluation, SplitChoice
+from pixelwise.evaluation.scores import Evaluation, Scored, SplitChoice
 from pixelwise.inference.predictor import Model
 from pixelwise.inference.scoring import compare
 from pixelwise.memory import keeping_freed_memory
@@ -38,9 +38,10 @@ KEPT_PIXELS = 100_000_000
 
 @dataclass(frozen=True)
 class Evaluated:
-    """A model, images whose masks are known, and how they fit."""
+    """Images whose masks are known, the model that has predicted each, and how they fit."""
 
-    model: Model
+    models: Sequence[Model]
+    """One for each case."""
     cases: Sequence[Decoded]
     scores: Evaluation
     thumbnails: Mapping[str, Thumbnail] = field(default_factory=dict)
@@ -50,10 +51,14 @@ class Evaluated:
 
     def mask(self, index: int) -> UInt8[np.ndarray, "H W"]:
         """The predicted classes of a case, predicted again if they were not kept."""
-        return self.masks[index] if self.masks else self.model.predict(self.cases[index].image).mask
+        return self.masks[index] if self.masks else self.models[index].predict(self.cases[index].image).mask
+
+    @property
+    def classes(self) -> ClassTable:
+        """Those of all models."""
+        return self.models[0].classes
 
 
-@keeping_freed_memory()
 def evaluate(
     model: Model,
     cases: Sequence[Decoded],
@@ -73,16 +78,29 @@ def evaluate(
     Raises:
         DataError: an image does not fit the model.
     """
+    return evaluate_each([(model, case) for case in cases], side, tolerance_px, progress)
+
+
+@keeping_freed_memory()
+def evaluate_each(
+    pairs: Sequence[tuple[Model, Decoded]],
+    side: Scored,
+    tolerance_px: float,
+    progress: Callable[[int, int], None] | None = None,
+) -> Evaluated:
+    """As `evaluate`, each image by a model of its own; all have the same classes."""
+    models, cases = [model for model, _ in pairs], [case for _, case in pairs]
     keeps = sum(case.pixels for case in cases) <= KEPT_PIXELS
     seen: list[_Seen] = []
     thumbnails: dict[str, Thumbnail] = {}
     best_first: list[tuple[float, str]] = []
     masks = []
-    for index, case in enumerate(cases):
+    classes = models[0].classes
+    for index, (model, case) in enumerate(pairs):
         one, mask = _look_at(model, case, tolerance_px)
         seen.append(one)
         name, score = case.case.name, float(mean_over_classes(iou(one.counts)).nan_to_num(nan=1.0))
-        thumbnails[name] = thumbnail(case.image, np.asarray(case.mask), mask, model.classes, edge_px(len(cases)))
+        thumbnails[name] = thumbnail(case.image, np.asarray(case.mask), mask, classes, edge_px(len(cases)))
         heapq.heappush(best_first, (-score, name))
         if len(best_first) > MOST:
             del thumbnails[heapq.heappop(best_first)[1]]
@@ -91,7 +109,7 @@ def evaluate(
         if progress is not None:
             progress(index + 1, len(cases))
     scores = Evaluation(
-        classes=tuple(model.classes.names),
+        classes=tuple(classes.names),
         names=tuple(case.case.name for case in cases),
         counts=torch.stack([one.counts for one in seen]),
         split=side,
@@ -101,7 +119,7 @@ def evaluate(
         mistakes=tuple(one.mistakes for one in seen),
         looks=tuple(one.looks for one in seen),
     )
-    return Evaluated(model, cases, scores, thumbnails, masks)
+    return Evaluated(models, cases, scores, thumbnails, masks)
 
 
 @dataclass(frozen=True)
@@ -119,15 +137,14 @@ def _look_at(model: Model, case: Decoded, tolerance_px: float) -> tuple[_Seen, U
     """Predict an image and hold it against its mask in every way; the predicted mask comes second."""
     classes = len(model.classes)
     mask, confident = np.empty(case.size, dtype=np.uint8), np.empty(case.size, dtype=bool)
-    counts = torch.zeros((classes, classes), dtype=torch.int64)
     sums = torch.zeros((3, BINS), dtype=torch.float64)
     for part in compare(model, case):
-        counts += confusion(part.predicted, part.truth, classes).cpu()
         confidence, counted = part.band.probabilities.amax(0), part.truth != IGNORE
         sums += tally(confidence[counted], (part.predicted == part.truth)[counted])
         mask[part.rows] = part.predicted.to(torch.uint8).cpu().numpy()
         confident[part.rows] = (confidence >= CONFIDENT).cpu().numpy()
-    truth = np.asarray(case.mask)
+    mask, truth = model.cleaned(mask), np.asarray(case.mask)
+    counts = confusion(torch.from_numpy(mask), torch.from_numpy(np.array(truth)), classes)
     outlines = compare_boundaries(mask, truth, classes, tolerance_px)
     mistakes = find_mistakes(mask, truth, confident, classes, model.classes.background)
     return _Seen(counts, sums, outlines, mistakes, Looks.of(case.image)), mask

@@ -64,7 +64,7 @@ def write(folder: Path, evaluated: Evaluated, background: Background) -> None:
         command=background.command,
         scores=scores,
         split_name=evaluated.scores.split,
-        classes=evaluated.model.classes,
+        classes=evaluated.classes,
         history=background.history,
         decisions=background.decisions,
         findings=background.findings,

@@ -1,7 +1,7 @@
 """All scores of a model on images, with how sure they are: the content of scores.json."""
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,7 +17,10 @@ from pixelwise.metrics.intervals import LEVEL, Bootstrap, Interval
 from pixelwise.metrics.weighted import Ratio, ratios
 
 SplitChoice = Literal["train", "validation", "test", "all"]
-"""Which side of the data is scored."""
+"""Which side of the data to score."""
+
+Scored = SplitChoice | Literal["out-of-fold"]
+"""Which side was scored; out of fold, in cross-validation, is each image by the model that has not seen it."""
 
 SUSPICIOUS_SHARE = 0.005
 """A mask is a suspect if a sure model contradicts it in more of its pixels than this,"""
@@ -29,11 +32,22 @@ MEANS = {"iou": "miou"}
 """Means over classes that have a name of their own; the others are called as the score is."""
 
 
+def units_of(names: Sequence[str], groups: Sequence[str]) -> tuple[str, ...]:
+    """For each image what is drawn again to see how sure a score is: its group, or itself.
+
+    Args:
+        names: of the images.
+        groups: what each belongs to, or nothing; empty if none belongs to any.
+    """
+    of_each = groups or ("",) * len(names)
+    return tuple(f"group {group}" if group else name for name, group in zip(names, of_each, strict=True))
+
+
 @dataclass(frozen=True)
 class Evaluation(Scores):
     """Scores that also tell of outlines and probabilities, of which side they are, and how sure they are."""
 
-    split: SplitChoice = "all"
+    split: Scored = "all"
     groups: tuple[str, ...] = ()
     """What each image belongs to, such as a patient; empty where an image belongs to none. Nothing: none does."""
     boundaries: Boundaries | None = None
@@ -44,9 +58,8 @@ class Evaluation(Scores):
 
     @property
     def units(self) -> tuple[str, ...]:
-        """For each image what is drawn again to see how sure a score is: its group, or itself."""
-        groups = self.groups or ("",) * len(self.names)
-        return tuple(f"group {group}" if group else name for name, group in zip(self.names, groups, strict=True))
+        """As `units_of`."""
+        return units_of(self.names, self.groups)
 
     def ratios(self) -> dict[str, Ratio]:
         """Every score that has a value for each class."""

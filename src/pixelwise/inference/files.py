@@ -14,7 +14,7 @@ import psutil
 from jaxtyping import Float32, UInt8
 
 from pixelwise.classes import IGNORE, ClassTable
-from pixelwise.data import formats, omezarr, writing
+from pixelwise.data import channels, formats, omezarr, writing
 from pixelwise.data.annotations import coco_image, write_coco, write_geojson, write_labelme
 from pixelwise.data.cache import to_npy
 from pixelwise.data.loader import Share, share_of_this_process
@@ -25,7 +25,7 @@ from pixelwise.errors import ConfigError, DataError, PixelwiseError, WriteError
 from pixelwise.files import cannot_write, make_folder, write_atomically
 from pixelwise.inference.jobs import Job, Outputs, Plan
 from pixelwise.inference.large import Kept, Subject, predict_parts
-from pixelwise.inference.ledger import Ledger, Made
+from pixelwise.inference.ledger import Ledger, Made, state_of
 from pixelwise.inference.predictor import Model
 from pixelwise.memory import keeping_freed_memory
 
@@ -152,6 +152,8 @@ def _try(work: _Work, job: Job) -> None:
 def _do(work: _Work, job: Job) -> None:
     """Predict an image, unless it was predicted before or somebody has worked on its mask."""
     made = Made.of(job.source, work.model.identity, work.outputs.options)
+    if job.channels:
+        made = made.model_copy(update={"options": repr((made.options, [state_of(path) for path in job.channels]))})
     if work.ledger.has(made, job.targets):
         work.done.unchanged.extend(job.targets)
     elif edited := work.ledger.edited(job.targets):
@@ -236,9 +238,10 @@ def _write_bands(work: _Work, staged: Job, kept: Kept) -> None:
 def _predict(model: Model, job: Job, outputs: Outputs) -> _Result:
     if not job.is_plain:
         pages = range(job.pages) if job.pages > 1 else [None]
-        masks = [model.predict(formats.read_image(job.source, page), nodata=job.nodata).mask for page in pages]
+        images = (channels.read(job.source, job.channels, page) for page in pages)
+        masks = [model.predict(image, nodata=job.nodata).mask for image in images]
         return _Result(np.stack(masks))
-    image = formats.read_image(job.source)
+    image = channels.read(job.source, job.channels)
     prediction = model.predict(image, probabilities=job.probabilities is not None, nodata=job.nodata)
     picture = None
     if job.overlay is not None and outputs.draw is not None:

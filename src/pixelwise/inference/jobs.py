@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Shaped, UInt8
 
 from pixelwise.classes import ClassTable
-from pixelwise.data import declared, formats, writing
+from pixelwise.data import channels, declared, formats, writing
 from pixelwise.data.annotations import import_shapely
 from pixelwise.data.layouts import twin_masks
 from pixelwise.data.listing import Listing, rasters_below
@@ -92,6 +92,8 @@ class Job:
     """Images in the file; the mask of a stack is a stack."""
     placement: Placement | None = None
     """Where its pixels lie, if it says so."""
+    channels: tuple[Path, ...] = ()
+    """Files with the other channels of the source."""
     is_large: bool = False
     """It is predicted by windows."""
     is_plain: bool = True
@@ -151,12 +153,15 @@ def plan(inputs: Sequence[Path | str], outputs: Outputs) -> Plan:
     places, passed_over = _places(inputs, outputs.folder) if inputs else ({}, [])
     if not places:
         raise DataError("No images were found.", where=", ".join(map(str, inputs)))
+    places = _without_further_channels(places)
     stems = Counter(_without_suffix(place) for place in places.values())
     jobs = []
     for source, place in places.items():
         stem = _without_suffix(place)
         name = place.name if stems[stem] > 1 else without_channel(stem.name, _absolute(source).parent.parts)
-        jobs.append(_job(source, outputs.folder / place.parent, name, outputs))
+        job = _job(source, outputs.folder / place.parent, name, outputs)
+        others = channels.further(_absolute(source))
+        jobs.append(replace(job, channels=others, is_large=job.is_large and not others))
     _refuse_collisions(jobs)
     return Plan(jobs, passed_over)
 
@@ -193,6 +198,19 @@ def _places(inputs: Sequence[Path | str], out: Path) -> tuple[dict[Path, Path], 
                 sources.setdefault(_absolute(file), file)
     places = {file: absolute.relative_to(base) for absolute, file in sources.items()}
     return places, [mask for group in groups for mask in group.masks]
+
+
+def _without_further_channels(places: dict[Path, Path]) -> dict[Path, Path]:
+    """The first channel stands for its image."""
+    known = {_absolute(source) for source in places}
+
+    def is_further(source: Path) -> bool:
+        path = _absolute(source)
+        stem, _ = formats.split_name(path.name)
+        first = path.with_name(f"{channels.first_of(stem)}{path.name[len(stem) :]}")
+        return channels.is_further(stem, path.parent.name) and first in known
+
+    return {source: place for source, place in places.items() if not is_further(source)}
 
 
 def _expand(text: str) -> _Found:

@@ -19,6 +19,7 @@ from pixelwise.data.cache import hash_of
 from pixelwise.data.preprocess import Moments, Prepared, moments, normalise, refuse_other_range, resize_image
 from pixelwise.data.windows import Source, is_empty, row_bands
 from pixelwise.errors import ConfigError, DataError, memory_errors
+from pixelwise.inference.postprocess import without_small_objects
 from pixelwise.inference.tiles import Band, Region, Tiling, Windows, bands, blocks, enlarged, once_per_value
 from pixelwise.models import bundle as bundles
 from pixelwise.models.blocks import folded, rounded
@@ -125,6 +126,7 @@ class Model:
             mask[band.place] = band.labels()
             if kept is not None:
                 kept[:, *band.place] = band.probabilities.float().cpu().numpy()
+        mask = self.cleaned(mask)
         if nodata is not None:
             mask[is_empty(image if image.ndim == 3 else image[:, :, None], nodata)] = IGNORE
         return Prediction(mask, self.classes, kept)
@@ -199,7 +201,17 @@ class Model:
         total = self._softmax(tiles)
         for view in views:
             total = total + view.back(self._softmax(view.of(tiles)))
-        return total / (1 + len(views)) if views else total
+        mean = total / (1 + len(views)) if views else total
+        factors = self.description.postprocessing.class_factors
+        if factors is None:
+            return mean
+        weighed = mean * torch.tensor(factors, device=mean.device)[:, None, None]
+        return weighed / weighed.sum(dim=1, keepdim=True)
+
+    def cleaned(self, mask: UInt8[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W"]:
+        """A finished mask, without objects that are too small."""
+        smallest = self.description.postprocessing.smallest_px
+        return without_small_objects(mask, smallest) if smallest is not None else mask
 
     def _softmax(self, tiles: Float[Tensor, "B C h w"]) -> Float[Tensor, "B K H W"]:
         ready = tiles.contiguous(memory_format=torch.channels_last)

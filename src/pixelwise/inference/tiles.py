@@ -23,8 +23,8 @@ from pixelwise.memory import give_back_memory
 ENLARGED_ROWS = 256
 """Rows of a band of an enlarged result."""
 
-BAND_VALUES = 1_000_000
-"""Finished probabilities of a band, about: a row of tiles leaves in several where it is wide."""
+BAND_VALUES, BAND_ROWS = 1_000_000, 128
+"""A row of tiles leaves in several bands, of so many values and rows at least: what is finished is held beside it."""
 
 WIDE_ROW_TILES = 8
 """After so many tiles, what the heap has kept in pieces is worth giving back."""
@@ -159,7 +159,7 @@ def bands(image: Source, predict: Predict, tiling: Tiling, region: Region | None
         assert total is not None
         if len(lefts) >= WIDE_ROW_TILES:
             give_back_memory()
-        last, few = min(next_top, region.rows.stop), max(1, BAND_VALUES // total[:, 0, inside].numel())
+        last, few = min(next_top, region.rows.stop), max(BAND_ROWS, BAND_VALUES // total[:, 0, inside].numel())
         for first in range(max(top, region.rows.start), last, few):
             after = min(first + few, last)
             weights = rows[first - tops[0] : after - tops[0], None] * columns[inside]

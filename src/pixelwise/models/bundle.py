@@ -6,19 +6,20 @@ was trained. Nothing is ever unpickled, so a bundle from a stranger can be opene
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 from torch import Tensor
 
 from pixelwise.classes import IGNORE, ClassTable
-from pixelwise.config import ModelConfig, PredictionConfig, Preprocessing, Section, Size
+from pixelwise.config import ModelConfig, PostprocessingConfig, PredictionConfig, Preprocessing, Section, Size
 from pixelwise.errors import BundleError
 from pixelwise.files import write_atomically
+from pixelwise.models.ensemble import Ensemble, seen_by
 from pixelwise.models.unet import UNet, build
 
 FORMAT = "pixelwise-bundle"
@@ -43,10 +44,23 @@ class Description(Section):
     """Height and width of what the network saw in training, in pixels."""
     prediction: PredictionConfig = PredictionConfig()
     """How to predict, unless told otherwise."""
+    postprocessing: PostprocessingConfig = PostprocessingConfig()
+    """What is done after the network."""
+    members: Annotated[int, Field(ge=1, le=1000)] = 1
+    """Networks whose probabilities are averaged."""
     bfloat16: bool = False
     """The scores of training were measured with bfloat16 convolutions."""
     training: dict[str, Any] = Field(default_factory=dict)
     """Summary for people: epochs, seconds, validation scores, seed, hash of the data, versions."""
+
+    @model_validator(mode="after")
+    def _has_all_classes(self) -> "Description":
+        after = self.postprocessing
+        if any(
+            part is not None and len(part) != len(self.classes) for part in (after.class_factors, after.smallest_px)
+        ):
+            raise ValueError(f"its postprocessing is not for {len(self.classes)} classes")
+        return self
 
 
 @dataclass(frozen=True)
@@ -58,16 +72,14 @@ class Bundle:
     path: Path | None = None
     """Where it was read from."""
 
-    def network(self) -> UNet:
+    def network(self) -> UNet | Ensemble:
         """The network with these weights, in evaluation mode.
 
         Raises:
             BundleError: the weights do not belong to the described network.
         """
         with torch.device("meta"):  # nothing is allocated for what a file only claims
-            network = build(
-                self.description.model, self.description.preprocessing.channels, len(self.description.classes)
-            )
+            network = self._without_weights()
         try:
             # copies: the file may be replaced while the network is in use
             network.load_state_dict({name: tensor.clone() for name, tensor in self.weights.items()}, assign=True)
@@ -77,11 +89,59 @@ class Bundle:
             raise self._unfit("they are numbers of another type")
         return network.eval()
 
+    def _without_weights(self) -> UNet | Ensemble:
+        said = self.description
+        channels, count = said.preprocessing.channels, said.members
+        members = [build(said.model, channels, len(said.classes)) for _ in range(count)]
+        return Ensemble(members, torch.ones(count, channels), torch.zeros(count, channels)) if count > 1 else members[0]
+
     def _unfit(self, why: str) -> BundleError:
         return BundleError(
             f"The weights do not fit the network that the file describes ({why}).",
             where=self.path,
             remedy="The file is damaged or was edited; take the original.",
+        )
+
+
+def joined(bundles: Sequence[Bundle]) -> Bundle:
+    """One bundle of several, whose probabilities are averaged.
+
+    Raises:
+        BundleError: they differ in more than their weights, and the mean and deviation of their training images.
+    """
+    first = bundles[0].description
+    for bundle in bundles[1:]:
+        for name in ("model", "classes", "patch_size", "prediction", "bfloat16", "members"):
+            _refuse_other(name, getattr(first, name), getattr(bundle.description, name), bundle)
+        for name in ("channels", "normalisation", "resize"):
+            ours, theirs = getattr(first.preprocessing, name), getattr(bundle.description.preprocessing, name)
+            _refuse_other(name, ours, theirs, bundle)
+    looks = [bundle.description.preprocessing for bundle in bundles]
+    pairs = [seen_by(theirs, looks[0]) for theirs in looks]
+    weights = {
+        f"members.{number}.{name}": tensor
+        for number, bundle in enumerate(bundles)
+        for name, tensor in bundle.weights.items()
+    }
+    weights["scale"], weights["shift"] = (torch.stack(values) for values in zip(*pairs, strict=True))
+    types = tuple(sorted({kind for look in looks for kind in look.types}))
+    largest = max(look.largest for look in looks)
+    description = first.model_copy(
+        update={
+            "members": len(bundles),
+            "preprocessing": looks[0].model_copy(update={"types": types, "largest": largest}),
+            "training": {"members": [bundle.description.training for bundle in bundles]},
+        }
+    )
+    return Bundle(description, weights)
+
+
+def _refuse_other(name: str, ours: Any, theirs: Any, bundle: Bundle) -> None:
+    if ours != theirs:
+        raise BundleError(
+            f"Its {name} is not that of the first model, so that they are no ensemble.",
+            where=bundle.path,
+            remedy="Join models of equal settings, as `pixelwise train --folds` makes them.",
         )
 
 

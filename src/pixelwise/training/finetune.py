@@ -1,8 +1,10 @@
 """Start from the weights of another run."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from pixelwise.classes import ClassTable
@@ -23,8 +25,22 @@ class Transfer:
 
     shared: tuple[str, ...]
     """Classes whose output weights were kept."""
+    merged: tuple[str, ...]
+    """Classes that begin as several old ones together."""
     fresh: tuple[str, ...]
     """Classes that start anew."""
+    dropped: tuple[str, ...]
+    """Old classes that are no more."""
+    channels: tuple[int, int]
+    """Of the images, then and now."""
+
+    def describe(self) -> str:
+        """What came along, in a sentence."""
+        parts = {"kept": self.shared, "merged": self.merged, "new": self.fresh, "dropped": self.dropped}
+        classes = "; ".join(f"{name}: {', '.join(names) or 'none'}" for name, names in parts.items())
+        before, now = self.channels
+        adapted = f"; the first convolution was adapted from {before} channels to {now}" if before != now else ""
+        return f"classes {classes}{adapted}"
 
 
 def adopt_network(config: Config, bundle: Bundle) -> Config:
@@ -37,6 +53,12 @@ def adopt_network(config: Config, bundle: Bundle) -> Config:
         raise ConfigError(
             "'model.encoder_weights' and --from both say what to start from.", remedy="Leave one of them out."
         )
+    if bundle.description.members > 1:
+        raise ConfigError(
+            f"The model to start from is an ensemble of {bundle.description.members}.",
+            where=bundle.path,
+            remedy="Name the run of one of its folds, or let a network learn from it: --teacher in place of --from.",
+        )
     theirs = bundle.description.model
     for key in sorted(config.given()):
         section, _, name = key.partition(".")
@@ -48,24 +70,78 @@ def adopt_network(config: Config, bundle: Bundle) -> Config:
     return config.with_values({f"model.{name}": getattr(theirs, name) for name in SHAPE})
 
 
-def transfer(network: nn.Module, bundle: Bundle, classes: ClassTable) -> Transfer:
+def transfer(network: nn.Module, bundle: Bundle, classes: ClassTable, merge: Mapping[str, Sequence[str]]) -> Transfer:
     """Copy the bundle's weights into a network of the same shape; output rows are matched by class name.
 
+    Args:
+        network: whose images may have other channels.
+        bundle: to start from.
+        classes: of the network.
+        merge: of new classes, the old ones that they begin as together.
+
     Raises:
-        BundleError: the image channels differ.
+        ConfigError: a class that is to be merged does not exist.
+        BundleError: the weights are of another network.
     """
-    weights = dict(bundle.weights)
-    old = bundle.description.classes.names
-    shared = [name for name in classes.names if name in old]
+    old, weights = bundle.description.classes.names, bundle.weights
+    _refuse_unknown(merge, old, classes.names)
+    sources = {name: tuple(merge.get(name, [name] if name in old else [])) for name in classes.names}
+    channels = bundle.description.preprocessing.channels
+    first = _first_convolution(network)
     with torch.no_grad():
         for name, target in network.state_dict().items():
             if name.startswith(HEADS):
                 theirs, ours = (_by_class(*rows) for rows in ((weights[name], len(old)), (target, len(classes))))
-                for class_name in shared:
-                    ours[classes.names.index(class_name)] = theirs[old.index(class_name)]
+                for index, class_name in enumerate(classes.names):
+                    if sources[class_name]:
+                        ours[index] = _together(theirs[[old.index(source) for source in sources[class_name]]])
+            elif name == first:
+                _copy(name, target, _for_channels(weights[name], target, channels))
             else:
                 _copy(name, target, weights[name])
-    return Transfer(tuple(shared), tuple(name for name in classes.names if name not in old))
+    used = {source for names in sources.values() for source in names}
+    now = channels * network.state_dict()[first].shape[1] // weights[first].shape[1] if first else channels
+    return Transfer(
+        shared=tuple(name for name in classes.names if sources[name] == (name,)),
+        merged=tuple(name for name in classes.names if sources[name] not in ((), (name,))),
+        fresh=tuple(name for name in classes.names if not sources[name]),
+        dropped=tuple(name for name in old if name not in used),
+        channels=(channels, now),
+    )
+
+
+def _refuse_unknown(merge: Mapping[str, Sequence[str]], old: Sequence[str], new: Sequence[str]) -> None:
+    for name, sources in merge.items():
+        unknown = [source for source in sources if source not in old]
+        if name not in new or unknown or not sources:
+            what = f"'{unknown[0]}' is none of the old run's" if unknown else f"'{name}' is none of this data's"
+            raise ConfigError(
+                f"'finetune.merge' names a class that does not exist: {what}.",
+                remedy=f"The old classes are {', '.join(old)}; the new ones {', '.join(new)}.",
+            )
+
+
+def _first_convolution(network: nn.Module) -> str | None:
+    """The name of the weights that see the channels of the image; an encoder of another kind may have none such."""
+    names = (name for name, module in network.named_modules() if isinstance(module, nn.Conv2d))
+    first = next(names, None)
+    return f"{first}.weight" if first is not None else None
+
+
+def _together(rows: Float[Tensor, "n *rest"]) -> Float[Tensor, "*rest"]:
+    """Output weights of a class that is several: the mean, by which none of them wins over the others."""
+    return rows.mean(dim=0)
+
+
+def _for_channels(source: Tensor, target: Tensor, channels: int) -> Tensor:
+    """Weights of a first convolution for images of other channels: each gets the mean of all, and the sum stays."""
+    if source.shape == target.shape or source.shape[0] != target.shape[0] or source.shape[2:] != target.shape[2:]:
+        return source
+    places = source.shape[1] // channels  # pixels of a block, where the network works on blocks
+    wanted = target.shape[1] // places
+    by_channel = source.reshape(source.shape[0], channels, places, *source.shape[2:])
+    mean = by_channel.mean(dim=1, keepdim=True) * (channels / wanted)
+    return mean.expand(-1, wanted, -1, -1, -1).reshape(target.shape)
 
 
 def _by_class(rows: Tensor, classes: int) -> Tensor:
@@ -76,7 +152,37 @@ def _by_class(rows: Tensor, classes: int) -> Tensor:
 def _copy(name: str, target: Tensor, source: Tensor) -> None:
     if target.shape != source.shape:
         raise BundleError(
-            f"The weights '{name}' have shape {tuple(source.shape)}; these images need {tuple(target.shape)}.",
-            remedy="Start from a run on images with the same channels.",
+            f"The weights '{name}' have shape {tuple(source.shape)}; this network needs {tuple(target.shape)}.",
+            remedy="Start from a run with the same network.",
         )
     target.copy_(source)
+
+
+def freeze(network: nn.Module, what: str) -> None:
+    """Fix a part of a network.
+
+    Args:
+        network: a U-Net.
+        what: as `FinetuneConfig.freeze`.
+    """
+    kept = {"none": (), "encoder": ("encoder", "bottleneck"), "all_but_head": ("encoder", "bottleneck", "decoder")}[
+        what
+    ]
+    for name in kept:
+        network.get_submodule(name).requires_grad_(requires_grad=False)
+
+
+def rate_scales(network: nn.Module, decay: float) -> dict[nn.Parameter, float]:
+    """By how much each weight learns more slowly than the output layer: `decay` to the power of its distance from it.
+
+    The expanding path is one step away, the coarsest level of the contracting path two, and so on to the finest.
+    """
+    encoder = network.get_submodule("encoder")
+    levels = [*getattr(encoder, "levels", [encoder])]
+    scales = dict.fromkeys(network.parameters(), 1.0)
+    for name in ("decoder", "bottleneck"):
+        scales |= dict.fromkeys(network.get_submodule(name).parameters(), decay)
+    scales |= dict.fromkeys(encoder.parameters(), decay**2)
+    for distance, level in enumerate(reversed(levels), 2):
+        scales |= dict.fromkeys(level.parameters(), decay**distance)
+    return scales

@@ -150,6 +150,8 @@ class Begun(Section):
     """Settings that the user gave."""
     started_from: Path | None = None
     """The run or bundle whose weights it was to begin with."""
+    teacher: Path | None = None
+    """The run or bundle that it was to learn from."""
 
     def to_json(self) -> dict[str, Any]:
         """Without what is not given: the plan decides it."""

@@ -81,6 +81,10 @@ class History:
         return is_best
 
 
+Lesson = Callable[[Float[Tensor, "B C H W"], Float[Tensor, "B K h w"]], Float[Tensor, ""]]
+"""From an image and the network's logits to how far these are from what a teacher says."""
+
+
 @dataclass(frozen=True)
 class Fit:
     """All that the loop works with."""
@@ -100,6 +104,8 @@ class Fit:
     """Told the history, whether the model is the best so far, and the state of the update: saves, prints."""
     after_setback: Callable[[History, State], None]
     """Told that the state is again that after the last epoch of the history: saves, tells."""
+    lesson: Lesson | None = None
+    """What a teacher adds to the loss; none without one."""
 
 
 def fit(job: Fit, batches_from: Callable[[int], Iterator[Batch]], history: History, steps_per_epoch: int) -> None:
@@ -160,7 +166,7 @@ def set_back(job: Fit, history: History, reason: str, good: State) -> None:
 
 def train_epoch(job: Fit, batches: Iterator[Batch], history: History, boundary: int) -> tuple[float, float]:
     """Updates up to step `boundary`; returns the mean loss over them, and the seconds of waiting for batches."""
-    job.update.network.train()
+    job.update.begin_training()
     waited = 0.0
     total = torch.zeros((), device=job.fabric.device)
     first_step, progress = history.step, job.clock.progress(history.step)
@@ -211,9 +217,13 @@ def part_weights(training: TrainingConfig, processes: int) -> list[float]:
 
 def _loss(job: Fit, image: Float[Tensor, "B C H W"], mask: UInt8[Tensor, "B H W"]) -> Float[Tensor, ""]:
     logits: Logits = job.update.network(image.contiguous(memory_format=torch.channels_last))
-    if isinstance(logits, Tensor):
-        mask = centre_crop(mask, (logits.shape[-2], logits.shape[-1]))  # unpadded networks give less
-    return of_levels(job.loss, logits, mask, pixel_weights(mask, job.config))
+    finest = logits if isinstance(logits, Tensor) else logits[0]
+    mask = centre_crop(mask, (finest.shape[-2], finest.shape[-1]))  # unpadded networks give less
+    loss = of_levels(job.loss, logits, mask, pixel_weights(mask, job.config))
+    if job.lesson is None:
+        return loss
+    share = job.config.loss.teacher_weight
+    return (1.0 - share) * loss + share * job.lesson(image, finest)
 
 
 def pixel_weights(mask: Tensor, config: Config) -> Float[Tensor, "B H W"] | None:

@@ -81,6 +81,11 @@ def is_first(environment: Mapping[str, str] = os.environ) -> bool:
     return True
 
 
+def is_restarted(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether torchrun has started these processes in place of others, of which one had failed."""
+    return environment.get("TORCHELASTIC_RESTART_COUNT", "0") not in {"", "0"}
+
+
 def _process_counts(environment: Mapping[str, str]) -> tuple[int, int]:
     """Processes on this machine, and machines."""
     if "LOCAL_WORLD_SIZE" in environment:  # torchrun

@@ -31,10 +31,10 @@ from pixelwise.memory import give_back_memory, keeping_freed_memory, watching_me
 from pixelwise.metrics.boundaries import compare_boundaries
 from pixelwise.models import bundle as bundles
 from pixelwise.models import unet
-from pixelwise.training import checkpoint, finetune, processes
+from pixelwise.training import checkpoint, finetune, processes, teaching
 from pixelwise.training.clock import Clock
 from pixelwise.training.folder import Files, refuse_other_data
-from pixelwise.training.loop import Fit, History, fit
+from pixelwise.training.loop import Fit, History, Lesson, fit, train_step
 from pixelwise.training.machine import SMALLER, VERSIONS, Stopwatch
 from pixelwise.training.material import (
     Material,
@@ -45,6 +45,7 @@ from pixelwise.training.material import (
     windows,
 )
 from pixelwise.training.plan import LOOKS, Plan, RuleMaker, plan
+from pixelwise.training.range_test import STEPS, RateRange, range_test
 from pixelwise.training.stop import StopRequest
 from pixelwise.training.update import State, Update
 from pixelwise.training.watch import Several, TensorBoard, Watcher, tensorboard_is_installed
@@ -67,6 +68,8 @@ class Request:
     """What the check of the data found."""
     start_from: Path | None = None
     """A run or bundle to take the weights from."""
+    teacher: Path | None = None
+    """A run or bundle whose probabilities to learn beside the masks."""
     resume: bool = False
     """Go on with the run in `folder`."""
     material: Material | None = None
@@ -163,6 +166,8 @@ def _planned(
             watcher.say(f"note: {sentence}")
         if request.start_from is not None:
             config = finetune.adopt_network(config, bundles.load(request.start_from))
+        if request.teacher is not None:
+            config = teaching.adopt_network(config, bundles.load(request.teacher), request.dataset.classes)
         watcher.say("measuring this machine and planning")
         planned = make_plan(request.dataset, config, material, fabric.world_size)
         if planned.disturbed:
@@ -252,6 +257,7 @@ def _fit(request: Request, config: Config, material: Material, files: Files, fab
         on_step=_step_listener(listener, config.training.batch_size),
         after_epoch=_keeper(files, update, description, clock, listener) if fabric.is_global_zero else _nothing,
         after_setback=_setback_keeper(files, clock, listener) if fabric.is_global_zero else _nothing,
+        lesson=_lesson(request, description, fabric, totals),
     )
     if config.training.time is not None:
         clock.note_validation(_validation_seconds(job))
@@ -309,10 +315,6 @@ def describe(dataset: Dataset, config: Config, material: Material) -> bundles.De
     )
 
 
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names) or "none"
-
-
 def _update(
     request: Request, config: Config, description: bundles.Description, fabric: Fabric, watcher: Watcher
 ) -> Update:
@@ -322,14 +324,61 @@ def _update(
         network.encoder.load_weights(config.model.encoder_weights)  # type: ignore[operator]  # of timm: see Config
         watcher.say(f"weights of {config.model.encoder} from {config.model.encoder_weights}")
     if request.start_from is not None and not request.resume:
-        moved = finetune.transfer(network, bundles.load(request.start_from), request.dataset.classes)
-        watcher.say(
-            f"weights from {request.start_from}; classes kept: {_listed(moved.shared)}; new: {_listed(moved.fresh)}"
-        )
+        start = bundles.load(request.start_from)
+        moved = finetune.transfer(network, start, request.dataset.classes, config.finetune.merge)
+        watcher.say(f"weights from {request.start_from}; {moved.describe()}")
+    finetune.freeze(network, config.finetune.freeze)
     network = network.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if fabric.world_size > 1:
         processes.share_batch_norm(network)
-    return Update(fabric, network, config.training)
+    decay = config.finetune.rate_decay
+    return Update(fabric, network, config.training, finetune.rate_scales(network, decay) if decay < 1.0 else None)
+
+
+def _lesson(request: Request, description: bundles.Description, fabric: Fabric, totals: losses.Reduce) -> Lesson | None:
+    if request.teacher is None:
+        return None
+    teacher = teaching.Teacher(bundles.load(request.teacher), description.preprocessing, fabric)
+    return lambda image, logits: losses.to_teacher(logits, teacher(image, logits), totals)
+
+
+def rate_range(request: Request, config: Config, material: Material) -> RateRange:
+    """Which learning rates these settings bear, from some steps of a network that is thrown away.
+
+    Args:
+        request: whose data set it is.
+        config: with nothing left free.
+        material: the data.
+    """
+    plain = config.with_values(
+        {"training.schedule": "constant", "training.warmup_fraction": 0.0, "training.learning_rate": 1.0}
+    )
+    fabric = processes.join(plain)
+    material = resized(material, plain)
+    description = describe(request.dataset, plain, material)
+    update = _update(request, plain, description, fabric, Watcher())
+    weights = class_weights(plain, material.fingerprint, fabric.device)
+    job = Fit(
+        fabric=fabric,
+        config=plain,
+        update=update,
+        loss=losses.build(plain.loss, weights),
+        model=Model(update.average, description, fabric.device),
+        validation=(),
+        clock=Clock(float, STEPS, None, set_aside_seconds=0.0, trained_seconds=0.0, pixels_after=0.0, stopped=bool),
+        on_step=_nothing,
+        after_epoch=_nothing,
+        after_setback=_nothing,
+    )
+    batches = _batches(plain, windows(plain, material), fabric)(0)
+    update.begin_training()
+
+    def step(rate: float) -> float:
+        update.rate_scale = rate
+        return float(train_step(job, next(batches), 0, 1.0))
+
+    with memory_errors(SMALLER), keeping_freed_memory():
+        return range_test(step)
 
 
 def _validation_seconds(job: Fit) -> float:

@@ -87,14 +87,14 @@ class Study:
         with _quiet():
             callback = optuna.storages.RetryHeartbeatStaleTrialCallback(max_retry=2)
             try:
-                database = optuna.storages.RDBStorage(
+                self._database = optuna.storages.RDBStorage(
                     _with_driver(storage),
                     heartbeat_interval=HEARTBEAT_SECONDS,
                     grace_period=4 * HEARTBEAT_SECONDS,
                     heartbeat_stale_trial_callback=callback,
                 )
                 self._study = optuna.create_study(
-                    storage=database,
+                    storage=self._database,
                     study_name=name,
                     direction="maximize",
                     load_if_exists=True,
@@ -111,6 +111,10 @@ class Study:
                     where=_without_password(storage),
                     remedy="Give an address like postgresql://user:password@host/database.",
                 ) from None
+
+    def close(self) -> None:
+        """Let go of the database."""
+        self._database.engine.dispose()
 
     def agree(self, base: Config, space: Space, start: Iterable[Mapping[str, Any]]) -> tuple[Config, str]:
         """The settings and the space of the study: those of the first worker, which also says what to try first.

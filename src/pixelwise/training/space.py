@@ -127,13 +127,16 @@ def _is_number(text: str) -> bool:
         return False
 
 
-def around(planned: Config, given: set[str], fingerprint: Fingerprint) -> Space:
+def around(
+    planned: Config, given: set[str], fingerprint: Fingerprint, rates: tuple[float, float] | None = None
+) -> Space:
     """The space that is searched where nobody gives one: settings that matter, near the plan's.
 
     Args:
         planned: settings with nothing left free.
         given: settings that the user has chosen; they are not searched.
         fingerprint: measurements of the training split.
+        rates: lowest and highest learning rate, where they were measured; none is around the planned one.
     """
     training, model, patch = planned.training, planned.model, planned.data.patch_size
     image = planned.data.resize or fingerprint.median_size_px
@@ -146,9 +149,11 @@ def around(planned: Config, given: set[str], fingerprint: Fingerprint) -> Space:
         for scale, edges in patches.items()
         if scale == 1.0 or (min(edges) >= 4 * model.stride << model.depth and max(edges) <= 2 * max(image))
     ]
+    rate = training.learning_rate
+    low, high = rates or (rate / 10, rate * 5)
     few_classes = len(fingerprint.class_fractions) < 2
     parts: dict[str, Range | Sequence[Any]] = {
-        "training.learning_rate": Range(low=training.learning_rate / 10, high=training.learning_rate * 5, log=True),
+        "training.learning_rate": Range(low=min(low, rate), high=max(high, rate), log=True),
         "training.batch_size": batches,
         "training.weight_decay": Range(low=1e-4, high=1e-1, log=True),
         "augment.strength": Range(low=0.0, high=1.5),

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 
 import torch
@@ -37,12 +37,24 @@ def rate_factor(progress: float, config: TrainingConfig) -> float:
     return LOWEST_RATE_FRACTION + (1.0 - LOWEST_RATE_FRACTION) * left
 
 
-def make_optimizer(network: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
-    """The optimiser of the settings; normalisation weights and biases are not decayed."""
+def make_optimizer(
+    network: nn.Module, config: TrainingConfig, scales: Mapping[nn.Parameter, float] | None = None
+) -> torch.optim.Optimizer:
+    """The optimiser of the settings; normalisation weights and biases are not decayed.
+
+    Args:
+        network: what is trained; weights that need no gradient are left out.
+        config: settings of the loop.
+        scales: what the learning rate of each weight is multiplied by; none is 1 for all.
+    """
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    by_scale: dict[float, list[nn.Parameter]] = {}
+    for parameter in parameters:
+        by_scale.setdefault(scales[parameter] if scales is not None else 1.0, []).append(parameter)
     groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": [p for p in some if (p.ndim > 1) == is_decayed], "weight_decay": decay, "scale": scale}
+        for scale, some in by_scale.items()
+        for is_decayed, decay in ((True, config.weight_decay), (False, 0.0))
     ]
     rate = config.learning_rate
     # one kernel for all arithmetic of a weight: the plain ones read and write it several times
@@ -60,19 +72,33 @@ class Update:
         fabric: device, precision and processes.
         network: the plain network, already on the device.
         config: settings of the loop.
+        scales: as for `make_optimizer`.
     """
 
-    def __init__(self, fabric: Fabric, network: nn.Module, config: TrainingConfig) -> None:
+    def __init__(
+        self,
+        fabric: Fabric,
+        network: nn.Module,
+        config: TrainingConfig,
+        scales: Mapping[nn.Parameter, float] | None = None,
+    ) -> None:
         self._fabric = fabric
         self._config = config
         self.plain = network
         self.average = copy.deepcopy(network).eval().requires_grad_(requires_grad=False)
-        optimizer = make_optimizer(network, config)
+        optimizer = make_optimizer(network, config, scales)
+        self._fixed = [part for part in network.modules() if _is_fixed(part)]
         ready: nn.Module = torch.compile(network) if config.compile else network  # type: ignore[assignment]
         self.network, self.optimizer = fabric.setup(ready, optimizer)
         self.learning_rate = 0.0
         self.rate_scale = 1.0
         """What setbacks have left of the learning rate."""
+
+    def begin_training(self) -> None:
+        """Dropout and batch statistics as in training, but in parts that are fixed."""
+        self.network.train()
+        for part in self._fixed:
+            part.eval()
 
     def part(self, is_last: bool) -> AbstractContextManager[None]:
         """Within, a part of a step is computed; processes add up their gradients in the last one only."""
@@ -92,7 +118,7 @@ class Update:
         """
         self.learning_rate = self._config.learning_rate * rate_factor(progress, self._config) * self.rate_scale
         for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate
+            group["lr"] = self.learning_rate * group["scale"]
         if self._config.clip_norm:
             self._fabric.clip_gradients(
                 self.network, self.optimizer, max_norm=self._config.clip_norm, error_if_nonfinite=False
@@ -130,6 +156,12 @@ class Update:
             index, key = name.split(".")
             optimizer.setdefault(int(index), {})[key] = _laid_like(weights[int(index)], tensor)
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": optimizer})
+
+
+def _is_fixed(part: nn.Module) -> bool:
+    """Whether a part has weights, none of which is trained."""
+    trained = [parameter.requires_grad for parameter in part.parameters()]
+    return bool(trained) and not any(trained)
 
 
 def _copied(tensor: Tensor) -> Tensor:

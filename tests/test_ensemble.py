@@ -1,0 +1,139 @@
+"""Several models as one: ensembles, folds, and networks that learn from them."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import QUICK
+from lightning_fabric import Fabric
+from typer.testing import CliRunner
+
+import pixelwise
+from pixelwise import api
+from pixelwise.classes import ClassTable
+from pixelwise.cli import app
+from pixelwise.config import Config, ModelConfig, Preprocessing, load
+from pixelwise.errors import BundleError, ConfigError
+from pixelwise.inference.predictor import load as load_model
+from pixelwise.losses import to_teacher
+from pixelwise.models.bundle import Bundle, Description, joined, save, state_on_cpu
+from pixelwise.models.bundle import load as load_bundle
+from pixelwise.models.unet import build
+from pixelwise.training.folder import Files
+from pixelwise.training.teaching import Teacher, adopt_network
+
+MODEL = ModelConfig(width=4, depth=2)
+
+
+def bundle(seed: int, mean: float = 100.0, deviation: float = 20.0, **changes: object) -> Bundle:
+    torch.manual_seed(seed)
+    network = build(MODEL, 1, 2)
+    network(torch.randn(4, 1, 32, 32) * 2.0)  # statistics of its own
+    described = Description(
+        model=MODEL,
+        preprocessing=Preprocessing(
+            channels=1, normalisation="standard", mean=(mean,), deviation=(deviation,), types=("uint8",), largest=255.0
+        ),
+        classes=ClassTable.from_names(["a", "b"]),
+        patch_size=(32, 32),
+    )
+    return Bundle(described.model_copy(update=changes), state_on_cpu(network))
+
+
+def test_an_ensemble_is_a_bundle_whose_probabilities_are_the_mean_of_its_members(tmp_path: Path) -> None:
+    """Each member sees the image as it was trained to: with the mean and deviation of its own training images."""
+    members = [bundle(0), bundle(1, mean=110.0, deviation=30.0), bundle(2, mean=90.0, deviation=25.0)]
+    image = np.random.default_rng(0).integers(0, 256, (50, 70, 1), dtype=np.uint8)
+    alone = []
+    for number, member in enumerate(members):
+        save(member, tmp_path / f"{number}.safetensors")
+        alone.append(load_model(tmp_path / f"{number}.safetensors", "cpu").predict(image, probabilities=True))
+    save(joined(members), tmp_path / "all.safetensors")
+    model = load_model(tmp_path / "all.safetensors", "cpu")
+    together = model.predict(image, probabilities=True)
+    assert together.probabilities is not None
+    mean = np.mean([one.probabilities for one in alone], axis=0)
+    np.testing.assert_allclose(together.probabilities, mean, atol=1e-4)
+    assert load_bundle(tmp_path / "all.safetensors").description.members == 3
+
+
+def test_models_that_differ_are_no_ensemble() -> None:
+    other = bundle(1, classes=ClassTable.from_names(["a", "c"]))
+    with pytest.raises(BundleError, match="classes is not that of the first"):
+        joined([bundle(0), other])
+
+
+def test_a_teacher_says_what_its_model_predicts() -> None:
+    """The network in training sees images with another mean and deviation."""
+    fabric = Fabric(accelerator="cpu", devices=1)
+    taught = bundle(0, mean=110.0, deviation=30.0)
+    student = bundle(1).description.preprocessing
+    raw = torch.rand(2, 1, 32, 32) * 255
+    teacher = Teacher(taught, student, fabric)
+    said = teacher((raw - 100.0) / 20.0, torch.zeros(2, 2, 32, 32))
+    with torch.no_grad():
+        expected = torch.softmax(taught.network()((raw - 110.0) / 30.0), dim=1)
+    torch.testing.assert_close(said, expected, atol=1e-4, rtol=1e-4)
+    with pytest.raises(ConfigError, match="normalisation"):
+        Teacher(taught, student.model_copy(update={"normalisation": "image"}), fabric)
+
+
+def test_the_lesson_is_least_where_both_say_the_same() -> None:
+    """There it is the entropy of the teacher, by hand."""
+    probabilities = torch.tensor([0.25, 0.75])[None, :, None, None].expand(1, 2, 3, 4)
+    same = to_teacher(probabilities.log(), probabilities)
+    entropy = -(0.25 * np.log(0.25) + 0.75 * np.log(0.75))
+    assert float(same) == pytest.approx(entropy, rel=1e-5)
+    assert float(to_teacher(torch.zeros(1, 2, 3, 4), probabilities)) == pytest.approx(np.log(2.0), rel=1e-5)
+
+
+def test_a_network_that_learns_is_like_its_teacher_where_nobody_says_otherwise() -> None:
+    taught = bundle(0)
+    config = adopt_network(load(None, ["model.width=8"]), taught, taught.description.classes)
+    assert (config.model.width, config.model.depth) == (8, 2)
+    with pytest.raises(ConfigError, match="teacher knows a, b"):
+        adopt_network(Config(), taught, ClassTable.from_names(["b", "a"]))
+
+
+@pytest.mark.slow
+def test_folds_give_one_report_an_ensemble_and_a_teacher(discs: Path, tmp_path: Path) -> None:
+    out, settings = tmp_path / "folds", [part for one in QUICK for part in ("--set", one)]
+    command = ["train", str(discs), "--folds", "3", "--out", str(out), *settings]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+    sides = [json.loads((out / f"fold-{fold}" / "split.json").read_text()) for fold in range(3)]
+    validated = [name for side in sides for name in side["validation"]]
+    assert len(set(validated)) == len(validated)
+    assert len({tuple(side["test"]) for side in sides}) == 1
+    assert sorted([*validated, *sides[0]["test"]]) == sorted(path.stem for path in (discs / "images").iterdir())
+    merged = json.loads((out / "out-of-fold" / "scores.json").read_text())
+    assert merged["split"] == "out-of-fold"
+    assert sorted(row["name"] for row in merged["per_image"]) == sorted(validated)
+    # counts of an image out of folds are those of its fold's model on its validation side
+    alone = api.evaluate(out / "fold-1", split="validation")
+    rows = {row["name"]: row for row in merged["per_image"]}
+    for name, counts in zip(alone.names, alone.counts, strict=True):
+        assert sum(pixels for _, _, pixels in rows[name]["confusion"]) == int(counts.sum())
+    assert load_bundle(out).description.members == 3
+    assert "every image by the model that has not seen it" in result.output
+    scores = api.evaluate(out)
+    assert scores.split == "test"
+    # a second call has nothing to do but to join
+    assert isinstance(CliRunner().invoke(app, command).exception, ConfigError)
+    first = (out / "fold-0" / "best.safetensors").stat().st_mtime_ns
+    assert CliRunner().invoke(app, [*command, "--resume"]).exit_code == 0
+    assert (out / "fold-0" / "best.safetensors").stat().st_mtime_ns == first
+
+    with pytest.raises(ConfigError, match="ensemble of 3"):
+        pixelwise.train(discs, tmp_path / "tuned", config=pixelwise.settings(None, QUICK), start_from=out)
+    taught = pixelwise.train(discs, tmp_path / "taught", config=pixelwise.settings(None, QUICK), teacher=out)
+    assert json.loads(Files(taught.folder).begun.read_text())["teacher"] == str(out.resolve())
+    assert load_bundle(taught.folder).description.members == 1
+
+
+def test_folds_start_from_nothing(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["train", str(tmp_path), "--folds", "3", "--from", "run"])
+    assert isinstance(result.exception, ConfigError)
+    assert "neither with --from" in str(result.exception)
