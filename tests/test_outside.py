@@ -47,6 +47,29 @@ class NoWidths(nn.Module):
         return [image]
 
 
+class Floors(MyEncoder):
+    def forward(self, image):
+        features = [self.levels[0](image)]
+        for level in self.levels[1:]:
+            features.append(level(nn.functional.avg_pool2d(features[-1], 2)))
+        return features
+
+
+class Tuple(MyEncoder):
+    def forward(self, image):
+        return tuple(super().forward(image))
+
+
+class Fails(MyEncoder):
+    def forward(self, image):
+        raise RuntimeError("broken")
+
+
+class Wrong(MyEncoder):
+    def __init__(self, channels):
+        super().__init__(channels, None)
+
+
 def not_a_module(channels, config):
     return "nothing"
 
@@ -97,14 +120,18 @@ def test_an_encoder_of_the_users_own_meets_the_decoder() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("my_parts:Short", "needs 5 levels"),
+        ("my_parts:Short", "needs a list of 5 levels"),
         ("my_parts:NoWidths", "`widths` are missing"),
-        ("my_parts:not_a_module", r"makes str, no nn\.Module"),
+        ("my_parts:not_a_module", "no class of networks"),
         ("my_parts:MyEncodr", "no class or function 'MyEncodr'.*MyEncoder"),
         ("my_parts:number", "no class or function 'number'"),
         ("no_parts:MyEncoder", r"there is no no_parts\.py here"),
         ("hungry_parts:MyEncoder", "no_such_library"),
         ("broken_parts:MyEncoder", "ZeroDivisionError"),
+        ("my_parts:Floors", "rounded up"),
+        ("my_parts:Wrong", "cannot be made: TypeError"),
+        ("my_parts:Tuple", "needs a list"),
+        ("my_parts:Fails", "fails on an image of 32 x 32 pixels with 1 channels: RuntimeError"),
     ],
 )
 def test_an_encoder_that_does_not_fit_is_refused(name: str, message: str) -> None:

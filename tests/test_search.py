@@ -20,16 +20,19 @@ from pixelwise.cli import app
 from pixelwise.config import Config, load
 from pixelwise.data.demo import draw
 from pixelwise.data.fingerprint import Fingerprint
-from pixelwise.errors import ConfigError, MachineError
+from pixelwise.errors import ConfigError, DataError, MachineError
 from pixelwise.evaluation import tuned as page
 from pixelwise.training.range_test import range_test
-from pixelwise.training.search import Memory, Study, Trial, final_settings, widened
+from pixelwise.training.search import Agreed, Memory, Study, Trial, final_settings, widened
 from pixelwise.training.space import Range, Space, around, read
 from pixelwise.training.watch import Watcher
 from pixelwise.trials import Found, TrialRow, Tuned
 
 SPACE = Space({"training.learning_rate": Range(low=1e-4, high=1e-2, log=True), "training.batch_size": [2, 4, 8]})
 BASE = load(None, ["training.time=60", "training.learning_rate=1e-3", "training.batch_size=4", "model.width=16"])
+
+
+OWN = Agreed(settings=BASE, space=SPACE.to_yaml(), split={"train": []}, data_hash="abc")
 
 
 def fingerprint(**changes: object) -> Fingerprint:
@@ -92,6 +95,7 @@ def test_a_space_is_written_and_read() -> None:
         ("training.batch_size: [4]", "training.batch_size"),
         ("training.batch_size: [4, many]", "training.batch_size"),
         ("training.batch_size: 4", "training.batch_size"),
+        ("training.batch_size: {low: 4, high: 16}", "no number with decimals"),
         ("[1, 2]", "must hold settings"),
         ("a: [", "not valid YAML"),
         ("", "must hold settings"),
@@ -114,7 +118,7 @@ def quality(settings: dict[str, float]) -> float:
 
 def sqlite(folder: Path) -> Study:
     study = Study(f"sqlite:///{folder / 'study.db'}", "cells", 0)
-    study.agree(BASE, SPACE, [SPACE.parameters(BASE)])
+    study.agree(OWN, [SPACE.parameters(BASE)], starts_with_plan=True)
     return study
 
 
@@ -143,10 +147,12 @@ def test_a_study_goes_on_where_it_was(tmp_path: Path) -> None:
     for most in (3, 5):
         sqlite(tmp_path).try_out(attempt, time.monotonic() + 60, most, Watcher())
     assert attempts == [0, 1, 2, 3, 4]
-    other = Space({"model.width": [8, 16]})
-    base, text = Study(f"sqlite:///{tmp_path / 'study.db'}", "cells", 0).agree(Config(seed=5), other, [])
-    assert base == BASE  # who joins takes what is there
-    assert set(read(text, "", base).parts) == set(SPACE.parts)
+    other = OWN.model_copy(update={"settings": Config(seed=5), "space": "model.width: [8, 16]"})
+    joined = Study(f"sqlite:///{tmp_path / 'study.db'}", "cells", 0)
+    agreed = joined.agree(other, [], starts_with_plan=True)
+    assert agreed == OWN  # who joins takes what is there
+    with pytest.raises(DataError, match="other training images"):
+        joined.agree(OWN.model_copy(update={"data_hash": "other"}), [], starts_with_plan=True)
 
 
 def test_trials_that_lag_behind_end_early_but_neither_the_plan_nor_the_first(tmp_path: Path) -> None:
@@ -183,13 +189,37 @@ def test_a_trial_that_does_not_fit_into_memory_is_one_that_failed(tmp_path: Path
     study.try_out(attempt, time.monotonic() + 60, 3, Listener())
     assert [(row.state, row.why) for row in study.rows() if row.number % 2] == [("failed", "too large")] * 2
     assert "trial 1: failed: too large" in said[1]
-    with pytest.raises(ConfigError, match=r"None of the first 3 trials could be trained"):
-        Study(f"sqlite:///{tmp_path / 'study.db'}", "others", 0).try_out(_fail, time.monotonic() + 60, 9, Watcher())
 
 
 def _fail(trial: Trial) -> float:
     trial.settings(SPACE)
-    raise MachineError("no memory at all")
+    trial.note("why", "too large")
+    raise MachineError("too large")
+
+
+def test_a_search_of_which_nothing_can_be_trained_ends(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="The last 5 trials could not be trained: too large"):
+        sqlite(tmp_path).try_out(_fail, time.monotonic() + 60, None, Watcher())
+
+
+def test_an_interrupted_trial_is_given_back(tmp_path: Path) -> None:
+    def interrupt(trial: Trial) -> float:
+        trial.settings(SPACE)
+        raise KeyboardInterrupt
+
+    study = sqlite(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        study.try_out(interrupt, time.monotonic() + 60, 3, Watcher())
+    study.try_out(lambda trial: quality(trial.settings(SPACE)), time.monotonic() + 60, 1, Watcher())
+    failed, again = study.rows()
+    assert (failed.state, again.state, again.is_plan) == ("failed", "complete", True)
+    assert again.settings == failed.settings
+
+
+def test_choices_that_yaml_takes_for_text_are_numbers() -> None:
+    space = read("training.learning_rate: [1e-4, 1e-3]", "space.yaml", BASE)
+    assert space.holds(BASE)
+    assert not space.holds(BASE.with_values({"training.learning_rate": 2e-3}))
 
 
 def test_a_study_without_a_whole_trial_has_found_nothing(tmp_path: Path) -> None:
@@ -211,11 +241,11 @@ from pixelwise.training import search
 
 search.HEARTBEAT_SECONDS = 1
 sys.path.insert(0, sys.argv[3])
-from test_search import BASE, SPACE, quality
+from test_search import BASE, OWN, SPACE, quality
 from pixelwise.training.watch import Watcher
 
 study = search.Study(sys.argv[1], "cells", int(sys.argv[2]))
-study.agree(BASE, SPACE, [SPACE.parameters(BASE)])
+study.agree(OWN, [SPACE.parameters(BASE)], starts_with_plan=True)
 
 def attempt(trial):
     settings = trial.settings(SPACE)
@@ -271,7 +301,7 @@ def test_four_workers_share_a_study_and_the_trial_of_one_that_is_killed_is_given
     rows = study.rows()
     study.close()
     assert rows[number].state == "failed"
-    assert rows[number].why == "its worker fell silent"
+    assert rows[number].why == "interrupted, and given back"
     lost = rows[number].settings
     assert lost
     assert [row.state for row in rows if row.settings == lost and row.number != number] == ["complete"]
@@ -338,7 +368,7 @@ def test_a_search_from_folder_to_page(tmp_path: Path) -> None:
     space = tmp_path / "space.yaml"
     space.write_text("training.learning_rate: {low: 1e-3, high: 1e-2, log: true}\nmodel.width: [4, 8]\n")
     common = ["--set", "model.depth=2", "--set", "data.patch_size=64", "--set", "model.width=4"]
-    command = ["tune", str(tmp_path / "data"), "--time", "32s", "--trial-time", "5s", "--trials", "2"]
+    command = ["tune", str(tmp_path / "data"), "--time", "22s", "--trial-time", "3s", "--trials", "2"]
     result = CliRunner().invoke(app, [*command, "--space", str(space), "--out", str(tmp_path / "out"), *common])
     assert result.exit_code == 0, result.output
     tuned = Tuned.model_validate_json((tmp_path / "out" / "tune.json").read_text())

@@ -32,7 +32,7 @@ from pixelwise.data.measure import measure as measure_files
 from pixelwise.data.preprocess import moments
 from pixelwise.data.repair import Repair
 from pixelwise.data.split import Split
-from pixelwise.errors import ConfigError, DataError, TrainingError
+from pixelwise.errors import ConfigError, DataError, PixelwiseError, TrainingError
 from pixelwise.evaluation import figures, forgetting, results, saved, sides
 from pixelwise.evaluation import refine as refining
 from pixelwise.evaluation import tuned as tuned_page
@@ -57,7 +57,7 @@ from pixelwise.training import material as materials
 from pixelwise.training import processes, search
 from pixelwise.training import run as runs
 from pixelwise.training import space as spaces
-from pixelwise.training.folder import Begun, Files, read_begun, settle
+from pixelwise.training.folder import MAY_CHANGE, Begun, Files, read_begun, settle
 from pixelwise.training.machine import Machine, Stopwatch, this_machine
 from pixelwise.training.plan import Plan
 from pixelwise.training.range_test import STEPS
@@ -69,6 +69,9 @@ REMEMBERED_IMAGES = 100
 
 RANGE_TEST_SHARE = 0.03
 """A range test that takes more of the time of a search is left out."""
+
+DONE = "fold-done.json"
+"""Beside a fold that was trained to its end."""
 
 FOLDS_SHARE = 0.92
 """Of the time for several folds, for these: the rest is for predicting with all of them."""
@@ -225,9 +228,12 @@ def train(  # noqa: PLR0913  all but two are given by name
     started = clocks.monotonic()
     source = Path(start_from) if start_from is not None else None
     # torchrun starts all processes again when one has died: the same command goes on then
-    resume = resume or (processes.is_restarted() and out is not None and Files(Path(out)).begun.exists())
-    if resume and processes.is_restarted():
-        source = teacher = None
+    if not resume and out is not None and processes.is_restarted() and _is_of_this_launch(Files(Path(out))):
+        resume, source, teacher = True, None, None
+    if resume and teacher is not None:
+        raise ConfigError("A run that is resumed has its teacher already.", remedy="Leave --teacher out.")
+    if teacher is not None:
+        bundles.load(Path(teacher))
     place = Path(out) if out is not None else next_free(Path("runs"), _name_of(Path(data)))
     wanted = settle(place, _with_budget(config or Config(), time, None), resume=resume, start_from=source)
     goes_on = resume and Files(place).has_checkpoint
@@ -236,16 +242,17 @@ def train(  # noqa: PLR0913  all but two are given by name
     if resume and not goes_on:
         watcher.say("note: the run ended before its first checkpoint; it begins anew")
         source = begun.started_from if begun is not None else None
-    dataset, findings = check(data, watcher)
-    for line in (*describe(dataset), *dataset.notices):
-        watcher.say(line)
-    if finding.is_fatal(findings):
-        raise DataError(f"This data cannot be trained on.\n\n{finding.to_text(findings)}", where=data)
+    dataset, findings = _checked(data, watcher)
     folder = Path(out) if out is not None else _agree_on_folder(Path(data), wanted)
     if processes.is_first():
         files = Files(make_folder(folder))
         if not resume:
-            begun = Begun(config=wanted, started_from=source and source.resolve(), teacher=learns_from)
+            begun = Begun(
+                config=wanted,
+                started_from=source and source.resolve(),
+                teacher=learns_from,
+                launch=processes.launch(),
+            )
             write_json(files.begun, begun.to_json())
     request = runs.Request(
         data=Path(data),
@@ -260,9 +267,25 @@ def train(  # noqa: PLR0913  all but two are given by name
     )
     trained = runs.train(request, watcher)
     if trained.is_main:
-        remembered = _remembered(source, trained.folder, watcher) if source is not None else {}
-        _evaluate_run(trained, watcher, command, remembered)
+        _evaluate_run(trained, watcher, command)
+        if source is not None:
+            _tell_what_is_left(source, trained.folder, watcher)
     return Run(trained.folder, trained.is_main, trained.interrupted)
+
+
+def _checked(data: Path | str, watcher: Watcher) -> tuple[Dataset, list[Finding]]:
+    """Data that can be trained on, and what was found."""
+    dataset, findings = check(data, watcher)
+    for line in (*describe(dataset), *dataset.notices):
+        watcher.say(line)
+    if finding.is_fatal(findings):
+        raise DataError(f"This data cannot be trained on.\n\n{finding.to_text(findings)}", where=data)
+    return dataset, findings
+
+
+def _is_of_this_launch(files: Files) -> bool:
+    """Whether a run was begun by the processes that torchrun has started these for."""
+    return files.begun.exists() and read_begun(files).launch == processes.launch() is not None
 
 
 def train_folds(  # noqa: PLR0913  all but three are given by name
@@ -300,14 +323,14 @@ def train_folds(  # noqa: PLR0913  all but three are given by name
     """
     watcher, started = watcher or Watcher(), began if began is not None else clocks.monotonic()
     asked = _with_budget(config or Config(), time, None).with_values({"data.folds": folds})
+    _refuse_processes("Folds are trained", "set data.folds and data.fold, and start each fold by itself")
     place = Path(out) if out is not None else next_free(Path("runs"), f"{_name_of(Path(data))}-folds")
-    if not resume and Files(place / "fold-0").begun.exists():
-        raise ConfigError("There are folds in this folder already.", where=place, remedy="Go on by --resume.")
+    _refuse_other_folds(place, asked, resume=resume)
     end = started + FOLDS_SHARE * asked.training.time if asked.training.time is not None else None
     runs_of: list[Run] = []
     for fold in range(folds):
         files = Files(place / f"fold-{fold}")
-        if (files.folder / "scores.json").exists():
+        if _is_done(files):
             runs_of.append(Run(files.folder))
             continue
         watcher.say(f"fold {fold + 1} of {folds}")
@@ -328,19 +351,57 @@ def train_folds(  # noqa: PLR0913  all but three are given by name
             command=command,
         )
         runs_of.append(run)
-        if run.interrupted or not run.is_main:
+        if run.interrupted:
             return Folds(run, None)
+        write_json(files.folder / DONE, {"folds": folds})
     return _join_folds(place, runs_of, watcher, command)
+
+
+def _is_done(files: Files) -> bool:
+    """Whether a fold was trained to its end; scores it has in any case."""
+    return (files.folder / DONE).exists()
+
+
+def _refuse_processes(what: str, remedy: str) -> None:
+    if processes.process_count() > 1:
+        raise ConfigError(
+            f"{what} by one process; {processes.process_count()} were started.", remedy=f"Instead, {remedy}."
+        )
+
+
+def _refuse_other_folds(place: Path, asked: Config, *, resume: bool) -> None:
+    """Folds begin where nothing is, and go on with the settings that they began with."""
+    first = Files(place / "fold-0")
+    if Files(place).has_checkpoint or Files(place).begun.exists():
+        raise ConfigError("There is a run in this folder.", where=place, remedy="Choose another one with --out.")
+    if not resume and (first.begun.exists() or Files(place).best.exists()):
+        raise ConfigError("There are folds in this folder already.", where=place, remedy="Go on by --resume.")
+    if not resume or not first.config.exists():
+        return
+    known = configs.load(first.config)
+    other = [key for key in sorted(asked.given()) if key not in MAY_CHANGE and asked.value(key) != known.value(key)]
+    if other:
+        raise ConfigError(
+            f"'{other[0]}' is {known.value(other[0])} in these folds and cannot become {asked.value(other[0])}.",
+            where=first.config,
+            remedy="Start anew in another folder.",
+        )
 
 
 def _join_folds(place: Path, runs_of: Sequence[Run], watcher: Watcher, command: str) -> Folds:
     """The ensemble as a run of its own, and the scores of every image by the model that has not seen it."""
     files, first = Files(make_folder(place)), Files(runs_of[0].folder)
     said = [saved.read_facts(Files(run.folder).run) for run in runs_of]
-    models = [run.model for run in runs_of]
+    models = [load(run.folder, configs.load(first.config).device) for run in runs_of]
     dataset = _dataset_to_score(models[0], said[0], None)
     sides_of = [saved.read_split(Files(run.folder).split, dataset) for run in runs_of]
     settled = configs.load(first.config)
+    if len({side.test for side in sides_of}) > 1:
+        raise DataError(
+            "The folds have different test sides: images were added or taken away in between.",
+            where=place,
+            remedy="Train all folds again, in another folder.",
+        )
     bundles.save(bundles.joined([bundles.load(run.folder) for run in runs_of]), files.best)
     seen = tuple(dict.fromkeys(digest for one in said for digest in one.training_images or ()))
     write_json(files.run, said[0].model_copy(update={"training_images": seen}).model_dump(mode="json"))
@@ -361,13 +422,13 @@ def _join_folds(place: Path, runs_of: Sequence[Run], watcher: Watcher, command: 
     out_of_fold = evaluate_each(pairs, "out-of-fold", settled.evaluation.tolerance_px, told)
     results.write(place / "out-of-fold", out_of_fold, _background(files, dataset, command, 0))
     if sides_of[0].test:
-        evaluate(place, out=place, watcher=watcher, command=command)
+        evaluate(place, device=settled.device, out=place, watcher=watcher, command=command)
     else:
         results.write(place, out_of_fold, _background(files, dataset, command, 0))
     return Folds(Run(place), out_of_fold.scores)
 
 
-def tune(  # noqa: PLR0913  all but two are given by name
+def tune(  # noqa: PLR0913, PLR0915  all but two are given by name; one thing after the other
     data: Path | str,
     out: Path | str | None = None,
     *,
@@ -408,31 +469,43 @@ def tune(  # noqa: PLR0913  all but two are given by name
         TrainingError: no trial came to its end.
     """
     watcher, started = watcher or Watcher(), began if began is not None else clocks.monotonic()
+    _refuse_processes("A search is made", "start workers that share a study with --storage")
+    command = command.replace(storage, search.without_password(storage)) if storage is not None else command
     asked = _with_budget(config or Config(), time, None)
     seconds = asked.training.time or 0.0
+    text = spaces.read_text(Path(space)) if space is not None else ""
     each = float(_with_budget(Config(), trial_time or seconds / 10, None).training.time or 0.0)
     folder = make_folder(Path(out) if out is not None else next_free(Path("runs"), f"{_name_of(Path(data))}-tune"))
     joined = search.Study(storage or f"sqlite:///{folder / 'study.db'}", study or _name_of(Path(data)), asked.seed)
-    dataset, findings = check(data, watcher)
-    if finding.is_fatal(findings):
-        raise DataError(f"This data cannot be trained on.\n\n{finding.to_text(findings)}", where=data)
+    dataset, findings = _checked(data, watcher)
     short = _with_budget(asked, each, None)
-    material = materials.prepare(dataset, short, None, watcher)
+    agreed = joined.agreed
+    material = materials.prepare(dataset, short, agreed.split_of(dataset) if agreed is not None else None, watcher)
     watcher.say(material.split.describe())
     watcher.say("measuring this machine and planning")
     plan = runs.make_plan(dataset, short, material)
     base = search.shared_settings(short, plan)
     request = runs.Request(Path(data), dataset, folder / "trials", base, findings, material=material)
-    if space is not None:
-        wanted = spaces.read(Path(space).read_text(encoding="utf-8"), Path(space), base)
+    if agreed is not None:
+        watcher.say("note: this study has its settings, its space and its time for a trial: others are not looked at")
+        wanted = spaces.read(agreed.space, "the study", base)
+    elif space is not None:
+        wanted = spaces.read(text, Path(space), base)
     else:
-        is_cheap = _range_test_seconds(plan) <= RANGE_TEST_SHARE * seconds
-        rates = _rates(request, plan.config, watcher) if is_cheap and not joined.is_begun else None
+        rates = _rates(request, plan, seconds, watcher)
         wanted = spaces.around(base, short.given(), material.fingerprint, rates)
     memory = search.Memory(default_folder())
-    base, text = joined.agree(base, wanted, memory.start(wanted, base, material.fingerprint))
-    wanted = spaces.read(text, "the study", base)
-    write_atomically(folder / "space.yaml", text.encode())
+    own = search.Agreed(
+        settings=base,
+        space=wanted.to_yaml(),
+        split=material.split.to_json(),
+        data_hash=material.fingerprint.data_hash,
+    )
+    points = memory.start(wanted, base, material.fingerprint)
+    agreed = joined.agree(own, points, starts_with_plan=wanted.holds(base))
+    base = agreed.with_machine_of(base)
+    each, wanted = base.training.time or each, spaces.read(agreed.space, "the study", base)
+    write_atomically(folder / "space.yaml", agreed.space.encode())
     request = replace(request, config=base)
     until = started + (seconds if search_only else search.SHARE * seconds) - each / 2
     joined.try_out(lambda trial: search.attempt(trial, request, wanted, watcher), until, trials, watcher)
@@ -445,33 +518,26 @@ def tune(  # noqa: PLR0913  all but two are given by name
     tuned = tuned.model_copy(update=_against_plan(found, watcher, command))
     if not search_only:
         left = max(each, started + seconds - clocks.monotonic())
-        later = runs.make_plan(dataset, _with_budget(asked, left, None), material).config
+        config = _with_budget(asked, left, None).with_values({"seed": base.seed})  # the split of the trials
+        later = runs.make_plan(dataset, config, material).config
         chosen = search.final_settings(found, base, later, wanted)
-        run = train(
-            data,
-            next_free(folder, "final"),
-            config=_with_budget(asked, left, None).with_values(chosen),
-            watcher=watcher,
-            command=command,
-            began=started + seconds - left,
-        )
+        place, config = next_free(folder, "final"), config.with_values(chosen)
+        run = train(data, place, config=config, watcher=watcher, command=command, began=clocks.monotonic())
         tuned = tuned.model_copy(update={"final": str(run.folder), "final_settings": chosen})
     write_json(folder / "tune.json", tuned.model_dump(mode="json"))
     tuned_page.write(folder / "tune.html", tuned, command)
     return Tuning(folder, tuned)
 
 
-def _range_test_seconds(plan: Plan) -> float:
-    """How long a range test will take, from what the plan has measured."""
-    rates = [one.training_patches_per_second for one in plan.measured if one.work.model == plan.config.model]
-    return STEPS * plan.config.training.batch_size / max(rates, default=1e-3)
-
-
-def _rates(request: runs.Request, planned: Config, watcher: Watcher) -> tuple[float, float] | None:
-    """Learning rates to search, from a range test; none where that says nothing."""
+def _rates(request: runs.Request, plan: Plan, seconds: float, watcher: Watcher) -> tuple[float, float] | None:
+    """Learning rates to search, from a range test; none where that says nothing, or takes much of the time."""
+    speeds = [one.training_patches_per_second for one in plan.measured if one.work.model == plan.config.model]
+    needed = STEPS * plan.config.training.batch_size / max(speeds, default=1e-3)
+    if needed > RANGE_TEST_SHARE * seconds or request.material is None:
+        return None
     watcher.say("raising the learning rate until the loss grows")
-    found = runs.rate_range(request, planned, request.material) if request.material is not None else None
-    if found is None or found.highest <= 10 * found.rates[0]:
+    found = runs.rate_range(request, plan.config, request.material)
+    if found.highest <= 10 * found.rates[0]:
         return None
     low, high = found.steepest / 10, found.highest
     watcher.say(f"learning rates from {low:.1g} to {high:.1g} are searched")
@@ -489,9 +555,11 @@ def _against_plan(found: Found, watcher: Watcher, command: str) -> dict[str, Any
         scores = evaluate(folder, out=folder, watcher=watcher, command=command)
         if scores.split != "test":
             return {}
+    verdicts = compare(folders_of).verdicts
+    if not verdicts:
+        return {}  # their test images are not the same
     names = dict(zip((folder.name for folder in folders_of), ("the winner", "the plan"), strict=True))
-    verdict = compare(folders_of).verdicts[0]
-    verdict = replace(verdict, better=names[verdict.better], worse=names[verdict.worse])
+    verdict = replace(verdicts[0], better=names[verdicts[0].better], worse=names[verdicts[0].worse])
     is_better = verdict.difference.is_clear and verdict.better == "the winner"
     return {"verdict": verdict.describe(), "is_better": is_better}
 
@@ -625,6 +693,10 @@ def quantise(run: Path | str, out: Path | str | None = None, *, watcher: Watcher
     dataset = _dataset_to_score(model, said, None)
     split = saved.read_split(files.split, dataset)
     cache = Cache(configs.load(files.config).data.cache or default_folder(), dataset)
+    if not split.validation:
+        raise DataError(
+            "This run has no validation images.", where=run, remedy="Put the run of one fold into eight bits."
+        )
     shown = _open(cache, split.train[:: max(1, len(split.train) // SHOWN_IMAGES)], model, watcher)
     scored = _open(cache, split.validation, model, watcher)
     watcher.say(f"finding the range of maps on {len(shown)} training images")
@@ -891,35 +963,34 @@ def _agree_on_folder(data: Path, config: Config) -> Path:
     return fabric.broadcast(new_run_folder(data) if fabric.is_global_zero else data)
 
 
-def _remembered(source: Path, folder: Path, watcher: Watcher) -> dict[str, str]:
-    """What the run still knows of the data of the one it started from, in words; nothing where that cannot be seen."""
+def _tell_what_is_left(source: Path, folder: Path, watcher: Watcher) -> None:
+    """What the run still knows of the data of the one it started from, where that can be seen."""
     if not Files(source).run.exists():
         watcher.say(f"note: what the model forgets is not measured: {source} is a bundle, which does not know its data")
-        return {}
+        return
     try:
-        said, earlier = saved.read_facts(Files(source).run), load(source)
+        device = configs.load(Files(folder).config).device
+        said, earlier, later = saved.read_facts(Files(source).run), load(source, device), load(folder, device)
         dataset = _dataset_to_score(earlier, said, None)
         cases, side = sides.choose(dataset, None, saved.read_split(Files(source).split, dataset))
         cache = Cache(configs.load(Files(folder).config).data.cache or default_folder(), dataset)
         chosen = cases[:: -(-len(cases) // REMEMBERED_IMAGES)]
-        later = load(folder)
         if later.description.preprocessing.channels != earlier.description.preprocessing.channels:
             watcher.say(
                 "note: what the model forgets is not measured: its images have other channels than the old ones"
             )
-            return {}
+            return
         rows = forgetting.before_and_after(earlier, later, _open(cache, chosen, earlier, Watcher()))
-    except DataError as error:
+    except PixelwiseError as error:  # the run itself is finished
         watcher.say(f"note: what the model forgets is not measured: {error}")
-        return {}
+        return
     write_json(folder / "forgetting.json", [row.to_json() for row in rows])
     title = f"{len(chosen)} {side} images of {source.name}"
     for line in (f"{title}:", *forgetting.lines(rows)):
         watcher.say(line)
-    return {title: "; ".join(" ".join(line.split()) for line in forgetting.lines(rows))}
 
 
-def _evaluate_run(trained: runs.Trained, watcher: Watcher, command: str, more: dict[str, str]) -> None:
+def _evaluate_run(trained: runs.Trained, watcher: Watcher, command: str) -> None:
     files = Files(trained.folder)
     model = load(files.best, configs.load(files.config).device)
     cases, side = sides.choose(trained.cache.dataset, None, trained.split)
@@ -927,8 +998,7 @@ def _evaluate_run(trained: runs.Trained, watcher: Watcher, command: str, more: d
     tolerance = configs.load(files.config).evaluation.tolerance_px
     evaluated = evaluate_cases(model, decoded, side, tolerance, partial(watcher.work, f"predicting {side} images"))
     seen = sides.count_seen(decoded, saved.read_facts(files.run))
-    background = _background(files, trained.cache.dataset, command, seen)
-    results.write(trained.folder, evaluated, replace(background, facts=background.facts | more))
+    results.write(trained.folder, evaluated, _background(files, trained.cache.dataset, command, seen))
 
 
 def _open(cache: Cache, cases: Sequence[Case], model: Model, watcher: Watcher) -> list[Decoded]:

@@ -27,8 +27,7 @@ def find(name: str, setting: str) -> Any:
     """
     module_name, _, attribute = name.partition(":")
     here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
+    sys.path.insert(0, here)
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:
@@ -41,6 +40,8 @@ def find(name: str, setting: str) -> Any:
         ) from None
     except Exception as error:
         raise ConfigError(f"'{setting}' is {name}, and its import fails: {type(error).__name__}: {error}.") from error
+    finally:
+        sys.path.remove(here)  # a file of the user's shall not take the place of a library that is imported later
     if not callable(getattr(module, attribute, None)):
         names = sorted(key for key, value in vars(module).items() if callable(value) and not key.startswith("_"))
         raise ConfigError(

@@ -1,5 +1,6 @@
 """Images whose channels are files of their own, as nnU-Net keeps them: NAME_0000.png, NAME_0001.png and so on."""
 
+import itertools
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,11 @@ def is_further(stem: str, folder: str) -> bool:
     return folder.lower() in NNUNET_IMAGES and number is not None and int(number[1]) > 0
 
 
+def before(stem: str) -> str:
+    """The stem of the channel before this one."""
+    return _NUMBER.sub(lambda number: f"_{int(number[1]) - 1:04d}", stem)
+
+
 def first_of(stem: str) -> str:
     """The stem of the file with the first channel."""
     return _NUMBER.sub("_0000", stem)
@@ -30,30 +36,13 @@ def further(image: Path) -> tuple[Path, ...]:
 
     Args:
         image: the file with the first channel.
-
-    Raises:
-        DataError: one of them is missing in between.
     """
-    stem, suffix = formats.split_name(image.name)
+    stem, _ = formats.split_name(image.name)
     if image.parent.name.lower() not in NNUNET_IMAGES or not stem.endswith("_0000"):
         return ()
-    spelled = image.name[len(stem) :]  # as the file has it: .PNG
-    base = stem.removesuffix("_0000")
-    beside = [path for path in image.parent.iterdir() if path.name.startswith(f"{base}_") and path != image]
-    found = {path.name: path for path in beside if formats.split_name(path.name)[1] == suffix}
-    numbers = sorted(
-        int(number[1])
-        for name in found
-        if (number := _NUMBER.search(formats.split_name(name)[0])) and name == f"{base}_{number[1]}{spelled}"
-    )
-    if numbers != list(range(1, len(numbers) + 1)):
-        missing = next(number for number in range(1, numbers[-1]) if number not in numbers)
-        raise DataError(
-            f"Of the channels of this image, number {missing} is missing ({base}_{missing:04d}{spelled}).",
-            where=image,
-            remedy="Add the file, or take away those of later channels in all images.",
-        )
-    return tuple(found[f"{base}_{number:04d}{spelled}"] for number in numbers)
+    spelled, base = image.name[len(stem) :], stem.removesuffix("_0000")  # the suffix as the file has it: .PNG
+    paths = (image.with_name(f"{base}_{number:04d}{spelled}") for number in itertools.count(1))
+    return tuple(itertools.takewhile(Path.exists, paths))
 
 
 def read(image: Path, others: Sequence[Path], page: int | None = None) -> Shaped[np.ndarray, "H W C"]:

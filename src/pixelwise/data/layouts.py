@@ -6,6 +6,7 @@ only in their suffix, by what is in them.
 
 import json
 import posixpath
+import re
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -298,16 +299,18 @@ def _claimed_twice(root: Path, image: File, annotations: Sequence[File]) -> Data
 
 def _without_further_channels(listing: Listing) -> Listing:
     """nnU-Net may keep each channel in a file of its own: the first one stands for the image."""
-    further = [file for file in listing.files if file.folder and channels.is_further(file.stem, file.folder[-1])]
-    known = {(file.folder, file.stem) for file in listing.files}
-    for file in further:
-        if (file.folder, channels.first_of(file.stem)) not in known:
-            raise DataError(
-                f"{file.posix} is a further channel of an image, whose first one, "
-                f"{channels.first_of(file.stem)}{file.suffix}, is missing.",
-                where=listing.root,
-                remedy="Add that file, or take this one away.",
-            )
+    known = {(file.folder, file.stem, file.suffix) for file in listing.files}
+    numbered = [file for file in listing.files if file.folder and channels.is_further(file.stem, file.folder[-1])]
+    further = [file for file in numbered if (file.folder, channels.first_of(file.stem), file.suffix) in known]
+    lonely = [file for file in numbered if file not in further and re.search(r"_000[1-9]$", file.stem)]
+    torn = [file for file in further if (file.folder, channels.before(file.stem), file.suffix) not in known]
+    for file in (*lonely, *torn):
+        raise DataError(
+            f"{file.posix} is a further channel of an image, and the one before it, "
+            f"{channels.before(file.stem)}{file.suffix}, is missing.",
+            where=listing.root,
+            remedy="Add that file, or take this one away.",
+        )
     gone = set(further)
     return Listing(listing.root, tuple(file for file in listing.files if file not in gone))
 

@@ -2,7 +2,8 @@
 
 The network stays as it is. What is tried, one after the other: to average over flips, to weigh classes against each
 other (which for two classes is a threshold), and to remove objects that are too small. Each is held against what was
-kept before it, with the interval of the difference.
+kept before it, with the interval of the difference. Weights and sizes are judged on each half of the images by what was
+found on the other half; what is kept was found on all.
 """
 
 import math
@@ -75,7 +76,7 @@ def refine(
     """The model with what helps on these images.
 
     Args:
-        model: what it was told before of flips, weights and sizes is forgotten.
+        model: what it was told before of weights and sizes is forgotten, and of flips if some are to be tried.
         cases: images with masks that it was not trained on.
         units: what each belongs to, as for intervals.
         flips: names of `FLIPS` to try; each makes prediction slower.
@@ -84,40 +85,70 @@ def refine(
     Raises:
         DataError: an image does not fit the model.
     """
-    prediction = model.description.prediction.model_copy(update={"flips": "none"})
+    before = model.description.prediction
+    prediction = before.model_copy(update={"flips": "none"}) if flips else before
     best = _with(model, prediction, PostprocessingConfig())
     counts = _counts(best, cases)
     steps: list[Step] = []
 
-    def consider(name: str, setting: str, candidate: Model) -> None:
+    def consider(name: str, setting: str, candidate: Model, theirs: Counts) -> None:
         nonlocal best, counts
-        told(f"trying {name} {setting}")
-        theirs = _counts(candidate, cases)
         gain = difference(ratios(theirs)["iou"], ratios(counts)["iou"], units)
         is_kept = gain.interval.low > 0.0
         steps.append(Step(name, setting, gain, is_kept))
         if is_kept:
-            best, counts = candidate, theirs
+            best, counts = candidate, _counts(candidate, cases)
 
     for views in flips:
-        flipped = best.description.prediction.model_copy(update={"flips": views})
-        consider(
-            "flips", f"{views} ({1 + len(FLIPS[views])} times as slow)", _with(best, flipped, PostprocessingConfig())
-        )
-    told("weighing classes")
-    factors = class_factors(*_sample(best, cases))
-    if any(factor != 1.0 for factor in factors):
-        weighed = PostprocessingConfig(class_factors=factors)
-        names = zip(model.classes.names, factors, strict=True)
-        text = ", ".join(f"{name} x {factor:.2g}" for name, factor in names if factor != 1.0)
-        consider("weights of classes", text, _with(best, best.description.prediction, weighed))
-    told("looking at small objects")
-    sizes = smallest_objects([(predicted(best, case), np.array(case.mask)) for case in cases], len(model.classes))
-    if any(sizes):
-        cleaned = best.description.postprocessing.model_copy(update={"smallest_px": sizes})
-        text = ", ".join(f"{name} {size} px" for name, size in zip(model.classes.names, sizes, strict=True) if size)
-        consider("objects of at least", text, _with(best, best.description.prediction, cleaned))
+        told(f"trying flips {views}")
+        candidate = _with(best, best.description.prediction.model_copy(update={"flips": views}), PostprocessingConfig())
+        consider("flips", f"{views} ({1 + len(FLIPS[views])} times as slow)", candidate, _counts(candidate, cases))
+    for name, find in (("weights of classes", _factors), ("objects of at least", _sizes)):
+        told(f"looking for {name}")
+        after = find(best, cases)
+        if after == best.description.postprocessing:
+            continue
+        candidate = _with(best, best.description.prediction, after)
+        text = _told(name, after, model.classes.names)
+        consider(name, text, candidate, _crossed(best, cases, units, find))
     return best, steps
+
+
+Find = Callable[[Model, Sequence[Decoded]], PostprocessingConfig]
+"""What is best after a model, on some images."""
+
+
+def _factors(model: Model, cases: Sequence[Decoded]) -> PostprocessingConfig:
+    factors = class_factors(*_sample(model, cases))
+    found = factors if any(factor != 1.0 for factor in factors) else None
+    return model.description.postprocessing.model_copy(update={"class_factors": found})
+
+
+def _sizes(model: Model, cases: Sequence[Decoded]) -> PostprocessingConfig:
+    pairs = [(predicted(model, case), np.array(case.mask)) for case in cases]
+    sizes = smallest_objects(pairs, len(model.classes))
+    return model.description.postprocessing.model_copy(update={"smallest_px": sizes if any(sizes) else None})
+
+
+def _told(name: str, after: PostprocessingConfig, names: Sequence[str]) -> str:
+    if name == "weights of classes":
+        pairs = zip(names, after.class_factors or (), strict=False)
+        return ", ".join(f"{one} x {factor:.2g}" for one, factor in pairs if factor != 1.0)
+    return ", ".join(f"{one} {size} px" for one, size in zip(names, after.smallest_px or (), strict=False) if size)
+
+
+def _crossed(model: Model, cases: Sequence[Decoded], units: Sequence[str], find: Find) -> Counts:
+    """Counts of each image with what was found on the other half of the images: nothing is judged by what it fits."""
+    order = {unit: number for number, unit in enumerate(dict.fromkeys(units))}
+    halves = [[index for index, unit in enumerate(units) if order[unit] % 2 == side] for side in range(2)]
+    counts = torch.zeros((len(cases), len(model.classes), len(model.classes)), dtype=torch.int64)
+    for half, other in (halves, halves[::-1]):
+        if half:
+            chosen = [cases[index] for index in other] or [cases[index] for index in half]
+            after = find(model, chosen)
+            judged = _with(model, model.description.prediction, after)
+            counts[half] = _counts(judged, [cases[index] for index in half])
+    return counts
 
 
 def _with(model: Model, prediction: PredictionConfig, after: PostprocessingConfig) -> Model:
@@ -139,10 +170,11 @@ def _sample(model: Model, cases: Sequence[Decoded]) -> tuple[Float32[Tensor, "K 
     every = max(1, -(-sum(case.pixels for case in cases) // MOST_PIXELS))
     columns, truths = [], []
     for case in cases:
-        truth = torch.from_numpy(np.array(case.mask)).flatten()[::every]
-        bands = [band.probabilities.float().cpu() for band in model.bands(case.image)]
-        columns.append(torch.cat(bands, dim=1).flatten(1)[:, ::every])
-        truths.append(truth)
+        truth = torch.from_numpy(np.array(case.mask))
+        for band in model.bands(case.image):
+            rows, _ = band.place
+            columns.append(band.probabilities.float().flatten(1)[:, ::every].cpu())
+            truths.append(truth[rows].flatten()[::every])
     return torch.cat(columns, dim=1), torch.cat(truths)
 
 

@@ -183,7 +183,7 @@ def _follow(work: _Work, made: Made, job: Job) -> None:
     staged = job.inside(work.staging)
     mask, classes = _class_mask(job.mask, work.model.classes), work.model.classes
     if staged.overlay is not None and work.outputs.draw is not None:
-        writing.write_picture(staged.overlay, work.outputs.draw(formats.read_image(job.source), mask, classes))
+        writing.write_picture(staged.overlay, work.outputs.draw(channels.read(job.source, job.channels), mask, classes))
     _write_outlines(work, job, staged, mask)
     pairs = [
         (now, then) for now, then in ((staged.overlay, job.overlay), (staged.polygons, job.polygons)) if now and then

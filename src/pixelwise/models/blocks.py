@@ -275,7 +275,7 @@ def folded(network: nn.Module) -> nn.Module:
     network = copy.deepcopy(network)
     for block in [module for module in network.modules() if isinstance(module, nn.Sequential)]:
         for index, (layer, following) in enumerate(itertools.pairwise(list(block))):
-            if isinstance(layer, nn.Conv2d) and isinstance(following, nn.BatchNorm2d):
+            if type(layer) is nn.Conv2d and type(following) is nn.BatchNorm2d:
                 block[index], block[index + 1] = fuse_conv_bn_eval(layer, following), nn.Identity()
     return network
 

@@ -1,7 +1,8 @@
 """The bundle: one safetensors file with the weights and everything needed to use them.
 
 Its metadata is JSON: settings of the network, preprocessing, classes with colours, tile size, how it
-was trained. Nothing is ever unpickled, so a bundle from a stranger can be opened safely.
+was trained. Nothing is ever unpickled, so a bundle from a stranger can be opened safely; but if its encoder is one of
+your own (`module:name`), the module of that name is imported, from the working directory or from what is installed.
 """
 
 import hashlib
@@ -19,6 +20,7 @@ from pixelwise.classes import IGNORE, ClassTable
 from pixelwise.config import ModelConfig, PostprocessingConfig, PredictionConfig, Preprocessing, Section, Size
 from pixelwise.errors import BundleError
 from pixelwise.files import write_atomically
+from pixelwise.models.encoders import ENCODERS
 from pixelwise.models.ensemble import Ensemble, seen_by
 from pixelwise.models.unet import UNet, build
 
@@ -78,7 +80,8 @@ class Bundle:
         Raises:
             BundleError: the weights do not belong to the described network.
         """
-        with torch.device("meta"):  # nothing is allocated for what a file only claims
+        # nothing is allocated for what a file only claims; parts from elsewhere may hold more than their state says
+        with torch.device("meta" if self.description.model.encoder in ENCODERS else "cpu"):
             network = self._without_weights()
         try:
             # copies: the file may be replaced while the network is in use
@@ -110,8 +113,10 @@ def joined(bundles: Sequence[Bundle]) -> Bundle:
         BundleError: they differ in more than their weights, and the mean and deviation of their training images.
     """
     first = bundles[0].description
+    for bundle in bundles:
+        _refuse_other("members", 1, bundle.description.members, bundle)
     for bundle in bundles[1:]:
-        for name in ("model", "classes", "patch_size", "prediction", "bfloat16", "members"):
+        for name in ("model", "classes", "patch_size", "bfloat16"):
             _refuse_other(name, getattr(first, name), getattr(bundle.description, name), bundle)
         for name in ("channels", "normalisation", "resize"):
             ours, theirs = getattr(first.preprocessing, name), getattr(bundle.description.preprocessing, name)
@@ -129,6 +134,7 @@ def joined(bundles: Sequence[Bundle]) -> Bundle:
     description = first.model_copy(
         update={
             "members": len(bundles),
+            "postprocessing": PostprocessingConfig(),
             "preprocessing": looks[0].model_copy(update={"types": types, "largest": largest}),
             "training": {"members": [bundle.description.training for bundle in bundles]},
         }

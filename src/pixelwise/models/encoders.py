@@ -130,8 +130,13 @@ class TimmEncoder(nn.Module):
             if not Path(source).is_file():
                 raise ConfigError(f"'model.encoder_weights' is {source}, and there is no such file.")
             pretrained["pretrained_cfg_overlay"] = {"file": str(source)}
+            if Path(source).suffix != ".safetensors":
+                raise ConfigError(f"'model.encoder_weights' is {source}; only .safetensors files are read.")
         try:
-            self.body.load_state_dict(self._extractor(**pretrained).state_dict())
+            # what is not in the file is drawn at random, and differs from one to the next
+            first, second = (self._extractor(**pretrained).state_dict() for _ in range(2))
+            _refuse_random(first, second, self.name, source)
+            self.body.load_state_dict(first)
         except ConfigError:
             raise
         except Exception as error:  # noqa: BLE001  the hub's, safetensors' and timm's share no base
@@ -165,6 +170,16 @@ class TimmEncoder(nn.Module):
             maps[..., : -(-height // (1 << level)), : -(-width // (1 << level))]
             for level, maps in enumerate(self.body(image), first)
         ]
+
+
+def _refuse_random(first: dict[str, Tensor], second: dict[str, Tensor], name: str, source: str | Path) -> None:
+    kernels = [key for key, tensor in first.items() if tensor.ndim > 1]
+    loaded = sum(torch.equal(first[key], second[key]) for key in kernels)
+    if loaded < len(kernels):
+        raise ConfigError(
+            f"{source} holds {loaded} of the {len(kernels)} kernels of timm's '{name}': it is of another network.",
+            remedy="Name the file of this encoder.",
+        )
 
 
 def _timm() -> Any:
@@ -203,31 +218,47 @@ def build_encoder(channels: int, config: ModelConfig) -> nn.Module:
         ConfigError: there is none of that name, or one of the user's own does not do what `Encoder` asks.
     """
     if config.encoder.startswith(TIMM):
-        return TimmEncoder(channels, config)
+        encoder = TimmEncoder(channels, config)
+        _refuse_unfit(encoder, channels, config)
+        return encoder
     if not outside.is_outside(config.encoder):
         return ENCODERS[config.encoder](channels, config)
-    made = outside.find(config.encoder, "model.encoder")(channels, config)
+    kind = outside.find(config.encoder, "model.encoder")
+    if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
+        raise ConfigError(f"'model.encoder' is {config.encoder}, which is no class of networks (torch.nn.Module).")
+    try:
+        made = kind(channels, config)
+    except Exception as error:
+        raise ConfigError(
+            f"'model.encoder' is {config.encoder}, which cannot be made: {type(error).__name__}: {error}.",
+            remedy="It is called with the number of channels and the settings of the network.",
+        ) from error
     _refuse_unfit(made, channels, config)
-    return made  # type: ignore[no-any-return]  # just looked at
+    return made
 
 
-def _refuse_unfit(encoder: Any, channels: int, config: ModelConfig) -> None:
-    """An encoder of a user's own is asked what the decoder will take for granted."""
-    if not isinstance(encoder, nn.Module):
-        raise ConfigError(f"'model.encoder' is {config.encoder}, which makes {type(encoder).__name__}, no nn.Module.")
-    edge = 2 << config.depth
+def _refuse_unfit(encoder: nn.Module, channels: int, config: ModelConfig) -> None:
+    """An encoder from elsewhere is asked what the decoder will take for granted, of even and odd sizes."""
     was_training = encoder.training
     device = next((parameter.device for parameter in encoder.parameters()), torch.device("cpu"))
-    with torch.no_grad():
-        features = encoder.eval()(torch.zeros(1, channels, edge, edge, device=device))
-    encoder.train(was_training)
-    shapes = [tuple(level.shape[1:]) for level in features]
     widths = tuple(getattr(encoder, "widths", ()))
-    expected = [(width, edge >> level, edge >> level) for level, width in enumerate(widths)]
-    if len(widths) != config.depth + 1 or shapes != expected:
-        raise ConfigError(
-            f"'model.encoder' is {config.encoder}; its `widths` are {widths or 'missing'}, and an image of {edge} x "
-            f"{edge} pixels becomes maps of {', '.join(' x '.join(map(str, shape)) for shape in shapes)}.",
-            remedy=f"With model.depth={config.depth}, a U-Net needs {config.depth + 1} levels, the finest first and of "
-            "the image's size, each half as large as the one before, and `widths` with the features of each.",
-        )
+    for edge in (2 << config.depth, (2 << config.depth) + 1):
+        try:
+            with torch.no_grad():
+                features = encoder.eval()(torch.zeros(1, channels, edge, edge, device=device))
+            shapes = [tuple(level.shape[1:]) for level in features]
+        except Exception as error:
+            raise ConfigError(
+                f"'model.encoder' is {config.encoder}, which fails on an image of {edge} x {edge} pixels with "
+                f"{channels} channels: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}."
+            ) from error
+        expected = [(width, *(2 * [-(-edge // (1 << level))])) for level, width in enumerate(widths)]
+        if not isinstance(features, list) or len(widths) != config.depth + 1 or shapes != expected:
+            raise ConfigError(
+                f"'model.encoder' is {config.encoder}; its `widths` are {widths or 'missing'}, and an image of {edge} "
+                f"x {edge} pixels becomes maps of {', '.join(' x '.join(map(str, shape)) for shape in shapes)}.",
+                remedy=f"With model.depth={config.depth}, a U-Net needs a list of {config.depth + 1} levels, the "
+                "finest first and of the image's size, each half as large as the one before, rounded up, and `widths` "
+                "with the features of each.",
+            )
+    encoder.train(was_training)

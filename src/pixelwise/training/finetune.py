@@ -11,6 +11,7 @@ from pixelwise.classes import ClassTable
 from pixelwise.config import Config, ModelConfig
 from pixelwise.errors import BundleError, ConfigError
 from pixelwise.models.bundle import Bundle
+from pixelwise.models.encoders import TimmEncoder
 
 SHAPE = tuple(name for name in ModelConfig.model_fields if name not in ("dropout", "encoder_weights"))
 """Settings that decide which weights a network has."""
@@ -87,6 +88,9 @@ def transfer(network: nn.Module, bundle: Bundle, classes: ClassTable, merge: Map
     _refuse_unknown(merge, old, classes.names)
     sources = {name: tuple(merge.get(name, [name] if name in old else [])) for name in classes.names}
     channels = bundle.description.preprocessing.channels
+    missing = [name for name in network.state_dict() if name not in weights]
+    if missing:
+        raise BundleError(f"The weights '{missing[0]}' are not in the bundle.", remedy="Start from the same network.")
     first = _first_convolution(network)
     with torch.no_grad():
         for name, target in network.state_dict().items():
@@ -95,7 +99,7 @@ def transfer(network: nn.Module, bundle: Bundle, classes: ClassTable, merge: Map
                 for index, class_name in enumerate(classes.names):
                     if sources[class_name]:
                         ours[index] = _together(theirs[[old.index(source) for source in sources[class_name]]])
-            elif name == first:
+            elif name.startswith("encoder.") and target.ndim == 4:
                 _copy(name, target, _for_channels(weights[name], target, channels))
             else:
                 _copy(name, target, weights[name])
@@ -135,7 +139,8 @@ def _together(rows: Float[Tensor, "n *rest"]) -> Float[Tensor, "*rest"]:
 
 def _for_channels(source: Tensor, target: Tensor, channels: int) -> Tensor:
     """Weights of a first convolution for images of other channels: each gets the mean of all, and the sum stays."""
-    if source.shape == target.shape or source.shape[0] != target.shape[0] or source.shape[2:] != target.shape[2:]:
+    is_other = source.shape[0] != target.shape[0] or source.shape[2:] != target.shape[2:] or source.shape[1] % channels
+    if source.shape == target.shape or is_other:
         return source
     places = source.shape[1] // channels  # pixels of a block, where the network works on blocks
     wanted = target.shape[1] // places
@@ -165,9 +170,11 @@ def freeze(network: nn.Module, what: str) -> None:
         network: a U-Net.
         what: as `FinetuneConfig.freeze`.
     """
-    kept = {"none": (), "encoder": ("encoder", "bottleneck"), "all_but_head": ("encoder", "bottleneck", "decoder")}[
-        what
-    ]
+    kept = {
+        "none": (),
+        "encoder": ("encoder", "bottleneck"),
+        "all_but_head": ("encoder", "bottleneck", "decoder", "coarse_heads"),
+    }[what]
     for name in kept:
         network.get_submodule(name).requires_grad_(requires_grad=False)
 
@@ -175,14 +182,17 @@ def freeze(network: nn.Module, what: str) -> None:
 def rate_scales(network: nn.Module, decay: float) -> dict[nn.Parameter, float]:
     """By how much each weight learns more slowly than the output layer: `decay` to the power of its distance from it.
 
-    The expanding path is one step away, the coarsest level of the contracting path two, and so on to the finest.
+    The expanding path is one step away, the coarsest level of the contracting path two, and so on to the finest; an
+    encoder from elsewhere is two steps away as a whole.
     """
     encoder = network.get_submodule("encoder")
-    levels = [*getattr(encoder, "levels", [encoder])]
+    # levels of its own that a pretrained encoder was given begin anew, as the decoder does
+    fresh = [encoder.get_submodule("levels")] if isinstance(encoder, TimmEncoder) else []
+    levels = [] if fresh else [*getattr(encoder, "levels", [encoder])]
     scales = dict.fromkeys(network.parameters(), 1.0)
     for name in ("decoder", "bottleneck"):
         scales |= dict.fromkeys(network.get_submodule(name).parameters(), decay)
     scales |= dict.fromkeys(encoder.parameters(), decay**2)
     for distance, level in enumerate(reversed(levels), 2):
         scales |= dict.fromkeys(level.parameters(), decay**distance)
-    return scales
+    return scales | {parameter: decay for part in fresh for parameter in part.parameters()}

@@ -12,7 +12,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from pixelwise import config as configs
-from pixelwise.config import Config, Section
+from pixelwise import outside
+from pixelwise.config import Config, FinetuneConfig, Section
 from pixelwise.data.cache import hash_of_cases
 from pixelwise.data.dataset import Dataset
 from pixelwise.data.fingerprint import Fingerprint
@@ -25,6 +26,9 @@ from pixelwise.training.material import Material
 
 MAY_CHANGE = ("training.epochs", "training.time", "training.patience")
 """Settings that may differ when a run is resumed: how long it goes on."""
+
+
+_FINETUNE = {f"finetune.{key}": value for key, value in FinetuneConfig().model_dump().items()}
 
 
 @dataclass(frozen=True)
@@ -107,6 +111,14 @@ def settle(folder: Path, config: Config, *, resume: bool = False, start_from: Pa
             remedy="Leave --from or --resume out.",
         )
     choose_device(config.device)
+    for name, setting in ((config.loss.name, "loss.name"), (config.augment.own, "augment.own")):
+        if name is not None and outside.is_outside(name):
+            outside.find(name, setting)
+    asked = sorted(key for key in config.given() if key.startswith("finetune.") and config.value(key) != _FINETUNE[key])
+    if asked and start_from is None and not resume and config.model.encoder_weights == "none":
+        raise ConfigError(
+            f"'{asked[0]}' is for runs that start from another one.", remedy="Add --from RUN, or leave it out."
+        )
     if start_from is not None:
         bundles.load(start_from)
     return _resumed_config(files, config) if resume else _fresh(files, config)
@@ -150,6 +162,8 @@ class Begun(Section):
     """Settings that the user gave."""
     started_from: Path | None = None
     """The run or bundle whose weights it was to begin with."""
+    launch: str | None = None
+    """What torchrun calls the start of these processes, which stays when it starts them again."""
     teacher: Path | None = None
     """The run or bundle that it was to learn from."""
 

@@ -14,6 +14,7 @@ from jaxtyping import Float, UInt8
 from lightning_fabric import Fabric
 from torch import Tensor
 
+from pixelwise import outside
 from pixelwise.config import Config, TrainingConfig
 from pixelwise.data.augment import augment
 from pixelwise.data.cache import Decoded
@@ -115,6 +116,8 @@ def fit(job: Fit, batches_from: Callable[[int], Iterator[Batch]], history: Histo
         began, first_step = time.monotonic(), history.step
         boundary = (first_step // steps_per_epoch + 1) * steps_per_epoch
         train_loss, waited = train_epoch(job, batches, history, boundary)
+        if outside.is_outside(job.config.loss.name):  # each process knows the loss of its share only
+            train_loss = float(total_over_processes(job.fabric, torch.tensor(train_loss))) / job.fabric.world_size
         reason = failure([row.train_loss for row in history.epochs], train_loss, finite=_all_finite(job))
         if reason is not None:
             set_back(job, history, reason, good)

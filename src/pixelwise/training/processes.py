@@ -86,6 +86,17 @@ def is_restarted(environment: Mapping[str, str] = os.environ) -> bool:
     return environment.get("TORCHELASTIC_RESTART_COUNT", "0") not in {"", "0"}
 
 
+def launch(environment: Mapping[str, str] = os.environ) -> str | None:
+    """What torchrun calls the start of these processes, also when it starts them again; none without it."""
+    return environment.get("TORCHELASTIC_RUN_ID")
+
+
+def process_count(environment: Mapping[str, str] = os.environ) -> int:
+    """How many processes torchrun or srun have started, over all machines."""
+    local, machines = _process_counts(environment)
+    return local * machines
+
+
 def _process_counts(environment: Mapping[str, str]) -> tuple[int, int]:
     """Processes on this machine, and machines."""
     if "LOCAL_WORLD_SIZE" in environment:  # torchrun
@@ -172,11 +183,19 @@ class SharedBatchNorm(nn.BatchNorm2d):
         self.num_batches_tracked += 1
 
 
-def share_batch_norm(network: nn.Module) -> None:
-    """Let every batch normalisation of a network see the batches of all processes; weights and names stay."""
+def share_batch_norm(network: nn.Module) -> int:
+    """Let every batch normalisation of a network see the batches of all processes; weights and names stay.
+
+    Returns:
+        How many it could not be done for: a subclass of somebody else's does more than to normalise.
+    """
+    alone = 0
     for module in network.modules():
         if type(module) is nn.BatchNorm2d:
             module.__class__ = SharedBatchNorm
+        elif isinstance(module, nn.BatchNorm2d) and not isinstance(module, SharedBatchNorm):
+            alone += 1
+    return alone
 
 
 def largest(fabric: Fabric, value: float) -> float:

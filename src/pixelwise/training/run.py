@@ -330,7 +330,9 @@ def _update(
     finetune.freeze(network, config.finetune.freeze)
     network = network.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if fabric.world_size > 1:
-        processes.share_batch_norm(network)
+        alone = processes.share_batch_norm(network)
+        if alone:
+            watcher.say(f"note: {alone} normalisations of this encoder see the batch of their own process only")
     decay = config.finetune.rate_decay
     return Update(fabric, network, config.training, finetune.rate_scales(network, decay) if decay < 1.0 else None)
 

@@ -6,19 +6,24 @@ it is given; its value is the best pooled mIoU on the validation split. The test
 
 import json
 import math
+import os
+import platform
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pydantic import ValidationError
 
-from pixelwise.config import Config
+from pixelwise.config import Config, Section
+from pixelwise.data.dataset import Dataset
 from pixelwise.data.fingerprint import Fingerprint
+from pixelwise.data.split import Split
 from pixelwise.errors import ConfigError, DataError, MachineError, PixelwiseError, TrainingError, extra
 from pixelwise.files import make_folder, read_json, write_json
 from pixelwise.training import checkpoint
@@ -45,8 +50,14 @@ SHARE = 0.7
 ALIKE = 1.0
 """Fingerprints count as similar up to this distance; see `Memory`."""
 
-BASE, SPACE = "settings", "space"
-"""What a study keeps for those who join it."""
+AGREED = "agreed"
+"""Where a study keeps what holds for all who join it."""
+
+OF_MACHINE = ("device", "data.cache", "data.workers", "training.precision", "training.compile", "training.memory")
+"""Settings that each worker has for itself."""
+
+MOST_FAILURES = 5
+"""So many trials in a row may fail."""
 
 
 @contextmanager
@@ -64,6 +75,31 @@ def _quiet() -> Iterator[None]:
             yield
         finally:
             optuna.logging.set_verbosity(before)
+
+
+class Agreed(Section):
+    """What holds for all workers of a study."""
+
+    settings: Config
+    """Of every trial, but for what is searched."""
+    space: str
+    """What is searched, as a file has it."""
+    split: dict[str, Any]
+    """As split.json has it."""
+    data_hash: str
+    """Of all training images and masks."""
+
+    def split_of(self, dataset: Dataset) -> Split:
+        """The split, in which a worker may find its own images.
+
+        Raises:
+            DataError: the data are others.
+        """
+        return Split.from_json(self.split, dataset)
+
+    def with_machine_of(self, own: Config) -> Config:
+        """The settings, with those of this worker's machine."""
+        return self.settings.with_values({key: own.value(key) for key in OF_MACHINE if key in own.given()})
 
 
 class Study:
@@ -84,6 +120,8 @@ class Study:
         from sqlalchemy.exc import SQLAlchemyError
 
         self._optuna = optuna
+        # each worker, and each call of one, draws other points
+        generator = np.random.default_rng([seed, os.getpid(), time.time_ns() % 2**32, *platform.node().encode()])
         with _quiet():
             callback = optuna.storages.RetryHeartbeatStaleTrialCallback(max_retry=2)
             try:
@@ -100,7 +138,7 @@ class Study:
                     load_if_exists=True,
                     # several workers: what others are trying counts as poor, so that not all try the same
                     sampler=optuna.samplers.TPESampler(
-                        seed=seed, multivariate=True, constant_liar=True, n_startup_trials=8
+                        seed=int(generator.integers(2**32)), multivariate=True, constant_liar=True, n_startup_trials=8
                     ),
                     pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=2),
                 )
@@ -108,7 +146,7 @@ class Study:
                 said = str(error).splitlines()[0]
                 raise ConfigError(
                     f"The study's database cannot be used ({said}).",
-                    where=_without_password(storage),
+                    where=without_password(storage),
                     remedy="Give an address like postgresql://user:password@host/database.",
                 ) from None
 
@@ -116,32 +154,51 @@ class Study:
         """Let go of the database."""
         self._database.engine.dispose()
 
-    def agree(self, base: Config, space: Space, start: Iterable[Mapping[str, Any]]) -> tuple[Config, str]:
-        """The settings and the space of the study: those of the first worker, which also says what to try first.
+    @property
+    def agreed(self) -> Agreed | None:
+        """What another call, or worker, has said; none if this is the first.
+
+        Raises:
+            ConfigError: it was another version of Pixelwise.
+        """
+        known = self._study.user_attrs.get(AGREED)
+        if known is None:
+            return None
+        try:
+            return Agreed.model_validate(known)
+        except ValidationError:
+            raise ConfigError(
+                "This study is of another version of Pixelwise.", remedy="Begin a new one: another --out or --study."
+            ) from None
+
+    def agree(self, own: Agreed, start: Sequence[Mapping[str, Any]], *, starts_with_plan: bool) -> Agreed:
+        """Join the study, with what the first worker has said, which also says what to try first.
 
         Args:
-            base: what is the same in all trials, of this worker.
-            space: of this worker.
-            start: points to try first, as the study keeps them; the first is the plan's.
+            own: what this worker would say.
+            start: points to try first, as the study keeps them.
+            starts_with_plan: the first of them has the plan's settings.
 
-        Returns:
-            Settings, and the text of the space.
+        Raises:
+            DataError: the training images of the study are others.
+            ConfigError: it is of another version.
         """
-        known = self._study.user_attrs
-        if BASE not in known:
+        if self.agreed is None:
             for number, point in enumerate(start):
+                is_plan = number == 0 and starts_with_plan
                 self._study.enqueue_trial(
-                    dict(point), user_attrs={"is_plan": True} if number == 0 else None, skip_if_exists=True
+                    dict(point), user_attrs={"is_plan": True} if is_plan else None, skip_if_exists=True
                 )
-            self._study.set_user_attr(SPACE, space.to_yaml())
-            self._study.set_user_attr(BASE, base.model_dump_json(exclude_unset=True))
-            known = self._study.user_attrs
-        return Config.model_validate_json(known[BASE]), known[SPACE]
-
-    @property
-    def is_begun(self) -> bool:
-        """Whether another call, or worker, has said what is searched."""
-        return BASE in self._study.user_attrs
+            tree = own.model_dump(mode="json", exclude={"settings"})
+            settings = own.settings.model_dump(mode="json", exclude_unset=True)
+            self._study.set_user_attr(AGREED, tree | {"settings": settings})
+        agreed = self.agreed
+        assert agreed is not None
+        if agreed.data_hash != own.data_hash:
+            raise DataError(
+                "The study is of other training images or masks.", remedy="Begin a new one: another --out or --study."
+            )
+        return agreed
 
     def try_out(self, attempt: Callable[["Trial"], float], until: float, most: int | None, told: Watcher) -> None:
         """Trials one after the other.
@@ -156,23 +213,34 @@ class Study:
             ConfigError: none of the first trials could be trained.
         """
         with _quiet():
-            while time.monotonic() < until and (most is None or self._counted() < most):
-                # one at a time: Optuna's own loop knows when trials of others were given back
+            while True:
+                self._optuna.storages.fail_stale_trials(self._study)
+                if time.monotonic() >= until or (most is not None and self._counted() >= most):
+                    return
+                # one at a time: what became of it is told
                 self._study.optimize(
-                    lambda trial: attempt(Trial(trial, len(self._finished()))),
+                    lambda trial: self._attempted(attempt, trial),
                     n_trials=1,
                     catch=(MachineError, TrainingError, ConfigError),
                 )
                 rows = self.rows()
                 told.say(_line(rows, self._last_number()))
-                failed = [row for row in rows if row.state == "failed"]
-                if len(failed) >= 3 and len(failed) == len([row for row in rows if row.state != "waiting"]):
-                    raise ConfigError(f"None of the first {len(failed)} trials could be trained: {failed[-1].why}")
+                ended = [row for row in rows if row.state in {"complete", "pruned", "failed"}]
+                if [row.state for row in ended[-MOST_FAILURES:]] == ["failed"] * MOST_FAILURES:
+                    raise ConfigError(f"The last {MOST_FAILURES} trials could not be trained: {ended[-1].why}")
+
+    def _attempted(self, attempt: Callable[["Trial"], float], trial: Any) -> float:
+        try:
+            return attempt(Trial(trial, len(self._finished())))
+        except KeyboardInterrupt:
+            self.give_back(trial.number)
+            raise
 
     def give_back(self, number: int) -> None:
         """A trial that was interrupted is tried again later."""
         trial = self._study.trials[number]
-        self._study.enqueue_trial(trial.params, user_attrs=trial.user_attrs)
+        kept = {key: value for key, value in trial.user_attrs.items() if key == "is_plan"}
+        self._study.enqueue_trial(trial.params, user_attrs=kept)
 
     def _last_number(self) -> int:
         ended = [(trial.datetime_complete, trial.number) for trial in self._study.trials if trial.datetime_complete]
@@ -379,7 +447,7 @@ def _row(trial: Any) -> TrialRow:
             seconds=duration.total_seconds() if duration is not None else None,
             settings=seen.get("settings", {}),
             rungs=trial.intermediate_values,
-            why=seen.get("why", "") or ("its worker fell silent" if trial.state.name == "FAIL" else ""),
+            why=seen.get("why", "") or ("interrupted, and given back" if trial.state.name == "FAIL" else ""),
             is_plan=bool(seen.get("is_plan", False)),
             folder=seen.get("folder", ""),
         )
@@ -411,7 +479,8 @@ def _with_driver(storage: str) -> str:
     return storage
 
 
-def _without_password(storage: str) -> str:
+def without_password(storage: str) -> str:
+    """The address as it may be shown."""
     scheme, separator, rest = storage.partition("://")
     user, at, place = rest.rpartition("@")
     return f"{scheme}{separator}{user.partition(':')[0]}{at}{place}"
@@ -432,7 +501,7 @@ class Memory:
         plan, here = space.parameters(base), _features(fingerprint)
         known = []
         for file in sorted(self._folder.glob("*.json")):
-            with suppress(DataError, KeyError, TypeError, ValueError):  # of another version
+            with suppress(PixelwiseError, KeyError, TypeError, ValueError):  # of another version
                 tree = read_json(file)
                 distance = math.dist(here, [float(value) for value in tree["features"]])
                 if distance <= ALIKE:

@@ -10,7 +10,7 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from pixelwise import config as configs
-from pixelwise.config import Config, Section, describe
+from pixelwise.config import Config, Section, describe, keys_of
 from pixelwise.data.fingerprint import Fingerprint
 from pixelwise.errors import ConfigError
 from pixelwise.training.plan import WIDTHS
@@ -71,10 +71,32 @@ class Space:
                 found[key] = _label(value)
         return found
 
+    def holds(self, config: Config) -> bool:
+        """Whether these settings are a point of the space."""
+        inside = (
+            part.low <= config.value(key) <= part.high
+            if isinstance(part, Range)
+            else _label(config.value(key)) in _labelled(part)
+            for key, part in self.parts.items()
+        )
+        return all(inside)
+
     def to_yaml(self) -> str:
         """The text of a file that `read` understands."""
         tree = {key: part.model_dump() if isinstance(part, Range) else list(part) for key, part in self.parts.items()}
         return yaml.safe_dump(tree, sort_keys=False, default_flow_style=None)
+
+
+def read_text(file: Path) -> str:
+    """The content of a file that says what is searched.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"The file cannot be read ({error}).", where=file) from None
 
 
 def read(text: str, origin: Path | str, base: Config) -> Space:
@@ -100,6 +122,9 @@ def read(text: str, origin: Path | str, base: Config) -> Space:
         )
     parts = {str(key): _part(str(key), value, origin) for key, value in tree.items()}
     for key, part in parts.items():
+        if isinstance(part, Range) and not isinstance(base.value(key) if key in keys_of(Config) else 0.0, float):
+            base.with_values({key: part.low})  # a name that does not exist is told first
+            raise ConfigError(f"'{key}' is no number with decimals.", where=origin, remedy="Give a list of choices.")
         for value in (part.low, part.high) if isinstance(part, Range) else part:
             base.with_values({key: value})
     return Space(parts)
@@ -115,6 +140,8 @@ def _part(key: str, value: Any, origin: Path | str) -> Range | list[Any]:
 
 def _with_numbers(value: Any) -> Any:
     """YAML takes 1e-4 for text."""
+    if isinstance(value, list):
+        return [float(item) if isinstance(item, str) and _is_number(item) else item for item in value]
     if not isinstance(value, dict):
         return value
     return {key: float(item) if isinstance(item, str) and _is_number(item) else item for key, item in value.items()}

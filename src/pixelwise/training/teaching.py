@@ -31,6 +31,12 @@ def adopt_network(config: Config, teacher: Bundle, classes: ClassTable) -> Confi
             where=teacher.path,
             remedy="A teacher has the same classes in the same order.",
         )
+    if "model.padded" in config.given() and config.model.padded != said.model.padded:
+        raise ConfigError(
+            f"The teacher's network has padded={said.model.padded}.",
+            where=teacher.path,
+            remedy="Leave model.padded out.",
+        )
     if "data.resize" in config.given() and config.data.resize != said.preprocessing.resize:
         raise ConfigError(
             f"The teacher sees images at {said.preprocessing.resize or 'their own size'}, and 'data.resize' is "
