@@ -388,7 +388,7 @@ def test_a_prediction_that_is_killed_goes_on_and_does_at_most_one_band_twice(tmp
 
     small = make(ModelConfig(width=4, depth=2), channels=3, tile_size=(64, 64), overlap=0.5)
     bundle.save(bundle.Bundle(small.description, bundle.state_on_cpu(small.network)), tmp_path / "model.safetensors")
-    pixels = RNG.integers(0, 4, (1500, 330, 3), dtype=np.uint8)
+    pixels = RNG.integers(0, 4, (800, 330, 3), dtype=np.uint8)
     tifffile.imwrite(tmp_path / "a.tif", pixels, tile=(32, 32), compression="zlib", photometric="rgb")
 
     def start(out: str) -> subprocess.Popen[str]:

@@ -403,7 +403,7 @@ def train_both(data: Path, tmp_path: Path, settings: tuple[str, ...], processes:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("batch", "processes"), [(3, 2), (4, 2), (6, 4)])
+@pytest.mark.parametrize(("batch", "processes"), [(3, 2), (6, 4)])
 def test_several_processes_train_the_network_of_one(nine: Path, tmp_path: Path, batch: int, processes: int) -> None:
     one, two = train_both(nine, tmp_path, (*SETTINGS, *SGD, f"training.batch_size={batch}"), processes)
     assert len(json.loads((two / "split.json").read_text())["validation"]) % 2 == 1

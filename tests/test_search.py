@@ -253,7 +253,7 @@ def attempt(trial):
     time.sleep(60 if sys.argv[4:] else 0.4)
     return quality(settings)
 
-study.try_out(attempt, time.monotonic() + 15, 10, Watcher())
+study.try_out(attempt, time.monotonic() + 15, 8, Watcher())
 study.close()
 """
 
@@ -305,7 +305,7 @@ def test_four_workers_share_a_study_and_the_trial_of_one_that_is_killed_is_given
     lost = rows[number].settings
     assert lost
     assert [row.state for row in rows if row.settings == lost and row.number != number] == ["complete"]
-    assert sum(row.state == "complete" for row in rows) >= 9
+    assert sum(row.state == "complete" for row in rows) >= 7
     numbers = [number for output in outputs for number in output.split()]
     assert len(numbers) == len(set(numbers))
     assert all(output for output in outputs)
@@ -367,23 +367,25 @@ def test_a_search_from_folder_to_page(tmp_path: Path) -> None:
     draw(tmp_path / "data")
     space = tmp_path / "space.yaml"
     space.write_text("training.learning_rate: {low: 1e-3, high: 1e-2, log: true}\nmodel.width: [4, 8]\n")
-    common = ["--set", "model.depth=2", "--set", "data.patch_size=64", "--set", "model.width=4"]
-    command = ["tune", str(tmp_path / "data"), "--time", "22s", "--trial-time", "3s", "--trials", "2"]
-    result = CliRunner().invoke(app, [*command, "--space", str(space), "--out", str(tmp_path / "out"), *common])
+    common = ["--set", "model.depth=2", "--set", "data.patch_size=64", "--set", "model.width=4", "--trials", "2"]
+    command = ["tune", str(tmp_path / "data"), "--out", str(tmp_path / "out"), "--trial-time", "4s", *common]
+    # on a busy machine too there is time for two trials
+    result = CliRunner().invoke(app, [*command, "--space", str(space), "--time", "90s", "--search-only"])
     assert result.exit_code == 0, result.output
     tuned = Tuned.model_validate_json((tmp_path / "out" / "tune.json").read_text())
     assert [row.is_plan for row in tuned.found.trials] == [True, False]
     assert all(row.miou is not None and row.miou > 0.1 for row in tuned.found.trials)
-    assert (Path(tuned.final) / "scores.json").exists()
     assert not list((tmp_path / "out" / "trials").glob("*/*.ckpt"))
-    assert "best trial" in result.output
-    run = api.Run(Path(tuned.final))
-    assert run.scores.split == "test"
-    assert "Settings" in (tmp_path / "out" / "tune.html").read_text()
-    # the same command goes on; all trials are there, so that only the last run is made again
-    again = CliRunner().invoke(app, [*command, "--out", str(tmp_path / "out"), "--search-only", *common])
+    assert not tuned.final
+    # the same study goes on: all trials are there, so that only the winner is trained
+    again = CliRunner().invoke(app, [*command, "--time", "6s"])
     assert again.exit_code == 0, again.output
-    assert len(Tuned.model_validate_json((tmp_path / "out" / "tune.json").read_text()).found.trials) == 2
+    assert "this study has its settings" in again.output
+    tuned = Tuned.model_validate_json((tmp_path / "out" / "tune.json").read_text())
+    assert len(tuned.found.trials) == 2
+    assert api.Run(Path(tuned.final)).scores.split == "test"
+    assert "best trial" in again.output
+    assert "Settings" in (tmp_path / "out" / "tune.html").read_text()
 
 
 def test_a_search_needs_a_time() -> None:

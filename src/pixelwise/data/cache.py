@@ -18,7 +18,7 @@ from zipfile import BadZipFile
 import numpy as np
 from jaxtyping import Float32, Int64, Shaped, UInt8
 
-from pixelwise.data import alike, masks
+from pixelwise.data import alike, masks, npy
 from pixelwise.data.dataset import Case, Dataset
 from pixelwise.data.parallel import bytes_of_case, in_parallel
 from pixelwise.data.preprocess import match_channels, resize_image, resize_mask, storable
@@ -144,14 +144,14 @@ class _Files:
         return cls(*(stem.with_name(f"{key}.{part}") for part in ("image.npy", "mask.npy", "facts.npz")))
 
     def decoded(self, case: Case) -> Decoded:
-        image, mask = (np.load(path, mmap_mode="r", allow_pickle=False) for path in (self.image, self.mask))
-        with np.load(BytesIO(self.facts.read_bytes()), allow_pickle=False) as facts:
-            class_pixels, positions, digests, coarse = (
-                facts[name] for name in ("class_pixels", "positions", "digests", "coarse")
-            )
+        image, mask = (npy.mapped(path) for path in (self.image, self.mask))
+        facts = npy.archived(self.facts.read_bytes())
+        class_pixels, positions, digests, coarse = (
+            facts[name] for name in ("class_pixels", "positions", "digests", "coarse")
+        )
         if image.shape[:2] != mask.shape:
             raise ValueError("the parts do not belong together")
-        open_image, open_mask = (partial(np.load, path, mmap_mode="r") for path in (self.image, self.mask))
+        open_image, open_mask = (partial(npy.mapped, path) for path in (self.image, self.mask))
         shape = (image.shape[0], image.shape[1], image.shape[2])
         digest, mask_digest = digests.tolist()
         return Decoded(case, open_image, open_mask, shape, class_pixels, positions, digest, mask_digest, coarse)

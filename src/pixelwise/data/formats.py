@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Integer, Shaped, UInt8
 
-from pixelwise.data import nifti, omezarr, tiff
+from pixelwise.data import nifti, npy, omezarr, tiff
 from pixelwise.data.raster import (
     FEW_CHANNELS,
     MAX_RATIO,
@@ -380,13 +380,13 @@ def _npy_stack(shape: tuple[int, ...], path: Path) -> Stack:
 
 def _npy_info(path: Path) -> ImageInfo:
     # a mapped file that is shorter than its header says is an error at once, and nothing is allocated
-    pixels = np.load(path, mmap_mode="r", allow_pickle=False)
+    pixels = npy.mapped(path)
     stack = _npy_stack(pixels.shape, path)
     return ImageInfo(stack.count("H"), stack.count("W"), stack.count("C"), pixels.dtype.name, stack.count("P"))
 
 
 def _npy_read(path: Path, page: int | None) -> Raster:
-    mapped = np.load(path, mmap_mode="r", allow_pickle=False)
+    mapped = npy.mapped(path)
     stack = _npy_stack(mapped.shape, path)
     chosen = chosen_page(page, stack.count("P"), path)
     pixels = np.array(page_of(mapped, stack.order, chosen))

@@ -223,7 +223,9 @@ class Doubling(nn.ConvTranspose2d):
         """Features of twice the height and width, and this layer's result after them, which is laid there at once."""
         batch, features, height, width = skip.shape
         squares = skip.permute(0, 2, 3, 1).reshape(batch, height // 2, 2, width // 2, 2, features)
-        if torch.is_grad_enabled():
+        # what is traced is for images of any size, and holds as it likes
+        is_traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+        if torch.is_grad_enabled() or is_traced:
             return _as_maps(torch.cat([squares, self._squares(maps)], dim=-1))
         # here a prediction holds most: the result is filled by halves, so that only half of this layer's is beside it
         both = squares.new_empty((*squares.shape[:-1], features + self.out_channels))
