@@ -188,10 +188,10 @@ def test_folds_share_their_test_side_and_each_other_case_validates_once(test_fra
     assert sorted(one.name for one in validated) == sorted(
         {one.name for one in cases} - {t.name for t in splits[0].test}
     )
-    for split in splits:
+    for number, split in enumerate(splits):
         assert not {one.group for one in split.train} & {one.group for one in split.validation}
         assert len(split.validation) == pytest.approx((40 - len(split.test)) / 5, abs=2)
-        assert "of 5 validates" in " ".join(split.reasons)
+        assert f"Fold {number}, of 0 to 4, validates" in " ".join(split.reasons)
 
 
 def test_folds_that_cannot_be_dealt_are_refused() -> None:

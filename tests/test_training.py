@@ -499,9 +499,9 @@ def clock(total_steps: int | None, budget: float | None, *, prepared: float = 0.
 def test_the_clock_sets_aside_time_for_what_comes_after(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
     monkeypatch.setattr("pixelwise.training.clock.time.monotonic", lambda: now[0])
-    told = clock(None, 125.0, prepared=20.0, after=3.0)
+    told = clock(None, 125.0, prepared=25.0, after=3.0)
     now[0] += 50.0
-    assert told.progress(1) == pytest.approx(50 / (125 - 20 - 5))
+    assert told.progress(1) == pytest.approx(50 / (125 - 25))
     told.note_validation(10.0)  # once more, and three times as much for the test split
     assert told.progress(1) == pytest.approx(50 / (100 - 1.15 * 40))
     now[0] += 5.0

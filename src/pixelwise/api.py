@@ -333,7 +333,7 @@ def train_folds(  # noqa: PLR0913  all but three are given by name
         if _is_done(files):
             runs_of.append(Run(files.folder))
             continue
-        watcher.say(f"fold {fold + 1} of {folds}")
+        watcher.say(f"fold {fold}, of 0 to {folds - 1}")
         settled = configs.load(runs_of[0].folder / "config.yaml") if runs_of else asked
         now = clocks.monotonic()
         values: dict[str, float] = {"data.fold": fold}
@@ -474,8 +474,10 @@ def tune(  # noqa: PLR0913, PLR0915  all but two are given by name; one thing af
     asked = _with_budget(config or Config(), time, None)
     seconds = asked.training.time or 0.0
     text = spaces.read_text(Path(space)) if space is not None else ""
+    if space is not None:
+        spaces.read(text, Path(space), asked)  # before anything is measured
     each = float(_with_budget(Config(), trial_time or seconds / 10, None).training.time or 0.0)
-    folder = make_folder(Path(out) if out is not None else next_free(Path("runs"), f"{_name_of(Path(data))}-tune"))
+    folder = make_folder(Path(out) if out is not None else new_search_folder(Path(data)))
     joined = search.Study(storage or f"sqlite:///{folder / 'study.db'}", study or _name_of(Path(data)), asked.seed)
     dataset, findings = _checked(data, watcher)
     short = _with_budget(asked, each, None)
@@ -542,6 +544,11 @@ def _rates(request: runs.Request, plan: Plan, seconds: float, watcher: Watcher) 
     low, high = found.steepest / 10, found.highest
     watcher.say(f"learning rates from {low:.1g} to {high:.1g} are searched")
     return low, high
+
+
+def new_search_folder(data: Path) -> Path:
+    """runs/NAME-tune-1, or the next number that is free."""
+    return next_free(Path("runs"), f"{_name_of(data)}-tune")
 
 
 def _against_plan(found: Found, watcher: Watcher, command: str) -> dict[str, Any]:
@@ -844,18 +851,20 @@ def bench(
     return this_machine(chosen), ceiling, figures
 
 
-def networks(device: str = "auto", watcher: Watcher | None = None) -> list[Network]:
+def networks(device: str = "auto", watcher: Watcher | None = None, *, speeds: bool = True) -> list[Network]:
     """The named networks with parameters, arithmetic and speed on this machine.
 
     Args:
         device: auto, cpu, cuda or mps.
         watcher: told how far it is.
+        speeds: measure them; else they are none.
 
     Raises:
         ConfigError: there is no such device.
         MachineError: one of them does not fit into memory.
     """
-    stopwatch = Stopwatch(predictor.choose_device(device), default_folder())
+    chosen = predictor.choose_device(device)
+    stopwatch = Stopwatch(chosen, default_folder()) if speeds else None
     return measure_networks(stopwatch, partial((watcher or Watcher()).work, "measuring networks"))
 
 

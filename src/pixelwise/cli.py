@@ -187,11 +187,17 @@ def train(
                 command=_command(),
                 began=STARTED,
             )
-        if done.out_of_fold is not None:
-            typer.echo("every image by the model that has not seen it:")
-            for line in api.score_lines(done.out_of_fold):
-                typer.echo(line)
-            typer.echo("the ensemble on the test side:" if done.run.scores.split == "test" else "there is no test side")
+        if done.out_of_fold is None:
+            place = shlex.quote(str(done.run.folder.parent))
+            typer.echo(f"no ensemble yet: {done.run.folder.name} was interrupted")
+            typer.echo(f"go on with: pixelwise train {shlex.quote(str(data))} --folds {folds} --out {place} --resume")
+            raise typer.Exit(INTERRUPTED)
+        typer.echo("every image by the model that has not seen it:")
+        for line in api.score_lines(done.out_of_fold):
+            typer.echo(line)
+        typer.echo(f"report: {done.run.folder / 'out-of-fold' / 'report.html'}")
+        is_tested = done.run.scores.split == "test"
+        typer.echo(f"the ensemble of {folds} on the test side:" if is_tested else "there is no test side")
         _finish(done.run)
         return
     with on_this_terminal() as watcher:
@@ -242,22 +248,27 @@ def tune(
     from pixelwise.training.watch import on_this_terminal
 
     settings = api.settings(config, overrides or [], seed=seed)
-    with on_this_terminal() as watcher:
-        done = api.tune(
-            data,
-            out,
-            time=time,
-            trial_time=trial_time,
-            trials=trials,
-            config=settings,
-            space=space,
-            storage=storage,
-            study=study,
-            search_only=search_only,
-            watcher=watcher,
-            command=_command(),
-            began=STARTED,
-        )
+    out = out if out is not None else api.new_search_folder(data)
+    try:
+        with on_this_terminal() as watcher:
+            done = api.tune(
+                data,
+                out,
+                time=time,
+                trial_time=trial_time,
+                trials=trials,
+                config=settings,
+                space=space,
+                storage=storage,
+                study=study,
+                search_only=search_only,
+                watcher=watcher,
+                command=_command(),
+                began=STARTED,
+            )
+    except KeyboardInterrupt:
+        typer.echo(f"go on with the same command, and --out {shlex.quote(str(out))}", err=True)
+        raise
     found = done.tuned.found
     against = f"; the plan's settings {found.plan.miou or 0.0:.3f}" if found.plan is not None else ""
     typer.echo(f"best trial: {found.best.number}, validation mIoU {found.best.miou or 0.0:.3f}{against}")
@@ -428,6 +439,8 @@ def quantise(
         done = api.quantise(run, out, watcher=watcher)
     for name, side in (("as trained", done.before), ("in eight bits", done.after)):
         typer.echo(f"{name + ':':15} validation mIoU {side.scores.miou:.3f}, {side.seconds:.3f} s for an image")
+    if done.after.seconds >= done.before.seconds:
+        typer.echo("it is no faster here: keep the model as it was trained")
     if done.lost > MOST_LOST:
         typer.echo(f"warning: the mIoU falls by {done.lost:.3f}")
     typer.echo(
@@ -441,6 +454,9 @@ def models(
         str | None,
         typer.Option(metavar="PATTERN", help="List timm's encoders of such names instead, as '*resnet*'."),
     ] = None,
+    speeds: Annotated[
+        bool, typer.Option("--speeds/--no-speeds", help="Measure each for some seconds; large ones take a minute.")
+    ] = True,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
@@ -457,7 +473,7 @@ def models(
         typer.echo(json.dumps(names, indent=2) if as_json else "\n".join(names))
         return
     with on_this_terminal() as watcher:
-        rows = api.networks(device, watcher)
+        rows = api.networks(device, watcher, speeds=speeds)
     typer.echo(json.dumps(networks.to_json(rows), indent=2) if as_json else networks.to_text(rows))
 
 

@@ -453,7 +453,8 @@ class Config(Section):
             "loss.tversky_alpha": ("tversky",),
             "loss.tversky_beta": ("tversky",),
         }
-        given = self.given()
+        usual = Config()
+        given = {key for key in self.given() if self.value(key) != usual.value(key)}
         unused = [
             f"{key} has no effect: loss.name is {self.loss.name}, and only {' and '.join(names)} use it"
             for key, names in users.items()

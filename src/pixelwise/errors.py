@@ -88,5 +88,8 @@ def extra(name: str, what: str) -> Iterator[None]:
     """
     try:
         yield
-    except ImportError:
-        raise ConfigError(f"{what}, which is not installed.", remedy=f"pip install 'pixelwise[{name}]'") from None
+    except ImportError as error:
+        library = what.rpartition(" ")[2]
+        is_itself = error.name is None or error.name.partition(".")[0].lower() == library.lower()
+        missing = "which is not installed" if is_itself else f"which needs {error.name}, which is not installed"
+        raise ConfigError(f"{what}, {missing}.", remedy=f"pip install 'pixelwise[{name}]'") from None

@@ -1,7 +1,7 @@
 """The named networks: how large they are, what they compute, and how fast this machine is with them."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -25,29 +25,31 @@ class Network:
     parameters: int
     gflop: float
     """10^9 operations for one image, a product and a sum counted as two; three times as many in training."""
-    precision: str
-    """That is faster here, for a small network."""
-    training_per_second: float
+    precision: str | None = None
+    """That is faster here, for a small network; none if nothing was measured."""
+    training_per_second: float | None = None
     """Images."""
-    prediction_per_second: float
+    prediction_per_second: float | None = None
     """Images."""
 
 
-def networks(stopwatch: Stopwatch, progress: Callable[[int, int], None]) -> list[Network]:
+def networks(stopwatch: Stopwatch | None, progress: Callable[[int, int], None]) -> list[Network]:
     """All named networks, each measured for some seconds if it has not been before.
 
     Args:
-        stopwatch: of the device.
+        stopwatch: of the device; none measures nothing.
         progress: told how many of how many are done.
     """
     rows = []
+    if stopwatch is None:
+        return [_network(name, settings) for name, settings in SIZES.items()]
     small = [_work(ModelConfig(**SIZES["tiny"]), sizes.PATCH_PX, precision) for precision in PRECISIONS]
     precision = max(small, key=lambda work: stopwatch.speed(work).training_patches_per_second).precision
     for number, (name, settings) in enumerate(SIZES.items()):
         progress(number, len(SIZES))
         model = ModelConfig(**settings)
-        edge = valid_size_px(model, sizes.PATCH_PX)
-        rows.append(_network(name, settings, edge, stopwatch.speed(_work(model, edge, precision))))
+        work = _work(model, valid_size_px(model, sizes.PATCH_PX), precision)
+        rows.append(_network(name, settings, stopwatch.speed(work)))
     progress(len(SIZES), len(SIZES))
     return rows
 
@@ -63,20 +65,22 @@ def _work(model: ModelConfig, edge: int, precision: str) -> Work:
     )
 
 
-def _network(name: str, settings: dict[str, Any], edge: int, speed: Speed) -> Network:
+def _network(name: str, settings: dict[str, Any], speed: Speed | None = None) -> Network:
+    model = ModelConfig(**settings)
+    edge = valid_size_px(model, sizes.PATCH_PX)
     with torch.device("meta"):  # counted, not computed
-        network = build(speed.work.model, sizes.CHANNELS, sizes.CLASSES).eval()
+        network = build(model, sizes.CHANNELS, sizes.CLASSES).eval()
         image = torch.zeros(1, sizes.CHANNELS, edge, edge)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(image)
-    return Network(
-        name,
-        settings,
-        parameter_count(network),
-        counter.get_total_flops() / 1e9,
-        speed.work.precision,
-        speed.training_patches_per_second,
-        speed.prediction_patches_per_second,
+    counted = Network(name, settings, parameter_count(network), counter.get_total_flops() / 1e9)
+    if speed is None:
+        return counted
+    return replace(
+        counted,
+        precision=speed.work.precision,
+        training_per_second=speed.training_patches_per_second,
+        prediction_per_second=speed.prediction_patches_per_second,
     )
 
 
@@ -84,8 +88,8 @@ def to_text(rows: Sequence[Network]) -> str:
     """A table for people."""
     head = f"{'network':9} {'parameters':>11} {'GFLOP':>7} {'trained/s':>10} {'predicted/s':>12}  precision"
     lines = [
-        f"{row.name:9} {row.parameters / 1e6:9.1f} M {row.gflop:7.1f} {row.training_per_second:10.1f} "
-        f"{row.prediction_per_second:12.1f}  {row.precision}"
+        f"{row.name:9} {row.parameters / 1e6:9.1f} M {row.gflop:7.1f} {_rate(row.training_per_second):>10} "
+        f"{_rate(row.prediction_per_second):>12}  {row.precision or '-'}"
         for row in rows
     ]
     said = (
@@ -94,6 +98,10 @@ def to_text(rows: Sequence[Network]) -> str:
         "these has to be named. `--set model=NAME` takes one."
     )
     return "\n".join([head, *lines, "", said])
+
+
+def _rate(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"
 
 
 def to_json(rows: Sequence[Network]) -> list[dict[str, Any]]:

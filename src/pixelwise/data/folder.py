@@ -62,10 +62,19 @@ def scan(root: Path) -> Dataset:
         classes=detection.classes,
         encoding=detection.encoding,
         layout=pairing.layout,
-        notices=(*pairing.notices, *detection.notices, *said),
+        notices=(*pairing.notices, *detection.notices, *said, *_told_channels(cases)),
         unpaired=pairing.unpaired,
         named=_has_names(pairing, detection.encoding),
     )
+
+
+def _told_channels(cases: Sequence[Case]) -> list[str]:
+    several = [case for case in cases if case.channels]
+    if not several:
+        return []
+    first = several[0]
+    names = " and ".join(path.name for path in (first.image, *first.channels))
+    return [f"The channels of {len(several)} images lie in files of their own, as {names}."]
 
 
 def _has_names(pairing: Pairing, encoding: MaskEncoding) -> bool:

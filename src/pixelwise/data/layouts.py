@@ -58,7 +58,13 @@ class Pairing:
         """Images without mask and masks without image."""
         used = set(self.pairs).union(*self.pairs.values())
         files = self.listing.rasters if self.concerned is None else self.concerned
-        return tuple(self.listing.path(file) for file in files if file not in used)
+        return tuple(self.listing.path(file) for file in files if file not in used and not self._is_to_predict(file))
+
+    def _is_to_predict(self, file: File) -> bool:
+        """In nnU-Net's layout the images of imagesTs have no masks, unless there is a labelsTs."""
+        if not file.folder or file.folder[-1].lower() != "imagests":
+            return False
+        return not any(other.folder and other.folder[-1].lower() == "labelsts" for other in self.listing.rasters)
 
 
 def pair(listing: Listing, wanted: Collection[File] | None = None) -> Pairing:

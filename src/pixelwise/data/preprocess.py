@@ -19,6 +19,10 @@ ROUNDING = 1e-10
 """A deviation that is a smaller share of the mean is that of rounded sums, not of the pixels."""
 
 
+COLOURS = 3
+"""Channels of an image that a grey one may stand for; other numbers are channels of different kinds."""
+
+
 def match_channels(image: Shaped[np.ndarray, "H W _"], channels: int) -> Shaped[np.ndarray, "H W C"]:
     """The same image with the wanted number of channels: grey is repeated, equal channels become one.
 
@@ -28,7 +32,7 @@ def match_channels(image: Shaped[np.ndarray, "H W _"], channels: int) -> Shaped[
     found = image.shape[-1]
     if found == channels:
         return image
-    if found == 1:
+    if found == 1 and channels == COLOURS:
         return np.broadcast_to(image, (*image.shape[:-1], channels))
     if channels == 1 and bool((image[..., 1:] == image[..., :1]).all()):
         return image[..., :1]

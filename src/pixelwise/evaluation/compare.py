@@ -36,13 +36,14 @@ class Verdict:
     def describe(self) -> str:
         """One sentence, with the numbers."""
         found = self.difference
-        unit = "groups of images" if found.grouped else "images"
+        one, several = ("group of images", "groups of images") if found.grouped else ("image", "images")
+        unit = one if found.units == 1 else several
         numbers = f"{found.value:+.3f} mIoU"
         if not math.isnan(found.interval.low):
             numbers += f", 95 % interval {found.interval.low:+.3f} to {found.interval.high:+.3f}, p = {found.p:.2g}"
         if found.is_clear:
             return f"{self.better} is better than {self.worse} on these {found.units} {unit}: {numbers}."
-        more = f"; about {found.needed} {unit} like these would tell" if found.needed is not None else ""
+        more = f"; about {found.needed} {several} like these would tell" if found.needed is not None else ""
         return f"{found.units} {unit} cannot tell {self.better} from {self.worse}: {numbers}{more}."
 
     def to_json(self) -> dict[str, Any]:

@@ -55,7 +55,8 @@ class Step:
     def describe(self) -> str:
         """A line."""
         ends = self.gain.interval
-        spread = f" (95 %: {ends.low:+.4f} to {ends.high:+.4f})" if not math.isnan(ends.low) else ""
+        few = f" ({self.gain.units} image{'s' * (self.gain.units != 1)}: too few to be sure)"
+        spread = f" (95 %: {ends.low:+.4f} to {ends.high:+.4f})" if not math.isnan(ends.low) else few
         return f"{self.name} {self.setting}: mIoU {self.gain.value:+.4f}{spread}, {'kept' if self.kept else 'not kept'}"
 
     def to_json(self) -> dict[str, Any]:
@@ -103,7 +104,7 @@ def refine(
         told(f"trying flips {views}")
         candidate = _with(best, best.description.prediction.model_copy(update={"flips": views}), PostprocessingConfig())
         consider("flips", f"{views} ({1 + len(FLIPS[views])} times as slow)", candidate, _counts(candidate, cases))
-    for name, find in (("weights of classes", _factors), ("objects of at least", _sizes)):
+    for name, find in (("weights of classes", _factors), ("no objects smaller than", _sizes)):
         told(f"looking for {name}")
         after = find(best, cases)
         if after == best.description.postprocessing:

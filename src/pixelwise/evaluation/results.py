@@ -79,9 +79,10 @@ def score_lines(scores: Evaluation) -> list[str]:
     """Headline with its interval, and scores per class, a line each."""
     width = max(len(name) for name in scores.classes)
     rows = zip(scores.classes, scores.iou.tolist(), scores.dice.tolist(), strict=True)
+    count = len(scores.names)
     headline = (
         f"mIoU {_text(scores.miou)}{_spread(scores.interval())}  Dice {_text(scores.mean_dice)}  "
-        f"pixel accuracy {_text(scores.accuracy)}  pooled over {len(scores.names)} images"
+        f"pixel accuracy {_text(scores.accuracy)}  pooled over {count} image{'s' * (count != 1)}"
     )
     return [headline, *(f"  {name:<{width}}  IoU {_text(iou)}  Dice {_text(dice)}" for name, iou, dice in rows)]
 

@@ -36,6 +36,7 @@ def render(tuned: Tuned, command: str) -> str:
     """The page as HTML text."""
     environment = report.environment()
     environment.filters["setting"] = _name
+    environment.filters["capitalized"] = lambda text: text[:1].upper() + text[1:]
     trials, found = tuned.found.trials, tuned.found
     tried = [row for row in trials if row.miou is not None]
     keys = sorted({key for row in trials for key in row.settings}, key=lambda key: -found.importances.get(key, 0.0))

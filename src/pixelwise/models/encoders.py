@@ -92,12 +92,7 @@ class TimmEncoder(nn.Module):
     def _extractor(self, **pretrained: Any) -> Any:
         """The levels that halve the image up to `depth` times; an argument says which weights they have."""
         timm = _timm()
-        if not timm.is_model(self.name.partition(".")[0]):
-            near = difflib.get_close_matches(self.name.partition(".")[0], timm.list_models(), n=5)
-            raise ConfigError(
-                f"timm {timm.__version__} has no '{self.name}'.",
-                remedy=f"There are {', '.join(near)}." if near else "`pixelwise models --encoders` lists them.",
-            )
+        _refuse_unknown(timm, self.name)
         try:
             whole = timm.create_model(self.name, features_only=True)
             reductions = list(whole.feature_info.reduction())
@@ -172,6 +167,15 @@ class TimmEncoder(nn.Module):
         ]
 
 
+def _refuse_unknown(timm: Any, name: str) -> None:
+    if not timm.is_model(name.partition(".")[0]):
+        near = difflib.get_close_matches(name.partition(".")[0], timm.list_models(), n=5)
+        raise ConfigError(
+            f"timm {timm.__version__} has no '{name}'.",
+            remedy=f"There are {', '.join(near)}." if near else "`pixelwise models --encoders` lists them.",
+        )
+
+
 def _refuse_random(first: dict[str, Tensor], second: dict[str, Tensor], name: str, source: str | Path) -> None:
     kernels = [key for key, tensor in first.items() if tensor.ndim > 1]
     loaded = sum(torch.equal(first[key], second[key]) for key in kernels)
@@ -209,6 +213,18 @@ ENCODERS: dict[str, Callable[[int, ModelConfig], nn.Module]] = {
     "plain": PlainEncoder,
 }
 """Encoders by the name in `ModelConfig.encoder`; each is made from the image channels and the settings."""
+
+
+def refuse_absent(name: str) -> None:
+    """See whether there is such an encoder, before anything is read or measured.
+
+    Raises:
+        ConfigError: timm or the user's module is not installed, or has none of that name.
+    """
+    if name.startswith(TIMM):
+        _refuse_unknown(_timm(), name.removeprefix(TIMM))
+    elif outside.is_outside(name):
+        outside.find(name, "model.encoder")
 
 
 def build_encoder(channels: int, config: ModelConfig) -> nn.Module:
@@ -259,6 +275,7 @@ def _refuse_unfit(encoder: nn.Module, channels: int, config: ModelConfig) -> Non
                 f"x {edge} pixels becomes maps of {', '.join(' x '.join(map(str, shape)) for shape in shapes)}.",
                 remedy=f"With model.depth={config.depth}, a U-Net needs a list of {config.depth + 1} levels, the "
                 "finest first and of the image's size, each half as large as the one before, rounded up, and `widths` "
-                "with the features of each.",
+                "with the features of each."
+                + (f" For these widths, set model.depth={len(widths) - 1}." if len(widths) != config.depth + 1 else ""),
             )
     encoder.train(was_training)

@@ -3,9 +3,6 @@
 import time
 from collections.abc import Callable
 
-REPORT_SECONDS = 5.0
-"""Set aside for writing the report and leaving."""
-
 SAFETY = 1.15
 """The end is planned so much earlier than measured, since measurements vary."""
 
@@ -17,7 +14,7 @@ class Clock:
         agreed: the largest of a number over all processes, so that they all stop at the same step.
         total_steps: steps after which the run is over; none leaves the end to the budget.
         budget_seconds: for everything, from reading to report; none is without limit.
-        set_aside_seconds: what reading and planning took, and comparing outlines will take.
+        set_aside_seconds: what reading and planning took, and comparing outlines and writing the report will take.
         trained_seconds: what training took before it was interrupted.
         pixels_after: how many pixels will be predicted after training, as a multiple of what a process validates.
         stopped: someone asked for the end.
@@ -59,5 +56,5 @@ class Clock:
         return self._agreed(min(1.0, max(by_steps, by_time, wish)))
 
     def _of_budget(self, budget: float) -> float:
-        reserve = SAFETY * self._validation_seconds * (1.0 + self._pixels_after) + REPORT_SECONDS
+        reserve = SAFETY * self._validation_seconds * (1.0 + self._pixels_after)
         return self.trained() / max(budget - self._set_aside - reserve, 1e-3)

@@ -21,6 +21,7 @@ from pixelwise.errors import ConfigError, DataError
 from pixelwise.files import read_json
 from pixelwise.inference.predictor import choose_device
 from pixelwise.models import bundle as bundles
+from pixelwise.models import encoders
 from pixelwise.training import checkpoint
 from pixelwise.training.material import Material
 
@@ -114,6 +115,7 @@ def settle(folder: Path, config: Config, *, resume: bool = False, start_from: Pa
     for name, setting in ((config.loss.name, "loss.name"), (config.augment.own, "augment.own")):
         if name is not None and outside.is_outside(name):
             outside.find(name, setting)
+    encoders.refuse_absent(config.model.encoder)
     asked = sorted(key for key in config.given() if key.startswith("finetune.") and config.value(key) != _FINETUNE[key])
     if asked and start_from is None and not resume and config.model.encoder_weights == "none":
         raise ConfigError(

@@ -50,6 +50,9 @@ from pixelwise.training.stop import StopRequest
 from pixelwise.training.update import State, Update
 from pixelwise.training.watch import Several, TensorBoard, Watcher, tensorboard_is_installed
 
+REPORT_SECONDS = 5.0
+"""Set aside for writing the report and leaving."""
+
 LOOKING = 2.0
 """Sorting mistakes and drawing pictures for the report takes about as long as comparing outlines."""
 
@@ -72,6 +75,8 @@ class Request:
     """A run or bundle whose probabilities to learn beside the masks."""
     resume: bool = False
     """Go on with the run in `folder`."""
+    reports: bool = True
+    """The model will be evaluated after training, within the same budget."""
     material: Material | None = None
     """The data, where they are prepared already; none prepares them."""
     began: float = 0.0
@@ -229,7 +234,8 @@ def _fit(request: Request, config: Config, material: Material, files: Files, fab
     samples = windows(config, material)
     steps_per_epoch = config.training.steps_per_epoch or max(1, round(len(samples) / config.training.batch_size))
     stop = StopRequest(lambda: watcher.say("stopping: the model so far is kept and evaluated"))
-    looking_seconds = LOOKING * _outline_seconds(config, material) if config.training.time is not None else 0.0
+    has_report = config.training.time is not None and request.reports
+    looking_seconds = REPORT_SECONDS + LOOKING * _outline_seconds(config, material) if has_report else 0.0
     prepared_seconds = time.monotonic() - request.began if request.began else 0.0
     _warn_of_short_budget(config, prepared_seconds, watcher)
     epochs = config.training.epochs
@@ -239,7 +245,7 @@ def _fit(request: Request, config: Config, material: Material, files: Files, fab
         budget_seconds=config.training.time,
         set_aside_seconds=prepared_seconds + looking_seconds,
         trained_seconds=trained_seconds,
-        pixels_after=fabric.world_size * _scored_pixels(material) / _pixels(material.validation),
+        pixels_after=fabric.world_size * _scored_pixels(material) / _pixels(material.validation) if has_report else 0.0,
         stopped=stop,
     )
     board = TensorBoard(files.folder) if fabric.is_global_zero and tensorboard_is_installed() else Watcher()

@@ -364,7 +364,7 @@ def attempt(trial: Trial, request: runs.Request, space: Space, watcher: Watcher)
         config = request.config.with_values(trial.settings(space))
         rungs = Rungs(trial, config.training.time or 0.0)
         trained = runs.train(
-            replace(request, config=config, folder=folder, began=time.monotonic()), _Both(rungs, watcher)
+            replace(request, config=config, folder=folder, began=time.monotonic(), reports=False), _Both(rungs, watcher)
         )
     except PixelwiseError as error:
         trial.note("why", str(error))

@@ -121,13 +121,20 @@ def read(text: str, origin: Path | str, base: Config) -> Space:
             remedy="Write `training.batch_size: [4, 8]`, `training.learning_rate: {low: 1e-4, high: 1e-2, log: true}`.",
         )
     parts = {str(key): _part(str(key), value, origin) for key, value in tree.items()}
+    try:
+        _refuse_impossible(parts, base, origin)
+    except ConfigError as error:
+        raise ConfigError(error.what, where=origin, remedy=error.remedy) from None
+    return Space(parts)
+
+
+def _refuse_impossible(parts: Mapping[str, Range | Sequence[Any]], base: Config, origin: Path | str) -> None:
     for key, part in parts.items():
         if isinstance(part, Range) and not isinstance(base.value(key) if key in keys_of(Config) else 0.0, float):
             base.with_values({key: part.low})  # a name that does not exist is told first
             raise ConfigError(f"'{key}' is no number with decimals.", where=origin, remedy="Give a list of choices.")
         for value in (part.low, part.high) if isinstance(part, Range) else part:
             base.with_values({key: value})
-    return Space(parts)
 
 
 def _part(key: str, value: Any, origin: Path | str) -> Range | list[Any]:

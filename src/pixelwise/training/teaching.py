@@ -29,7 +29,7 @@ def adopt_network(config: Config, teacher: Bundle, classes: ClassTable) -> Confi
         raise ConfigError(
             f"The teacher knows {', '.join(said.classes.names)}; this data has {', '.join(classes.names)}.",
             where=teacher.path,
-            remedy="A teacher has the same classes in the same order.",
+            remedy="A teacher has the same classes in the same order: name them alike in a data.yaml.",
         )
     if "model.padded" in config.given() and config.model.padded != said.model.padded:
         raise ConfigError(
