@@ -80,7 +80,7 @@ def test_every_figure_is_measured_and_told() -> None:
 @pytest.mark.usefixtures("small")
 def test_one_figure_alone_and_one_that_does_not_exist() -> None:
     assert [figure.name for figure in api.bench("cpu", ["samples"])[2]] == ["sample, augmented"]
-    with pytest.raises(ConfigError, match="There are: training, inference"):
+    with pytest.raises(ConfigError, match="There are: large image, training"):
         api.bench("cpu", ["speed"])
 
 
