@@ -57,7 +57,7 @@ from pixelwise.training import material as materials
 from pixelwise.training import processes, search
 from pixelwise.training import run as runs
 from pixelwise.training import space as spaces
-from pixelwise.training.folder import MAY_CHANGE, Begun, Files, read_begun, settle
+from pixelwise.training.folder import MAY_CHANGE, Begun, Files, changed, read_begun, settle
 from pixelwise.training.machine import Machine, Stopwatch, this_machine
 from pixelwise.training.plan import Plan
 from pixelwise.training.range_test import STEPS
@@ -340,16 +340,9 @@ def train_folds(  # noqa: PLR0913  all but three are given by name
         if end is not None:
             values["training.time"] = round(max(1.0, (end - now) / (folds - fold)), 1)
         goes_on = resume and files.begun.exists()
-        run = train(
-            data,
-            files.folder,
-            config=settled.with_values(values)
-            if not goes_on
-            else _with_budget(Config(), values.get("training.time"), None),
-            resume=goes_on,
-            watcher=watcher,
-            command=command,
-        )
+        fresh, rest = settled.with_values(values), _with_budget(Config(), values.get("training.time"), None)
+        chosen = rest if goes_on else fresh  # what was begun has its settings
+        run = train(data, files.folder, config=chosen, resume=goes_on, watcher=watcher, command=command)
         runs_of.append(run)
         if run.interrupted:
             return Folds(run, None)
@@ -379,13 +372,13 @@ def _refuse_other_folds(place: Path, asked: Config, *, resume: bool) -> None:
     if not resume or not first.config.exists():
         return
     known = configs.load(first.config)
-    other = [key for key in sorted(asked.given()) if key not in MAY_CHANGE and asked.value(key) != known.value(key)]
-    if other:
-        raise ConfigError(
-            f"'{other[0]}' is {known.value(other[0])} in these folds and cannot become {asked.value(other[0])}.",
-            where=first.config,
-            remedy="Start anew in another folder.",
-        )
+    for key, wish in changed(asked, known).items():
+        if key not in MAY_CHANGE:
+            raise ConfigError(
+                f"'{key}' is {known.value(key)} in these folds and cannot become {wish}.",
+                where=first.config,
+                remedy="Start anew in another folder.",
+            )
 
 
 def _join_folds(place: Path, runs_of: Sequence[Run], watcher: Watcher, command: str) -> Folds:

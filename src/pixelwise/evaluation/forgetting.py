@@ -1,6 +1,5 @@
 """What a model that started from another one still knows of what that one was trained on."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from pixelwise.classes import IGNORE
 from pixelwise.data.cache import Decoded
+from pixelwise.evaluation.results import score_text
 from pixelwise.inference.predictor import Model
 from pixelwise.inference.scoring import compare
 from pixelwise.metrics.counts import number
@@ -72,8 +72,4 @@ def _overlaps(
 def lines(rows: Sequence[Remembered]) -> list[str]:
     """A line for each class."""
     width = max((len(row.name) for row in rows), default=0)
-    return [f"  {row.name:<{width}}  IoU {_text(row.before)} before, {_text(row.after)} now" for row in rows]
-
-
-def _text(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:.3f}"
+    return [f"  {row.name:<{width}}  IoU {score_text(row.before)} before, {score_text(row.after)} now" for row in rows]

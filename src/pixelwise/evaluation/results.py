@@ -81,15 +81,19 @@ def score_lines(scores: Evaluation) -> list[str]:
     rows = zip(scores.classes, scores.iou.tolist(), scores.dice.tolist(), strict=True)
     count = len(scores.names)
     headline = (
-        f"mIoU {_text(scores.miou)}{_spread(scores.interval())}  Dice {_text(scores.mean_dice)}  "
-        f"pixel accuracy {_text(scores.accuracy)}  pooled over {count} image{'s' * (count != 1)}"
+        f"mIoU {score_text(scores.miou)}{_spread(scores.interval())}  Dice {score_text(scores.mean_dice)}  "
+        f"pixel accuracy {score_text(scores.accuracy)}  pooled over {count} image{'s' * (count != 1)}"
     )
-    return [headline, *(f"  {name:<{width}}  IoU {_text(iou)}  Dice {_text(dice)}" for name, iou, dice in rows)]
+    return [
+        headline,
+        *(f"  {name:<{width}}  IoU {score_text(iou)}  Dice {score_text(dice)}" for name, iou, dice in rows),
+    ]
 
 
 def _spread(ends: Interval) -> str:
     return "" if math.isnan(ends.low) else f" (95 %: {ends.low:.3f} to {ends.high:.3f})"
 
 
-def _text(value: float) -> str:
+def score_text(value: float) -> str:
+    """A score with three decimals; a dash where it is not defined."""
     return "-" if math.isnan(value) else f"{value:.3f}"

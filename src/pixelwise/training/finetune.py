@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from pixelwise.classes import ClassTable
@@ -98,7 +97,8 @@ def transfer(network: nn.Module, bundle: Bundle, classes: ClassTable, merge: Map
                 theirs, ours = (_by_class(*rows) for rows in ((weights[name], len(old)), (target, len(classes))))
                 for index, class_name in enumerate(classes.names):
                     if sources[class_name]:
-                        ours[index] = _together(theirs[[old.index(source) for source in sources[class_name]]])
+                        # of several: the mean, by which none of them wins over the others
+                        ours[index] = theirs[[old.index(source) for source in sources[class_name]]].mean(dim=0)
             elif name.startswith("encoder.") and target.ndim == 4:
                 _copy(name, target, _for_channels(weights[name], target, channels))
             else:
@@ -130,11 +130,6 @@ def _first_convolution(network: nn.Module) -> str | None:
     names = (name for name, module in network.named_modules() if isinstance(module, nn.Conv2d))
     first = next(names, None)
     return f"{first}.weight" if first is not None else None
-
-
-def _together(rows: Float[Tensor, "n *rest"]) -> Float[Tensor, "*rest"]:
-    """Output weights of a class that is several: the mean, by which none of them wins over the others."""
-    return rows.mean(dim=0)
 
 
 def _for_channels(source: Tensor, target: Tensor, channels: int) -> Tensor:

@@ -146,7 +146,7 @@ def _resumed_config(files: Files, asked: Config) -> Config:
         )
     is_planned = files.has_checkpoint or files.config.exists()
     config = configs.load(files.config) if is_planned else read_begun(files).config
-    wishes = {key: asked.value(key) for key in asked.given() if asked.value(key) != config.value(key)}
+    wishes = changed(asked, config)
     for key, wish in wishes.items():
         if key not in MAY_CHANGE:
             raise ConfigError(
@@ -155,6 +155,11 @@ def _resumed_config(files: Files, asked: Config) -> Config:
                 remedy=f"Only {', '.join(MAY_CHANGE)} can; for others start a new run, with --from if you like.",
             )
     return config.with_values(wishes)
+
+
+def changed(asked: Config, known: Config) -> dict[str, Any]:
+    """Settings that are given and have another value than in a run that was begun, by dotted name."""
+    return {key: asked.value(key) for key in sorted(asked.given()) if asked.value(key) != known.value(key)}
 
 
 class Begun(Section):
