@@ -114,7 +114,7 @@ def test_an_interruption_before_the_first_step_is_one_sentence(
     def interrupt(*_given: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("pixelwise.api.check", interrupt)
+    monkeypatch.setattr("pixelwise.data.folder.scan", interrupt)
     for verb in ("check", "train"):
         code, out, err = run_cli(verb, discs)
         assert (code, out, err.strip()) == (130, "", "interrupted; what was finished is saved")

@@ -30,8 +30,10 @@ from pixelwise.evaluation.saved import RunFacts
 from pixelwise.evaluation.sides import for_model
 from pixelwise.inference.predictor import Model
 from pixelwise.metrics import Scores
+from pixelwise.training import processes
 from pixelwise.training import run as runs
 from pixelwise.training.watch import Watcher
+from pixelwise.verbs import scores as verbs
 
 
 @pytest.fixture(scope="module")
@@ -296,8 +298,8 @@ def test_every_image_is_predicted_once(trained: Path, tmp_path: Path, monkeypatc
 
 def test_masks_too_large_to_keep_are_predicted_again(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pairs: list[Evaluated] = []
-    original = api.evaluate_cases
-    monkeypatch.setattr(api, "evaluate_cases", lambda *given: pairs.append(original(*given)) or pairs[-1])
+    original = verbs.evaluate_cases
+    monkeypatch.setattr(verbs, "evaluate_cases", lambda *given: pairs.append(original(*given)) or pairs[-1])
     for limit in (evaluation.KEPT_PIXELS, 8 * 48 * 48 - 1):
         monkeypatch.setattr(evaluation, "KEPT_PIXELS", limit)
         pixelwise.evaluate(trained / "run", split="all")
@@ -322,8 +324,8 @@ def test_the_runs_cache_is_used(discs: Path, tmp_path: Path, monkeypatch: pytest
 @pytest.mark.slow
 def test_the_device_is_that_of_the_settings(discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     devices: list[str] = []
-    original = api.predictor.load
-    monkeypatch.setattr(api.predictor, "load", lambda path, device: devices.append(device) or original(path, "cpu"))
+    original = verbs.predictor.load
+    monkeypatch.setattr(verbs.predictor, "load", lambda path, device: devices.append(device) or original(path, "cpu"))
     pixelwise.train(discs, tmp_path / "run", config=pixelwise.settings(None, QUICK))
     pixelwise.evaluate(tmp_path / "run", device="cuda")
     pixelwise.predict_files(tmp_path / "run", [discs / "images" / "0.png"], tmp_path / "masks", device="mps")
@@ -465,7 +467,7 @@ def test_the_first_process_chooses_the_folder_for_all(
     fabric = SimpleNamespace(
         is_global_zero=is_first, broadcast=lambda folder: folder if is_first else Path("runs", "first")
     )
-    monkeypatch.setattr(api.processes, "join", lambda _config: fabric)
+    monkeypatch.setattr(processes, "join", lambda _config: fabric)
     pixelwise.train(discs)
     assert requests[0].folder == Path("runs", "discs-1" if is_first else "first")
     assert (tmp_path / "runs" / "discs-1").exists() == is_first

@@ -55,3 +55,5 @@ def test_undamaged_files_are_accepted(fuzz: ModuleType, tmp_path: Path) -> None:
     fuzz._write(tmp_path / "config.yaml", yaml.safe_dump(fuzz.SETTINGS))
     pixelwise.settings(tmp_path / "config.yaml")
     assert fuzz._model().predict(fuzz._picture(0)).mask.shape == fuzz.SIZE
+    fuzz.write_zarr(tmp_path / "x.ome.zarr")
+    assert not api.predict_files(fuzz._model(), [tmp_path / "x.ome.zarr"], tmp_path / "out").failed

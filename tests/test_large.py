@@ -2,21 +2,23 @@
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import tifffile
+from scipy.ndimage import gaussian_filter
 from test_inference import PixelNetwork, make
 
 from pixelwise.classes import IGNORE
-from pixelwise.config import ModelConfig, PredictionConfig, parse_bytes
-from pixelwise.data import formats, windows, writing
+from pixelwise.config import ModelConfig, PostprocessingConfig, PredictionConfig, parse_bytes
+from pixelwise.data import formats, npy, windows, writing
 from pixelwise.data.tiff import Placement
 from pixelwise.data.writing import write_mask_bands
 from pixelwise.errors import ConfigError, WriteError
-from pixelwise.inference import files, jobs, large, tiles
+from pixelwise.inference import files, jobs, large, postprocess, tiles
 from pixelwise.inference.jobs import Outputs
 from pixelwise.inference.predictor import Model
 
@@ -212,7 +214,7 @@ def test_parts_are_not_taken_for_those_of_an_emptied_file(
 def test_a_damaged_journal_is_no_reason_to_fail(model: Model, image: np.ndarray, tmp_path: Path) -> None:
     kept = large.Kept.beside(tmp_path / "a.tif", SIZE)
     kept.journal.write_text("{")
-    kept.pixels.write_bytes(b"")
+    kept.mask.path.write_bytes(b"")
     np.testing.assert_array_equal(write(model, image, tmp_path / "a.tif"), model.predict(image).mask)
 
 
@@ -239,7 +241,7 @@ def test_a_full_disk_is_said(model: Model, image: np.ndarray, tmp_path: Path, mo
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(large.os, "fsync", full)
+    monkeypatch.setattr(npy.os, "fsync", full)
     with pytest.raises(WriteError, match="No space"):
         write(model, image, tmp_path / "a.tif")
 
@@ -329,14 +331,72 @@ def test_a_large_file_gets_a_tiled_tiff(name: str, model: Model, image: np.ndarr
 
 
 @pytest.mark.usefixtures("all_large")
-def test_of_a_large_file_only_the_mask_is_written_which_is_said(
-    model: Model, image: np.ndarray, tmp_path: Path
+def test_probabilities_and_a_smaller_overlay_of_a_large_file_but_no_outlines_which_is_said(
+    model: Model, image: np.ndarray, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    monkeypatch.setattr(files, "OVERVIEW_PX", 100)
+    monkeypatch.setattr(windows, "BAND_PIXELS", 5 * SIZE[1])  # no multiple of the step
     tifffile.imwrite(tmp_path / "a.tif", image, photometric="rgb")
-    outputs = Outputs(tmp_path / "out", probabilities=True, polygons="geojson")
+    outputs = Outputs(tmp_path / "out", draw=lambda picture, *_: picture, probabilities=True, polygons="geojson")
     done = files.run(model, jobs.plan([tmp_path / "a.tif"], outputs), outputs)
-    assert done.written == [tmp_path / "out" / "a.tif"]
+    assert [path.name for path in done.written] == ["a.tif", "a_overlay.png", "a_probabilities.npy"]
     assert done.without_extras == [tmp_path / "a.tif"]
+    expected = model.predict(image, probabilities=True)
+    np.testing.assert_allclose(np.load(done.written[2]), expected.probabilities, atol=1e-6)
+    np.testing.assert_array_equal(formats.read_image(done.written[1]), image[::4, ::4])  # 330 pixels at most 100
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "a.tif",
+        "a_overlay.png",
+        "a_probabilities.npy",
+        "predictions.jsonl",
+    ]
+
+
+def test_probabilities_that_are_asked_for_later_are_predicted(model: Model, image: np.ndarray, tmp_path: Path) -> None:
+    subject, target = large.Subject(image, "one"), tmp_path / "a.tif"
+    large.predict_parts(model, subject, target, memory_bytes=10**12)
+    kept = large.predict_parts(model, subject, target, memory_bytes=10**12, probabilities=True)
+    expected = model.predict(image, probabilities=True).probabilities
+    np.testing.assert_allclose(np.load(kept.probabilities.path), expected, atol=1e-6)
+    large.predict_parts(model, subject, target, memory_bytes=10**12).remove()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_without_room_is_told_before_anything_is_computed(
+    model: Model, image: np.ndarray, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(large.shutil, "disk_usage", lambda _: SimpleNamespace(free=SIZE[0] * SIZE[1]))
+    with pytest.raises(WriteError, match="GB left"):
+        large.predict_parts(model, large.Subject(image, "one"), tmp_path / "a.tif", memory_bytes=10**12)
+
+
+@pytest.mark.parametrize("rows", [5, 16, 60])
+def test_small_objects_go_by_bands_as_they_go_from_the_whole(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(postprocess, "FILLED_PX", 40)
+    noise = np.random.default_rng(1).normal(size=(60, 130))
+    mask = np.digitize(gaussian_filter(noise, 2.0), [-0.1, 0.1]).astype(np.uint8)  # objects of a few to hundreds
+    mask[20:30, 50:52] = IGNORE
+
+    def bands() -> "Iterator[np.ndarray]":
+        yield from (mask[top : top + rows] for top in range(0, len(mask), rows))
+
+    cleaned = np.concatenate(list(postprocess.cleaned_bands(bands, (12, 0, 60))))
+    expected = postprocess.without_small_objects(mask, (12, 0, 60))
+    np.testing.assert_array_equal(cleaned, expected)
+    assert 50 < (expected != mask).sum() < mask.size / 2
+
+
+@pytest.mark.usefixtures("all_large")
+def test_a_large_mask_has_no_small_objects_if_the_model_says_so(image: np.ndarray, tmp_path: Path) -> None:
+    plain = make(ModelConfig(width=4, depth=2), PixelNetwork(), channels=3, tile_size=(64, 64), overlap=0.5)
+    told = plain.description.model_copy(update={"postprocessing": PostprocessingConfig(smallest_px=(9, 9))})
+    model = Model(plain.network, told, plain.device)
+    tifffile.imwrite(tmp_path / "a.tif", image, photometric="rgb")
+    outputs = Outputs(tmp_path / "out")
+    done = files.run(model, jobs.plan([tmp_path / "a.tif"], outputs), outputs)
+    mask = tifffile.imread(done.written[0])
+    np.testing.assert_array_equal(mask, model.predict(image).mask)
+    assert (mask != plain.predict(image).mask).any()
 
 
 def test_an_image_with_coordinates_gets_a_mask_with_the_same(model: Model, image: np.ndarray, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from PIL import Image
 
 from pixelwise.data import parallel
 from pixelwise.data.dataset import Case
-from pixelwise.data.parallel import bytes_of_case, in_parallel
+from pixelwise.data.parallel import ahead, bytes_of_case, in_parallel
 
 
 class Scale:
@@ -28,6 +29,32 @@ class Scale:
         with self.lock:
             self.now, self.inside = self.now - weight, self.inside - 1
         return weight
+
+
+def test_one_item_is_made_while_the_one_before_it_is_used() -> None:
+    made: list[int] = []
+
+    def make() -> Iterator[int]:
+        for number in range(4):
+            made.append(number)
+            yield number
+
+    seen = []
+    for number in ahead(make()):
+        time.sleep(0.02)
+        seen.append((number, len(made)))
+    assert seen == [(0, 2), (1, 3), (2, 4), (3, 4)]
+
+
+def test_what_fails_ahead_is_told_where_it_would_be_used() -> None:
+    def make() -> Iterator[int]:
+        yield 1
+        raise OSError("torn")
+
+    coming = ahead(make())
+    assert next(coming) == 1
+    with pytest.raises(OSError, match="torn"):
+        next(coming)
 
 
 def test_results_come_in_order_and_no_more_is_worked_on_than_fits(monkeypatch: pytest.MonkeyPatch) -> None:

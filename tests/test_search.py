@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from typer.testing import CliRunner
@@ -18,15 +19,20 @@ from typer.testing import CliRunner
 from pixelwise import api
 from pixelwise.cli import app
 from pixelwise.config import Config, load
+from pixelwise.data.dataset import Dataset
 from pixelwise.data.demo import draw
 from pixelwise.data.fingerprint import Fingerprint
 from pixelwise.errors import ConfigError, DataError, MachineError
 from pixelwise.evaluation import tuned as page
+from pixelwise.training.material import Material
+from pixelwise.training.plan import Decision, Plan
 from pixelwise.training.range_test import range_test
+from pixelwise.training.run import Request
 from pixelwise.training.search import Agreed, Memory, Study, Trial, final_settings, widened
 from pixelwise.training.space import Range, Space, around, read
 from pixelwise.training.watch import Watcher
 from pixelwise.trials import Found, TrialRow, Tuned
+from pixelwise.verbs import tune as verb
 
 SPACE = Space({"training.learning_rate": Range(low=1e-4, high=1e-2, log=True), "training.batch_size": [2, 4, 8]})
 BASE = load(None, ["training.time=60", "training.learning_rate=1e-3", "training.batch_size=4", "model.width=16"])
@@ -362,6 +368,36 @@ def test_the_page_says_when_nothing_was_gained() -> None:
     assert "which no other trial has beaten" in page.render(Tuned(data="cells", trial_seconds=60, found=kept), "x")
 
 
+def test_the_last_run_has_the_blocks_that_its_width_was_planned_with(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A plan that is told a width decides no stride; that of the plan from which the width was scaled counts."""
+    decided = {"model.stride": 2, "model.width": 32, "training.steps_per_epoch": 9}
+    decisions = tuple(Decision(setting, value, "") for setting, value in decided.items())
+    later = Mock(spec=Plan, config=BASE.with_values(decided), decisions=decisions)
+    trained: list[Config] = []
+
+    def train(_data: Path, place: Path, *, config: Config, **_others: object) -> api.Run:
+        trained.append(config)
+        return api.Run(place)
+
+    monkeypatch.setattr(verb.runs, "make_plan", lambda *_: later)
+    monkeypatch.setattr(verb, "train", train)
+    given = {
+        "config": BASE.with_values({"model.width": 16}),
+        "dataset": Mock(spec=Dataset),
+        "material": Mock(spec=Material),
+    }
+    request = Mock(spec=Request, **given, data=tmp_path, folder=tmp_path)
+    space = Space({"model.width": [8, 16, 24]})
+    left = Config().with_values({"training.time": 60})
+    found = _found(**{"model.width": 8})
+    assert verb._final(found, request, space, left, Watcher(), "")["final_settings"] == {"model.width": 16}
+    assert (trained[0].model.stride, trained[0].model.width) == (2, 16)
+    assert trained[0].training.time == 60
+    assert "training.steps_per_epoch" not in trained[0].given()  # it follows from the others
+
+
 @pytest.mark.slow
 def test_a_search_from_folder_to_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pixelwise.cli.STARTED", time.monotonic())  # not that of the first test
@@ -388,6 +424,11 @@ def test_a_search_from_folder_to_page(tmp_path: Path, monkeypatch: pytest.Monkey
     assert api.Run(Path(tuned.final)).scores.split == "test"
     assert "best trial" in again.output
     assert "Settings" in (tmp_path / "out" / "tune.html").read_text()
+
+
+def test_trials_that_are_too_short_are_refused_before_anything_is_read() -> None:
+    result = CliRunner().invoke(app, ["tune", "nothing", "--time", "10s"])
+    assert "too short" in str(result.exception)
 
 
 def test_a_search_needs_a_time() -> None:

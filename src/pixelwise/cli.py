@@ -54,6 +54,10 @@ SetOption = Annotated[
 ConfigOption = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="Settings from a YAML file.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Split = Literal["train", "validation", "test", "all"]
+FlipsOption = Annotated[
+    Literal["none", "horizontal", "both", "rotations"] | None,
+    typer.Option("--flips", help="Average over so many views; else as the model was told."),
+]
 DeviceOption = Annotated[Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Where to compute.")]
 
 
@@ -293,6 +297,7 @@ def evaluate(
             min=0.0, help="Outlines that are not farther off count as right for surface Dice; else as the run."
         ),
     ] = None,
+    flips: FlipsOption = None,
     device: DeviceOption = "auto",
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for scores.json and report.html.")] = None,
     as_json: JsonOption = False,
@@ -309,6 +314,7 @@ def evaluate(
             data,
             split=split,
             tolerance_px=tolerance_px,
+            flips=flips,
             device=device,
             out=out,
             watcher=watcher,
@@ -343,10 +349,7 @@ def predict(
     simplify: Annotated[
         float, typer.Option("--simplify", min=0.0, metavar="PX", help="How far outlines may be from the true ones.")
     ] = 0.0,
-    flips: Annotated[
-        Literal["none", "horizontal", "both", "rotations"] | None,
-        typer.Option("--flips", help="Average over so many views; else as the model was told."),
-    ] = None,
+    flips: FlipsOption = None,
     memory: Annotated[
         str, typer.Option("--memory", help="What the process may take for an image that is larger than memory: 2GB.")
     ] = "2GB",
@@ -378,7 +381,9 @@ def predict(
         typer.echo(f"passed over as masks of other images: {masks}; name them to predict them", err=True)
     if result.without_extras:
         images = f"{len(result.without_extras)} images, such as {result.without_extras[0]}"
-        typer.echo(f"only masks are written of stacks, volumes and very large images: {images}", err=True)
+        typer.echo(
+            f"only masks are written of stacks and volumes, and no outlines of very large images: {images}", err=True
+        )
     typer.echo(f"{len(result.written)} files written to {out}")
     if result.unchanged:
         typer.echo(f"{len(result.unchanged)} files are there already, from the same images by the same model")

@@ -31,6 +31,7 @@ from functools import cache
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -40,6 +41,7 @@ from PIL import Image
 from pixelwise import api
 from pixelwise.classes import ClassTable
 from pixelwise.config import ModelConfig, PredictionConfig, Preprocessing
+from pixelwise.data import windows
 from pixelwise.errors import PixelwiseError
 from pixelwise.models import bundle, unet
 
@@ -486,14 +488,48 @@ def fuzz_prediction(folder: Path, chance: random.Random) -> Use:
     return use
 
 
+def write_zarr(path: Path) -> None:
+    """A sound OME-Zarr image of six chunks."""
+    import zarr
+
+    group = zarr.open_group(path, mode="w")
+    array = group.create_array("0", shape=(3, *SIZE), chunks=(3, 16, 16), dtype="uint8")
+    array[:] = _picture(0).transpose(2, 0, 1)
+    axes = [{"name": "c", "type": "channel"}, {"name": "y", "type": "space"}, {"name": "x", "type": "space"}]
+    group.attrs["ome"] = {"version": "0.5", "multiscales": [{"axes": axes, "datasets": [{"path": "0"}]}]}
+
+
+def fuzz_windows(folder: Path, chance: random.Random) -> Use:
+    """As images that are larger than memory."""
+    if chance.random() < 0.3:
+        write_zarr(folder / "x.ome.zarr")
+        path = chance.choice(sorted(path for path in (folder / "x.ome.zarr").rglob("*") if path.is_file()))
+        if path.suffix == ".json" and chance.random() < 0.7:
+            _write(path, json.dumps(changed_tree(json.loads(path.read_text()), chance)))
+        else:
+            _write(path, damaged(path.read_bytes(), chance))
+    else:
+        kind = chance.choice([kind for kind in images() if kind.endswith(".tif")])
+        _write(folder / "x.tif", _damaged_or_bomb(kind, images()[kind], chance))
+
+    def use(out: Path) -> None:
+        with mock.patch.object(windows, "WHOLE_BYTES", 0):
+            done = api.predict_files(_model(), [folder], out / "masks", overlay=True, probabilities=True)
+        if done.failed:
+            raise done.failed[0]
+
+    return use
+
+
 TARGETS: dict[str, tuple[Callable[[Path, random.Random], Use], int]] = {
-    "image": (fuzz_image, 25),
+    "image": (fuzz_image, 20),
     "mask": (fuzz_mask, 20),
     "data.yaml": (fuzz_data_yaml, 15),
     "annotation": (fuzz_annotation, 15),
     "settings": (fuzz_settings, 10),
     "bundle": (fuzz_bundle, 10),
     "prediction": (fuzz_prediction, 5),
+    "windows": (fuzz_windows, 5),
 }
 """What is fuzzed, and how often of a hundred times."""
 

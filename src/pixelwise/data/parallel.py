@@ -1,9 +1,9 @@
-"""Work on many files at once, as far as memory allows."""
+"""Work on many files at once, as far as memory allows, and reading while something else computes."""
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Condition
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import numpy as np
 
@@ -52,6 +52,16 @@ def in_parallel(
 
     with ThreadPoolExecutor() as pool:
         yield from pool.map(guarded, items)
+
+
+def ahead(items: Iterable[Item]) -> Generator[Item, None, None]:
+    """The same items: while one is used, a thread makes the next."""
+    rest, end = iter(items), object()
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(next, rest, end)
+        while (item := coming.result()) is not end:
+            coming = thread.submit(next, rest, end)
+            yield cast("Item", item)
 
 
 class _Gate:

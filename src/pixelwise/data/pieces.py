@@ -22,9 +22,9 @@ FEWEST_IMAGES = 3
 def cut(case: Case) -> list[Case]:
     """The pieces of a case; the case itself where its image is not large, or its file allows no windows."""
     try:
-        if case.channels or not (windows.is_large(case.image) and windows.allows_windows(case.image, case.page)):
-            return [case]
         info = formats.read_info(case.image)
+        if case.channels or not (windows.is_large(info) and windows.allows_windows(case.image, case.page)):
+            return [case]
     except DataError:  # the check of the data says so
         return [case]
     rows, columns = (_edges(edge) for edge in (info.height, info.width))

@@ -237,7 +237,7 @@ def _refuse_too_few(
     if len(given["train"]) < needed:
         alternative = ", or set data.test_fraction to 0 to do without a test set" if shares["test"] > 0 else ""
         raise DataError(
-            f"There are {len(given['train'])} labelled images to train on or to split; at least {needed} are needed. "
+            f"Labelled images to train on or to split: {len(given['train'])}; at least {needed} are needed. "
             f"{' '.join(reasons)}",
             where=root,
             remedy=f"Label more images{alternative}.",

@@ -1,6 +1,6 @@
 """Images of which only windows are read: what is larger than memory, or than it pays to decode whole."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -10,7 +10,7 @@ from jaxtyping import Bool, Shaped
 
 from pixelwise.data import formats, tiff
 from pixelwise.data.omezarr import Image, is_zarr
-from pixelwise.data.raster import Raster, as_image, chosen_page
+from pixelwise.data.raster import ImageInfo, Raster, as_image, chosen_page
 
 WHOLE_BYTES = 2**28
 """An image whose pixels take no more is decoded whole: 89 megapixels of 8-bit colour."""
@@ -94,13 +94,8 @@ class ZarrSource:
             return self.image.window(self.page, *window)
 
 
-def is_large(path: Path) -> bool:
-    """Whether the image is too large to be decoded whole, where its file allows windows.
-
-    Raises:
-        DataError: the file is no image.
-    """
-    info = formats.read_info(path)
+def is_large(info: ImageInfo) -> bool:
+    """Whether an image is too large to be decoded whole, where its file allows windows."""
     return info.height * info.width * info.channels * np.dtype(info.dtype).itemsize > WHOLE_BYTES
 
 
@@ -116,7 +111,7 @@ def open_image(path: Path, page: int | None = None) -> Source:
     Raises:
         DataError: as `formats.read_image`.
     """
-    if not is_large(path):
+    if not is_large(formats.read_info(path)):
         return formats.read_image(path, page)
     if is_zarr(path):
         return ZarrSource.open(path, page)
@@ -185,6 +180,15 @@ def row_bands(source: Source) -> Iterator[Shaped[np.ndarray, "h W C"]]:
     rows = max(1, BAND_PIXELS // width)
     for top in range(0, height, rows):
         yield source[top : min(top + rows, height), 0:width]
+
+
+def thinned(bands: Iterable[Shaped[np.ndarray, "h W *C"]], step: int) -> Shaped[np.ndarray, "H W *C"]:
+    """Every so many rows and columns of what comes from top to bottom."""
+    parts, top = [], 0
+    for band in bands:
+        parts.append(band[-top % step :: step, ::step].copy())  # not a view, which would hold the whole
+        top += len(band)
+    return np.concatenate(parts)
 
 
 def _is_last_constant(source: Source) -> bool:

@@ -8,19 +8,19 @@ found on the other half; what is kept was found on all.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Int64, UInt8
+from jaxtyping import Bool, Float32, Int64, UInt8
 from torch import Tensor
 
 from pixelwise.config import PostprocessingConfig, PredictionConfig
 from pixelwise.data.cache import Decoded
-from pixelwise.inference.postprocess import objects, without_small_objects
+from pixelwise.inference.postprocess import filled, objects, smaller_than
 from pixelwise.inference.predictor import FLIPS, Model
-from pixelwise.inference.scoring import predicted
+from pixelwise.inference.scoring import compare
 from pixelwise.metrics import confusion, iou
 from pixelwise.metrics.counts import mean_over_classes, number
 from pixelwise.metrics.intervals import Difference, difference
@@ -37,8 +37,6 @@ ROUNDS = 2
 
 SIZES_PX = (4, 8, 16, 32, 64, 128, 256, 512, 1024)
 """Fewest pixels of an object that are tried."""
-
-Counts = Int64[Tensor, "N K K"]
 
 
 @dataclass(frozen=True)
@@ -89,94 +87,146 @@ def refine(
     before = model.description.prediction
     prediction = before.model_copy(update={"flips": "none"}) if flips else before
     best = _with(model, prediction, PostprocessingConfig())
-    counts = _counts(best, cases)
+    every = max(1, -(-sum(case.pixels for case in cases) // MOST_PIXELS))
+    seen = [_see(best, case, every) for case in cases]
     steps: list[Step] = []
-
-    def consider(name: str, setting: str, candidate: Model, theirs: Counts) -> None:
-        nonlocal best, counts
-        gain = difference(ratios(theirs)["iou"], ratios(counts)["iou"], units)
-        is_kept = gain.interval.low > 0.0
-        steps.append(Step(name, setting, gain, is_kept))
-        if is_kept:
-            best, counts = candidate, _counts(candidate, cases)
-
     for views in flips:
         told(f"trying flips {views}")
         candidate = _with(best, best.description.prediction.model_copy(update={"flips": views}), PostprocessingConfig())
-        consider("flips", f"{views} ({1 + len(FLIPS[views])} times as slow)", candidate, _counts(candidate, cases))
-    for name, find in (("weights of classes", _factors), ("no objects smaller than", _sizes)):
-        told(f"looking for {name}")
-        after = find(best, cases)
+        theirs = [_see(candidate, case, every) for case in cases]
+        setting = f"{views} ({1 + len(FLIPS[views])} times as slow)"
+        steps.append(_held_against("flips", setting, theirs, seen, units))
+        if steps[-1].kept:
+            best, seen = candidate, theirs
+    for trial in (Weights(every), Objects()):
+        told(f"looking for {trial.name}")
+        after = trial.find(best, seen)
         if after == best.description.postprocessing:
             continue
-        candidate = _with(best, best.description.prediction, after)
-        text = _told(name, after, model.classes.names)
-        consider(name, text, candidate, _crossed(best, cases, units, find))
+        setting = trial.describe(after, model.classes.names)
+        steps.append(_held_against(trial.name, setting, _crossed(trial, best, cases, seen, units), seen, units))
+        if steps[-1].kept:
+            best = _with(best, best.description.prediction, after)
+            seen = [trial.applied(best, case, one) for case, one in zip(cases, seen, strict=True)]
     return best, steps
 
 
-Find = Callable[[Model, Sequence[Decoded]], PostprocessingConfig]
-"""What is best after a model, on some images."""
+@dataclass(frozen=True)
+class Seen:
+    """An image as a model sees it."""
+
+    mask: UInt8[np.ndarray, "H W"]
+    """What is predicted."""
+    truth: UInt8[np.ndarray, "H W"]
+    """Class index or IGNORE."""
+    probabilities: Float32[Tensor, "K n"]
+    """Of some pixels, spread evenly."""
+    classes: UInt8[Tensor, " n"]
+    """The true ones of these."""
+
+    @property
+    def counts(self) -> Int64[Tensor, "K K"]:
+        """Confusion of all pixels."""
+        return confusion(torch.from_numpy(self.mask), torch.from_numpy(self.truth), len(self.probabilities))
 
 
-def _factors(model: Model, cases: Sequence[Decoded]) -> PostprocessingConfig:
-    factors = class_factors(*_sample(model, cases))
-    found = factors if any(factor != 1.0 for factor in factors) else None
-    return model.description.postprocessing.model_copy(update={"class_factors": found})
+def _see(model: Model, case: Decoded, every: int) -> Seen:
+    truth = np.array(case.mask)
+    mask = np.empty_like(truth)
+    columns, classes = [], []
+    for part in compare(model, case):
+        mask[part.rows] = part.predicted.to(torch.uint8).cpu().numpy()
+        columns.append(part.band.probabilities.float().flatten(1)[:, ::every].cpu())
+        classes.append(part.truth.flatten()[::every].cpu())
+    return Seen(mask, truth, torch.cat(columns, dim=1), torch.cat(classes))
 
 
-def _sizes(model: Model, cases: Sequence[Decoded]) -> PostprocessingConfig:
-    pairs = [(predicted(model, case), np.array(case.mask)) for case in cases]
-    sizes = smallest_objects(pairs, len(model.classes))
-    return model.description.postprocessing.model_copy(update={"smallest_px": sizes if any(sizes) else None})
+@runtime_checkable
+class Trial(Protocol):
+    """Something that may help after the network."""
+
+    @property
+    def name(self) -> str:
+        """In words."""
+
+    def find(self, model: Model, seen: Sequence[Seen]) -> PostprocessingConfig:
+        """What is best on images that the model sees so; its own settings if nothing is better."""
+
+    def describe(self, after: PostprocessingConfig, names: Sequence[str]) -> str:
+        """What was found, in words."""
+
+    def applied(self, model: Model, case: Decoded, seen: Seen) -> Seen:
+        """An image that was seen without it, as a model sees it that was told what was found."""
 
 
-def _told(name: str, after: PostprocessingConfig, names: Sequence[str]) -> str:
-    if name == "weights of classes":
+@dataclass(frozen=True)
+class Weights:
+    """What the probabilities of classes are multiplied by."""
+
+    every: int
+    """One of so many pixels is looked at."""
+    name: str = "weights of classes"
+
+    def find(self, model: Model, seen: Sequence[Seen]) -> PostprocessingConfig:
+        """See `Trial`."""
+        probabilities = torch.cat([one.probabilities for one in seen], dim=1)
+        factors = class_factors(probabilities, torch.cat([one.classes for one in seen]))
+        found = factors if any(factor != 1.0 for factor in factors) else None
+        return model.description.postprocessing.model_copy(update={"class_factors": found})
+
+    def describe(self, after: PostprocessingConfig, names: Sequence[str]) -> str:
+        """See `Trial`."""
         pairs = zip(names, after.class_factors or (), strict=False)
         return ", ".join(f"{one} x {factor:.2g}" for one, factor in pairs if factor != 1.0)
-    return ", ".join(f"{one} {size} px" for one, size in zip(names, after.smallest_px or (), strict=False) if size)
+
+    def applied(self, model: Model, case: Decoded, seen: Seen) -> Seen:  # noqa: ARG002  a `Trial`
+        """See `Trial`."""
+        return _see(model, case, self.every)
 
 
-def _crossed(model: Model, cases: Sequence[Decoded], units: Sequence[str], find: Find) -> Counts:
-    """Counts of each image with what was found on the other half of the images: nothing is judged by what it fits."""
+@dataclass(frozen=True)
+class Objects:
+    """The fewest pixels of an object."""
+
+    name: str = "no objects smaller than"
+
+    def find(self, model: Model, seen: Sequence[Seen]) -> PostprocessingConfig:
+        """See `Trial`."""
+        sizes = smallest_objects([(one.mask, one.truth) for one in seen], len(model.classes))
+        return model.description.postprocessing.model_copy(update={"smallest_px": sizes if any(sizes) else None})
+
+    def describe(self, after: PostprocessingConfig, names: Sequence[str]) -> str:
+        """See `Trial`."""
+        return ", ".join(f"{one} {size} px" for one, size in zip(names, after.smallest_px or (), strict=False) if size)
+
+    def applied(self, model: Model, case: Decoded, seen: Seen) -> Seen:  # noqa: ARG002  a `Trial`
+        """See `Trial`."""
+        return replace(seen, mask=model.cleaned(seen.mask))
+
+
+def _held_against(name: str, setting: str, theirs: Sequence[Seen], seen: Sequence[Seen], units: Sequence[str]) -> Step:
+    new, old = (ratios(torch.stack([one.counts for one in each]))["iou"] for each in (theirs, seen))
+    gain = difference(new, old, units)
+    return Step(name, setting, gain, kept=gain.interval.low > 0.0)
+
+
+def _crossed(
+    trial: Trial, model: Model, cases: Sequence[Decoded], seen: Sequence[Seen], units: Sequence[str]
+) -> list[Seen]:
+    """Each image with what was found on the other half of the images: nothing is judged by what it fits."""
     order = {unit: number for number, unit in enumerate(dict.fromkeys(units))}
-    halves = [[index for index, unit in enumerate(units) if order[unit] % 2 == side] for side in range(2)]
-    counts = torch.zeros((len(cases), len(model.classes), len(model.classes)), dtype=torch.int64)
-    for half, other in (halves, halves[::-1]):
-        if half:
-            chosen = [cases[index] for index in other] or [cases[index] for index in half]
-            after = find(model, chosen)
-            judged = _with(model, model.description.prediction, after)
-            counts[half] = _counts(judged, [cases[index] for index in half])
-    return counts
+    sides = [order[unit] % 2 for unit in units]
+    found = []
+    for side in range(2):
+        others = [one for one, where in zip(seen, sides, strict=True) if where != side]
+        after = trial.find(model, others or seen)
+        found.append(_with(model, model.description.prediction, after))
+    return [trial.applied(found[side], case, one) for side, case, one in zip(sides, cases, seen, strict=True)]
 
 
 def _with(model: Model, prediction: PredictionConfig, after: PostprocessingConfig) -> Model:
     update = {"prediction": prediction, "postprocessing": after}
     return Model(model.network, model.description.model_copy(update=update), model.device)
-
-
-def _counts(model: Model, cases: Sequence[Decoded]) -> Counts:
-    classes = len(model.classes)
-    tables = [
-        confusion(torch.from_numpy(predicted(model, case)), torch.from_numpy(np.array(case.mask)), classes)
-        for case in cases
-    ]
-    return torch.stack(tables)
-
-
-def _sample(model: Model, cases: Sequence[Decoded]) -> tuple[Float32[Tensor, "K n"], UInt8[Tensor, " n"]]:
-    """Probabilities and true classes of pixels that are spread evenly over the images."""
-    every = max(1, -(-sum(case.pixels for case in cases) // MOST_PIXELS))
-    columns, truths = [], []
-    for case in cases:
-        truth = torch.from_numpy(np.array(case.mask))
-        for band in model.bands(case.image):
-            rows, _ = band.place
-            columns.append(band.probabilities.float().flatten(1)[:, ::every].cpu())
-            truths.append(truth[rows].flatten()[::every])
-    return torch.cat(columns, dim=1), torch.cat(truths)
 
 
 def class_factors(probabilities: Float32[Tensor, "K n"], truth: UInt8[Tensor, " n"]) -> tuple[float, ...]:
@@ -202,38 +252,52 @@ def class_factors(probabilities: Float32[Tensor, "K n"], truth: UInt8[Tensor, " 
 
 def _miou(probabilities: Float32[Tensor, "K n"], truth: UInt8[Tensor, " n"], factors: Float32[Tensor, " K"]) -> float:
     chosen = (probabilities * factors[:, None]).max(dim=0).indices
-    return float(mean_over_classes(iou(confusion(chosen, truth, len(probabilities)))))
+    return _miou_of(confusion(chosen, truth, len(probabilities)))
 
 
-def smallest_objects(
-    pairs: Sequence[tuple[UInt8[np.ndarray, "_ _"], UInt8[np.ndarray, "_ _"]]], classes: int
-) -> tuple[int, ...]:
+Pair = tuple[UInt8[np.ndarray, "_ _"], UInt8[np.ndarray, "_ _"]]
+"""Predicted and true mask."""
+
+
+def smallest_objects(pairs: Sequence[Pair], classes: int) -> tuple[int, ...]:
     """The fewest pixels of an object of each class, for the highest mIoU of these masks; 0 keeps all of a class.
 
     Args:
-        pairs: predicted and true masks.
+        pairs: of all images.
         classes: K.
     """
     sizes = [0] * classes
-    best = _miou_without(pairs, sizes)
+    small = [np.zeros(mask.shape, dtype=bool) for mask, _ in pairs]
+    best = _miou_of(torch.stack([_counts_without(*one, classes) for one in zip(pairs, small, strict=True)]).sum(0))
     for index in range(classes):
-        largest = max((int(objects(mask, index)[1][1:].max(initial=0)) for mask, _ in pairs), default=0)
-        for size in SIZES_PX:
-            if size > largest:
-                break
-            trial = [*sizes[:index], size, *sizes[index + 1 :]]
-            score = _miou_without(pairs, trial)
-            if score > best + 1e-5:
-                best, sizes = score, trial
+        scores = {size: _miou_of(counts) for size, counts in _counts_by_size(pairs, small, index, classes).items()}
+        size = max(scores, key=lambda one: scores[one], default=0)
+        if size and scores[size] > best + 1e-5:
+            best, sizes[index] = scores[size], size
+            small = [
+                known | smaller_than(size, *objects(mask, index)) for (mask, _), known in zip(pairs, small, strict=True)
+            ]
     return tuple(sizes)
 
 
-def _miou_without(
-    pairs: Sequence[tuple[UInt8[np.ndarray, "_ _"], UInt8[np.ndarray, "_ _"]]], sizes: Sequence[int]
-) -> float:
-    classes = len(sizes)
-    total = torch.zeros((classes, classes), dtype=torch.int64)
-    for mask, truth in pairs:
-        cleaned = without_small_objects(mask, sizes)
-        total += confusion(torch.from_numpy(cleaned), torch.from_numpy(truth), classes)
-    return float(mean_over_classes(iou(total)))
+def _counts_by_size(
+    pairs: Sequence[Pair], small: Sequence[Bool[np.ndarray, "_ _"]], index: int, classes: int
+) -> dict[int, Int64[Tensor, "K K"]]:
+    """Confusion where objects of a class with fewer pixels go too, for each size that some objects have."""
+    counts = {size: torch.zeros((classes, classes), dtype=torch.int64) for size in SIZES_PX}
+    largest = 0
+    for (mask, truth), known in zip(pairs, small, strict=True):
+        numbers, areas = objects(mask, index)
+        largest = max(largest, int(areas[1:].max(initial=0)))
+        for size, total in counts.items():
+            total.add_(_counts_without((mask, truth), known | smaller_than(size, numbers, areas), classes))
+    return {size: total for size, total in counts.items() if size <= largest}
+
+
+def _counts_without(pair: Pair, small: Bool[np.ndarray, "_ _"], classes: int) -> Int64[Tensor, "K K"]:
+    mask, truth = pair
+    return confusion(torch.from_numpy(filled(mask, small)), torch.from_numpy(truth), classes)
+
+
+def _miou_of(counts: Int64[Tensor, "K K"]) -> float:
+    return float(mean_over_classes(iou(counts)))

@@ -20,7 +20,7 @@ from pixelwise.data.cache import to_npy
 from pixelwise.data.loader import Share, share_of_this_process
 from pixelwise.data.nifti import is_nifti, write_masks
 from pixelwise.data.omezarr import is_zarr
-from pixelwise.data.windows import open_image
+from pixelwise.data.windows import open_image, row_bands, thinned
 from pixelwise.errors import ConfigError, DataError, PixelwiseError, WriteError
 from pixelwise.files import cannot_write, make_folder, write_atomically
 from pixelwise.inference.jobs import Job, Outputs, Plan
@@ -28,6 +28,9 @@ from pixelwise.inference.large import Kept, Subject, predict_parts
 from pixelwise.inference.ledger import Ledger, Made, state_of
 from pixelwise.inference.predictor import Model
 from pixelwise.memory import keeping_freed_memory
+
+OVERVIEW_PX = 2048
+"""The longer edge of the overlay of an image that is predicted by windows."""
 
 Progress = Callable[[str, int, int], None]
 """Told what is being done, and how many parts of how many are."""
@@ -221,22 +224,29 @@ def _parts(work: _Work, made: Made, job: Job) -> Kept:
         Subject(open_image(job.source), f"{made.source} {made.source_state}", job.nodata),
         make_folder(job.mask.parent) / job.mask.name,
         memory_bytes=work.outputs.memory_bytes,
+        probabilities=job.probabilities is not None,
         progress=partial(work.progress, f"rows of {job.source.name}"),
     )
 
 
 def _write_bands(work: _Work, staged: Job, kept: Kept) -> None:
-    classes = work.model.classes
+    classes, bands = work.model.classes, partial(kept.finished, work.model)
     if is_zarr(staged.source):
-        omezarr.write_mask(staged.mask, [kept.bands()], kept.size, classes, staged.source)
+        omezarr.write_mask(staged.mask, [bands()], kept.size, classes, staged.source)
         return
-    writing.write_mask_bands(staged.mask, kept.bands(), kept.size, classes, staged.placement)
+    writing.write_mask_bands(staged.mask, bands(), kept.size, classes, staged.placement)
     if work.outputs.mask_format == "cog":
         writing.to_cog(staged.mask)
+    if staged.overlay is not None and work.outputs.draw is not None:
+        step = -(-max(kept.size) // OVERVIEW_PX)
+        image, mask = thinned(row_bands(open_image(staged.source)), step), thinned(bands(), step)
+        writing.write_picture(staged.overlay, work.outputs.draw(image, mask, classes))
+    if staged.probabilities is not None:
+        kept.probabilities.path.replace(staged.probabilities)
 
 
 def _predict(model: Model, job: Job, outputs: Outputs) -> _Result:
-    if not job.is_plain:
+    if job.is_stack:
         pages = range(job.pages) if job.pages > 1 else [None]
         images = (channels.read(job.source, job.channels, page) for page in pages)
         masks = [model.predict(image, nodata=job.nodata).mask for image in images]
@@ -266,7 +276,7 @@ def _write(work: _Work, job: Job, staged: Job, result: _Result) -> None:
         writing.write_picture(staged.overlay, result.picture)
     if staged.probabilities is not None and result.probabilities is not None:
         write_atomically(staged.probabilities, to_npy(result.probabilities))
-    if job.is_plain:
+    if not job.is_stack:
         _write_outlines(work, job, staged, mask)
 
 

@@ -58,7 +58,7 @@ class Outputs:
     """None for `png`, and `tif` where an image says where on earth it lies. Masks of stacks, and of images that are
     predicted by windows, are TIFF in any case; those of NIfTI and OME-Zarr are what their image is."""
     draw: Draw | None = None
-    """Also write NAME_overlay.png, drawn by this."""
+    """Also write NAME_overlay.png, drawn by this; of an image that is predicted by windows it is smaller."""
     probabilities: bool = False
     """Also write NAME_probabilities.npy, float32 K H W."""
     polygons: Polygons | None = None
@@ -96,8 +96,13 @@ class Job:
     """Files with the other channels of the source."""
     is_large: bool = False
     """It is predicted by windows."""
-    is_plain: bool = True
-    """It is a picture like most: overlay, probabilities and outlines are written of it."""
+    is_stack: bool = False
+    """It holds several images, or is a volume or a folder of chunks: nothing but a mask is written of it."""
+
+    @property
+    def is_plain(self) -> bool:
+        """It is a picture like most: outlines can be written of it."""
+        return not self.is_stack and not self.is_large
 
     @property
     def nodata(self) -> float | None:
@@ -126,9 +131,10 @@ class Plan:
     """Files of the folders that are masks of other images by their name."""
 
     def without_extras(self, outputs: Outputs) -> list[Path]:
-        """Images of which only the mask is written, though more is wanted: stacks, and what is predicted by windows."""
-        wanted = outputs.draw is not None or outputs.probabilities or outputs.polygons is not None
-        return [job.source for job in self.jobs if wanted and not job.is_plain]
+        """Images of which not all is written that is wanted: stacks, and outlines of what is predicted by windows."""
+        pictures = outputs.draw is not None or outputs.probabilities
+        outlines = outputs.polygons is not None
+        return [job.source for job in self.jobs if (pictures and job.is_stack) or (outlines and not job.is_plain)]
 
 
 def plan(inputs: Sequence[Path | str], outputs: Outputs) -> Plan:
@@ -256,26 +262,27 @@ def _job(source: Path, folder: Path, name: str, outputs: Outputs) -> Job:
     stem, suffix = formats.split_name(source.name)
     if is_zarr(source) or is_nifti(source.name):
         mask = folder / f"{name}{source.name[len(stem) :] if is_zarr(source) else suffix}"
-        return Job(source, mask, pages=pages, is_large=large, is_plain=False)
-    if pages > 1 or large:
-        return Job(source, folder / f"{name}.tif", pages=pages, placement=placement, is_large=large, is_plain=False)
+        return Job(source, mask, pages=pages, is_large=large, is_stack=True)
+    if pages > 1:
+        return Job(source, folder / f"{name}.tif", pages=pages, placement=placement, is_stack=True)
     on_map = placement is not None and bool(placement.tags)
-    chosen = outputs.mask_format or ("tif" if on_map else "png")
+    chosen = "tif" if large else outputs.mask_format or ("tif" if on_map else "png")
     return Job(
         source,
         folder / f"{name}{SUFFIXES[chosen]}",
         overlay=folder / f"{name}_overlay.png" if outputs.draw is not None else None,
         probabilities=folder / f"{name}_probabilities.npy" if outputs.probabilities else None,
-        polygons=folder / f"{name}{SUFFIXES[outputs.polygons]}" if outputs.polygons in SUFFIXES else None,
+        polygons=folder / f"{name}{SUFFIXES[outputs.polygons]}" if outputs.polygons in SUFFIXES and not large else None,
         placement=placement,
+        is_large=large,
     )
 
 
 def _nature(source: Path) -> tuple[int, bool, Placement | None]:
     """Pages of a file, whether it is predicted by windows, and where its pixels lie."""
     try:
-        pages = formats.page_count(source) or 1
-        return pages, pages == 1 and is_large(source), placement_of(source)
+        info = formats.read_info(source)
+        return info.pages, info.pages == 1 and is_large(info), placement_of(source)
     except DataError:  # predicting a file that cannot be read will say why
         return 1, False, None
 

@@ -7,23 +7,26 @@ one go. The result is that of the whole image, whatever the memory and however o
 
 import itertools
 import math
-import os
+import shutil
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float32, UInt8
 from pydantic import BaseModel, NonNegativeInt, ValidationError, model_validator
 
 from pixelwise.classes import IGNORE
 from pixelwise.data.cache import hash_of
+from pixelwise.data.npy import Planes
 from pixelwise.data.preprocess import Moments, Prepared
 from pixelwise.data.windows import BAND_PIXELS, Source, TiffSource, is_empty
 from pixelwise.data.writing import TILE_PX
-from pixelwise.errors import ConfigError, DataError
-from pixelwise.files import cannot_write, read_json, write_json
+from pixelwise.errors import ConfigError, DataError, WriteError
+from pixelwise.files import read_json, write_json
+from pixelwise.inference.postprocess import cleaned_bands
 from pixelwise.inference.predictor import Model
 from pixelwise.inference.tiles import Band, Region, blocks, narrowest_block_bytes
 from pixelwise.memory import give_back_memory, peak_during
@@ -68,71 +71,97 @@ class State(BaseModel):
 class Kept:
     """Finished parts of a mask, on disk."""
 
-    pixels: Path
-    """Class index or IGNORE, row after row."""
+    mask: Planes
+    """Class index or IGNORE."""
     journal: Path
-    size: tuple[int, int]
+    probabilities: Planes
+    """Of every class; no planes where they are not wanted."""
 
     @classmethod
-    def beside(cls, target: Path, size: tuple[int, int]) -> "Kept":
-        """Where the parts of a mask are kept while it is being made."""
+    def beside(cls, target: Path, size: tuple[int, int], planes: int = 0) -> "Kept":
+        """Where the parts of a mask are kept while it is being made, and those of so many planes of probabilities."""
         name = f".pixelwise-{hash_of([target.name.encode()])}"
-        return cls(target.with_name(f"{name}.pixels"), target.with_name(f"{name}.json"), size)
+        mask, other = (target.with_name(f"{name}.{suffix}") for suffix in ("pixels", "probabilities"))
+        return cls(
+            Planes(mask, (1, *size), np.dtype(np.uint8)),
+            target.with_name(f"{name}.json"),
+            Planes(other, (planes, *size), np.dtype(np.float32)),
+        )
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.mask.shape[1:]
+
+    @property
+    def parts(self) -> list[Planes]:
+        """What is wanted."""
+        return [part for part in (self.mask, self.probabilities) if part.shape[0]]
 
     def resumed(self, fresh: State) -> State:
-        """The state of an earlier call that did the same in blocks hardly wider; else `fresh`, with an empty file.
+        """The state of an earlier call that did the same in blocks hardly wider; else `fresh`, with empty files.
 
         Raises:
-            WriteError: the file cannot be made.
+            WriteError: the files cannot be made, or the disk has no room for them.
         """
         try:
             state = State.model_validate(read_json(self.journal))
-            is_whole = self.pixels.stat().st_size == self.size[0] * self.size[1]
+            is_whole = all(part.is_there() for part in self.parts)
         except (OSError, DataError, ValidationError):  # nothing there, or nothing of use
             is_whole = False
         if is_whole and state.key == fresh.key and self._widest(state) <= WIDER * self._widest(fresh):
             return state
-        try:
-            self.journal.unlink(missing_ok=True)  # first, or it would speak for an empty file
-            with self.pixels.open("wb") as file:
-                file.truncate(self.size[0] * self.size[1])
-        except OSError as error:
-            raise cannot_write(self.pixels, error) from None
+        self.remove()  # the journal first, or it would speak for an empty file
+        _refuse_full_disk(self.journal.parent, sum(part.size for part in self.parts))
+        for part in self.parts:
+            part.begin()
         self.note(fresh)
         return fresh
 
     def _widest(self, state: State) -> int:
         return max(len(region.columns) for region in state.regions(self.size))
 
-    def write(self, mask: UInt8[np.ndarray, "h w"], top: int, left: int) -> None:
-        """Put finished rows where they belong."""
-        try:
-            with self.pixels.open("r+b") as file:
-                for number, row in enumerate(mask):
-                    file.seek((top + number) * self.size[1] + left)
-                    file.write(row.tobytes())
-                file.flush()
-                # what the journal says is done has to be there after a power failure too
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise cannot_write(self.pixels, error) from None
+    def take(self, part: "Part", state: State) -> None:
+        """Put finished rows where they belong, then write down that the work is as far as that.
+
+        Raises:
+            WriteError: the disk is full.
+        """
+        self.mask.write(part.mask[None], part.top, part.left)
+        if part.probabilities is not None:
+            self.probabilities.write(part.probabilities, part.top, part.left)
+        self.note(state)
 
     def note(self, state: State) -> None:
         """Write down how far the work is."""
         write_json(self.journal, state.model_dump())
 
     def bands(self) -> Iterator[UInt8[np.ndarray, "h W"]]:
-        """The whole mask from top to bottom."""
-        height, width = self.size
-        with self.pixels.open("rb") as file:
-            for top in range(0, height, TILE_PX):
-                rows = min(TILE_PX, height - top)
-                yield np.frombuffer(file.read(rows * width), np.uint8).reshape(rows, width)
+        """The whole mask from top to bottom, as the network gave it."""
+        height = self.size[0]
+        for top in range(0, height, TILE_PX):
+            yield self.mask.rows(0, range(top, min(top + TILE_PX, height)))
+
+    def finished(self, model: Model) -> Iterator[UInt8[np.ndarray, "h W"]]:
+        """The same without objects that are too small, where the model says so."""
+        smallest = model.description.postprocessing.smallest_px
+        return cleaned_bands(self.bands, smallest) if smallest is not None else self.bands()
 
     def remove(self) -> None:
         """The mask is written; its parts are no longer needed."""
         self.journal.unlink(missing_ok=True)
-        self.pixels.unlink(missing_ok=True)
+        self.mask.path.unlink(missing_ok=True)
+        self.probabilities.path.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Finished rows of a block."""
+
+    mask: UInt8[np.ndarray, "h w"]
+    probabilities: Float32[np.ndarray, "K h w"] | None
+    top: int
+    left: int
 
 
 @dataclass(frozen=True)
@@ -153,6 +182,7 @@ def predict_parts(
     target: Path,
     *,
     memory_bytes: int,
+    probabilities: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Kept:
     """Predict an image by windows; goes on where an earlier call was interrupted.
@@ -162,6 +192,7 @@ def predict_parts(
         subject: the image.
         target: the mask to come, beside which its parts are kept.
         memory_bytes: what the process may take.
+        probabilities: keep those of every class too.
         progress: told how many rows of how many are done; those of each block count.
 
     Returns:
@@ -176,16 +207,34 @@ def predict_parts(
     by = model.moments(ready)
     cut = blocks(size, model.tiling(size), _room(model, ready, by, memory_bytes), len(model.classes))
     key = hash_of([model.identity.encode(), subject.identity.encode(), repr((size, subject.nodata)).encode()])
-    kept = Kept.beside(target, size)
+    kept = Kept.beside(target, size, len(model.classes) if probabilities else 0)
     state = kept.resumed(State(key=key, lefts=[region.columns.start for region in cut]))
-    for band in model.regions(ready, by, state.left_over(size)):
-        kept.write(_labels(band, subject), band.top, band.left)
-        state = state.model_copy(update={"block": state.lefts.index(band.left), "rows": band.place[0].stop})
-        kept.note(state)
-        give_back_memory()
-        if progress is not None:
-            progress(state.block * size[0] + state.rows, len(state.lefts) * size[0])
+    # while a band is put on disk, the next one is computed; no more than one waits
+    with ThreadPoolExecutor(1) as disk:
+        before: Future[None] | None = None
+        for band in model.regions(ready, by, state.left_over(size)):
+            values = band.probabilities.float().cpu().numpy() if probabilities else None
+            part = Part(_labels(band, subject), values, band.top, band.left)
+            state = state.model_copy(update={"block": state.lefts.index(band.left), "rows": band.place[0].stop})
+            if before is not None:
+                before.result()
+            before = disk.submit(kept.take, part, state)
+            give_back_memory()
+            if progress is not None:
+                progress(state.block * size[0] + state.rows, len(state.lefts) * size[0])
+        if before is not None:
+            before.result()
     return kept
+
+
+def _refuse_full_disk(folder: Path, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise WriteError(
+            f"The parts of this result take {needed / 1e9:.1f} GB of the disk, which has {free / 1e9:.1f} GB left.",
+            where=folder,
+            remedy="Make room, or choose a folder on another disk with --out.",
+        )
 
 
 def _labels(band: Band, subject: Subject) -> UInt8[np.ndarray, "h w"]:

@@ -126,10 +126,9 @@ class Model:
             mask[band.place] = band.labels()
             if kept is not None:
                 kept[:, *band.place] = band.probabilities.float().cpu().numpy()
-        mask = self.cleaned(mask)
         if nodata is not None:
             mask[is_empty(image if image.ndim == 3 else image[:, :, None], nodata)] = IGNORE
-        return Prediction(mask, self.classes, kept)
+        return Prediction(self.cleaned(mask), self.classes, kept)
 
     def bands(self, image: Source, nodata: float | None = None, most_bytes: int | None = None) -> Iterator[Band]:
         """Probabilities from top to bottom, at the image's own size; errors as for `predict`.
@@ -267,7 +266,11 @@ def load(path: Path | str, device: str = "auto") -> Model:
         BundleError: there is no bundle, or it is damaged.
         ConfigError: there is no such device.
     """
-    bundle = bundles.load(Path(path))
+    return of_bundle(bundles.load(Path(path)), device)
+
+
+def of_bundle(bundle: bundles.Bundle, device: str = "auto") -> Model:
+    """The same from a bundle in memory."""
     chosen = choose_device(device)
     description = bundle.description
     if chosen.type == "mps":

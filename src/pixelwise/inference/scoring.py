@@ -54,18 +54,6 @@ def compare(model: Model, case: Decoded) -> Iterator[Compared]:
         raise DataError(error.what, where=case.case.image, remedy=error.remedy) from None
 
 
-def predicted(model: Model, case: Decoded) -> UInt8[np.ndarray, "H W"]:
-    """The finished mask of a case, small objects removed where the model says so.
-
-    Raises:
-        DataError: the image does not fit the model.
-    """
-    mask = np.empty(case.size, dtype=np.uint8)
-    for part in compare(model, case):
-        mask[part.rows] = part.predicted.to(torch.uint8).cpu().numpy()
-    return model.cleaned(mask)
-
-
 def count(model: Model, cases: Sequence[Decoded]) -> tuple[Int64[Tensor, "K K"], Float64[Tensor, ""]]:
     """Confusion counts and the sum of the cross-entropy over the pixels that count, of all cases at the original size.
 

@@ -5,8 +5,9 @@ Tiles overlap, their probabilities are blended, and what a tile needs beyond the
 of tiles is held at a time.
 """
 
+import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +16,8 @@ import torch.nn.functional as F  # noqa: N812  the name everybody knows it by
 from jaxtyping import Float, Shaped, UInt8
 from torch import Tensor
 
-from pixelwise.data.preprocess import mirrored_window
+from pixelwise.data.parallel import ahead
+from pixelwise.data.preprocess import Prepared, mirrored_window
 from pixelwise.data.windows import Source
 from pixelwise.errors import memory_errors
 from pixelwise.memory import give_back_memory
@@ -147,8 +149,9 @@ def bands(image: Source, predict: Predict, tiling: Tiling, region: Region | None
     rows = _sums(bells[0], tops)
     inside = slice(region.columns.start - lefts[0], region.columns.stop - lefts[0])
     total: Tensor | None = None
+    tiles = _tiles(image, predict, tiling, itertools.product(tops, lefts))
     for top, next_top in zip(tops, [*tops[1:], tops[-1] + tiling.tile_size[0]], strict=True):
-        for left, probabilities in _row(image, predict, tiling, top, lefts):
+        for left, probabilities in itertools.islice(tiles, len(lefts)):
             if total is None:  # only now are the classes and the device known
                 device = probabilities.device
                 weight, rows, columns = (bells[0][:, None] * bells[1]).to(device), rows.to(device), columns.to(device)
@@ -233,16 +236,22 @@ def _only_value(window: Shaped[np.ndarray, "h w C"]) -> bytes | None:
     return first.tobytes() if (window[0] == first).all() and (window == first).all() else None
 
 
-def _row(
-    image: Source, predict: Predict, tiling: Tiling, top: int, lefts: Sequence[int]
+def _tiles(
+    image: Source, predict: Predict, tiling: Tiling, places: Iterable[tuple[int, int]]
 ) -> Iterator[tuple[int, Float[Tensor, "K h w"]]]:
-    """Each tile of a row: where it begins, and its probabilities."""
+    """Of each tile the first column, and its probabilities; while the network computes, the next ones are read."""
     border = tiling.border_px
     size = (tiling.tile_size[0] + 2 * border, tiling.tile_size[1] + 2 * border)
-    for start in range(0, len(lefts), tiling.batch_size):
-        group = lefts[start : start + tiling.batch_size]
-        windows = [mirrored_window(image, top - border, left - border, size) for left in group]
-        yield from zip(group, predict(windows), strict=True)
+    groups = iter(lambda: list(itertools.islice(places, tiling.batch_size)), [])
+    read = (
+        [(left, mirrored_window(image, top - border, left - border, size)) for top, left in group] for group in groups
+    )
+    for group in read if _is_in_memory(image) else ahead(read):
+        yield from zip([left for left, _ in group], predict([window for _, window in group]), strict=True)
+
+
+def _is_in_memory(image: Source) -> bool:
+    return isinstance(image.source if isinstance(image, Prepared) else image, np.ndarray)
 
 
 def touching(starts: Sequence[int], tile: int, wanted: range) -> list[int]:

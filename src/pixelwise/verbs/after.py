@@ -1,0 +1,100 @@
+"""What is done with a model after training: eight bits, and what helps without training again."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pixelwise import config as configs
+from pixelwise.data.cache import Cache, default_folder
+from pixelwise.errors import ConfigError, DataError
+from pixelwise.evaluation import refine as refining
+from pixelwise.evaluation import saved
+from pixelwise.evaluation.quantised import Quantised
+from pixelwise.evaluation.quantised import quantise as quantise_run
+from pixelwise.evaluation.refine import Step
+from pixelwise.evaluation.scores import units_of
+from pixelwise.files import write_json
+from pixelwise.models import bundle as bundles
+from pixelwise.training.folder import Files
+from pixelwise.training.watch import Watcher
+from pixelwise.verbs.scores import dataset_to_score, load, open_cases
+
+SHOWN_IMAGES = 16
+"""About so many training images show a network that is put into eight bits which values its maps have."""
+
+
+@dataclass(frozen=True)
+class Refined:
+    """What was tried after training, and the bundle that holds what was kept."""
+
+    path: Path
+    steps: tuple[Step, ...]
+
+
+def quantise(run: Path | str, out: Path | str | None = None, *, watcher: Watcher | None = None) -> Quantised:
+    """Write the best model of a run in eight bits, for prediction on a processor, and score both on validation images.
+
+    Args:
+        run: its folder.
+        out: the `.xml` file to write, beside which a `.bin` file comes; none is `int8.xml` in the run's folder.
+        watcher: told how far it is.
+
+    Raises:
+        BundleError: there is no model.
+        ConfigError: NNCF or OpenVINO is not installed.
+        DataError: the folder is not that of a run, its images cannot be read, or the file cannot be written.
+    """
+    watcher, files = watcher or Watcher(), Files(Path(run))
+    path = Path(out) if out is not None else files.folder / "int8.xml"
+    if path.suffix != ".xml":
+        raise ConfigError(f"The file to write is called {path.name}.", remedy="OpenVINO reads names that end in .xml.")
+    said = saved.read_facts(files.run)
+    model = load(run, "cpu")
+    dataset = dataset_to_score(model, said, None)
+    split = saved.read_split(files.split, dataset)
+    cache = Cache(configs.load(files.config).data.cache or default_folder(), dataset)
+    if not split.validation:
+        raise DataError(
+            "This run has no validation images.", where=run, remedy="Put the run of one fold into eight bits."
+        )
+    shown = open_cases(cache, split.train[:: max(1, len(split.train) // SHOWN_IMAGES)], model, watcher)
+    scored = open_cases(cache, split.validation, model, watcher)
+    watcher.say(f"finding the range of maps on {len(shown)} training images")
+    return quantise_run(Path(run), shown, scored, path)
+
+
+def refine(run: Path | str, *, flips: bool = False, watcher: Watcher | None = None) -> Refined:
+    """Find out on the validation images of a run what helps after training, and write that into its bundle.
+
+    Weights of classes (for two classes, a threshold), the smallest objects, and flips if wanted: what clearly helps is
+    kept. What an earlier call has found is forgotten.
+
+    Args:
+        run: its folder.
+        flips: also try to average over flips, which makes prediction two to eight times slower.
+        watcher: told how far it is.
+
+    Raises:
+        BundleError: there is no model.
+        DataError: the folder is not that of a run, its images cannot be read, or the bundle cannot be written.
+    """
+    watcher, files = watcher or Watcher(), Files(Path(run))
+    said = saved.read_facts(files.run)
+    model = load(run, configs.load(files.config).device)
+    dataset = dataset_to_score(model, said, None)
+    split = saved.read_split(files.split, dataset)
+    cache = Cache(configs.load(files.config).data.cache or default_folder(), dataset)
+    cases = open_cases(cache, split.validation, model, watcher)
+    if not cases:
+        raise DataError(
+            "This run has no validation images.",
+            where=run,
+            remedy="An ensemble trains on all of them: refine one fold.",
+        )
+    tried = ("horizontal", "both", "rotations") if flips else ()
+    units = units_of([case.case.name for case in cases], [case.case.group for case in cases])
+    refined, steps = refining.refine(model, cases, units, tried, watcher.say)
+    bundle = bundles.load(files.best)
+    kept = {"prediction": refined.description.prediction, "postprocessing": refined.description.postprocessing}
+    bundles.save(replace(bundle, description=bundle.description.model_copy(update=kept)), files.best)
+    write_json(files.folder / "refine.json", [step.to_json() for step in steps])
+    return Refined(files.best, tuple(steps))

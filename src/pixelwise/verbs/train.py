@@ -1,0 +1,148 @@
+"""From a folder of images and masks to a model with its report."""
+
+import time as clocks
+from pathlib import Path
+
+from pixelwise import config as configs
+from pixelwise.config import Config
+from pixelwise.data.cache import Cache, default_folder
+from pixelwise.errors import ConfigError, PixelwiseError
+from pixelwise.evaluation import forgetting, saved, sides
+from pixelwise.files import make_folder, write_json
+from pixelwise.models import bundle as bundles
+from pixelwise.training import processes
+from pixelwise.training import run as runs
+from pixelwise.training.folder import Begun, Files, read_begun, settle
+from pixelwise.training.watch import Watcher
+from pixelwise.verbs.data import checked
+from pixelwise.verbs.scores import Run, dataset_to_score, evaluate_run, load, open_cases
+from pixelwise.verbs.settings import agree_on_folder, name_of, next_free, with_budget
+
+REMEMBERED_IMAGES = 100
+"""So many images at most, spread evenly, show what a run has forgotten."""
+
+
+def train(  # noqa: PLR0913  all but two are given by name
+    data: Path | str,
+    out: Path | str | None = None,
+    *,
+    time: str | float | None = None,
+    config: Config | None = None,
+    start_from: Path | str | None = None,
+    teacher: Path | str | None = None,
+    resume: bool = False,
+    watcher: Watcher | None = None,
+    command: str = "pixelwise.train(...)",
+    began: float | None = None,
+) -> Run:
+    """Check, split, plan, train, evaluate and report.
+
+    Args:
+        data: a folder of images and masks, or a data.yaml.
+        out: folder of the run; a new one below `runs` if none is given.
+        time: budget for everything, in seconds or as '90s', '15m', '1h30m'; instead of the settings' time or epochs.
+        config: settings; those that are not given are planned. See `settings`.
+        start_from: a run or bundle whose weights to start from.
+        teacher: a run or bundle, such as an ensemble, whose probabilities to learn beside the masks; the network is
+            like one of its own.
+        resume: go on with the run in `out`.
+        watcher: told what happens; none hears nothing.
+        command: what the report shows as the way to repeat it.
+        began: `time.monotonic()` of the moment the budget counts from; none is now.
+
+    Raises:
+        DataError: the data cannot be trained on; all reasons are listed.
+        ConfigError: a setting is not possible.
+        TrainingError: the loss is not finite.
+    """
+    watcher = watcher if watcher is not None and processes.is_first() else Watcher()
+    started = clocks.monotonic()
+    source = Path(start_from) if start_from is not None else None
+    # torchrun starts all processes again when one has died: the same command goes on then
+    if not resume and out is not None and processes.is_restarted() and _is_of_this_launch(Files(Path(out))):
+        resume, source, teacher = True, None, None
+    if resume and teacher is not None:
+        raise ConfigError("A run that is resumed has its teacher already.", remedy="Leave --teacher out.")
+    if teacher is not None:
+        bundles.load(Path(teacher))
+    place = Path(out) if out is not None else next_free(Path("runs"), name_of(Path(data)))
+    wanted = settle(place, with_budget(config or Config(), time, None), resume=resume, start_from=source)
+    goes_on = resume and Files(place).has_checkpoint
+    begun = read_begun(Files(place)) if resume and Files(place).begun.exists() else None
+    learns_from = begun.teacher if begun is not None else (Path(teacher).resolve() if teacher is not None else None)
+    if resume and not goes_on:
+        watcher.say("note: the run ended before its first checkpoint; it begins anew")
+        source = begun.started_from if begun is not None else None
+    dataset, findings = checked(data, watcher)
+    folder = Path(out) if out is not None else agree_on_folder(Path(data), wanted)
+    if processes.is_first():
+        files = Files(make_folder(folder))
+        if not resume:
+            begun = Begun(
+                config=wanted,
+                started_from=source and source.resolve(),
+                teacher=learns_from,
+                launch=processes.launch(),
+            )
+            write_json(files.begun, begun.to_json())
+    request = runs.Request(
+        data=Path(data),
+        dataset=dataset,
+        findings=findings,
+        folder=folder,
+        config=wanted,
+        start_from=source,
+        teacher=learns_from,
+        resume=goes_on,
+        began=began if began is not None else started,
+    )
+    trained = runs.train(request, watcher)
+    if trained.is_main:
+        evaluate_run(trained, watcher, command)
+        if source is not None:
+            _tell_what_is_left(source, trained.folder, watcher)
+    return Run(trained.folder, trained.is_main, trained.interrupted)
+
+
+def _is_of_this_launch(files: Files) -> bool:
+    """Whether a run was begun by the processes that torchrun has started these for."""
+    return files.begun.exists() and read_begun(files).launch == processes.launch() is not None
+
+
+def _tell_what_is_left(source: Path, folder: Path, watcher: Watcher) -> None:
+    """What the run still knows of the data of the one it started from, where that can be seen."""
+    if not Files(source).run.exists():
+        watcher.say(f"note: what the model forgets is not measured: {source} is a bundle, which does not know its data")
+        return
+    try:
+        device = configs.load(Files(folder).config).device
+        said, earlier, later = saved.read_facts(Files(source).run), load(source, device), load(folder, device)
+        dataset = dataset_to_score(earlier, said, None)
+        cases, side = sides.choose(dataset, None, saved.read_split(Files(source).split, dataset))
+        cache = Cache(configs.load(Files(folder).config).data.cache or default_folder(), dataset)
+        chosen = cases[:: -(-len(cases) // REMEMBERED_IMAGES)]
+        if later.description.preprocessing.channels != earlier.description.preprocessing.channels:
+            watcher.say(
+                "note: what the model forgets is not measured: its images have other channels than the old ones"
+            )
+            return
+        rows = forgetting.before_and_after(earlier, later, open_cases(cache, chosen, earlier, Watcher()))
+    except PixelwiseError as error:  # the run itself is finished
+        watcher.say(f"note: what the model forgets is not measured: {error}")
+        return
+    write_json(folder / "forgetting.json", [row.to_json() for row in rows])
+    title = f"{len(chosen)} {side} images of {source.name}"
+    for line in (f"{title}:", *forgetting.lines(rows)):
+        watcher.say(line)
+
+
+def refuse_processes(what: str, remedy: str) -> None:
+    """Refuse to go on as one of several processes.
+
+    Raises:
+        ConfigError: torchrun or srun has started several.
+    """
+    if processes.process_count() > 1:
+        raise ConfigError(
+            f"{what} by one process; {processes.process_count()} were started.", remedy=f"Instead, {remedy}."
+        )
