@@ -19,6 +19,7 @@ Differences are paired over test images, with intervals by the bootstrap of `pix
 import argparse
 import json
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -29,9 +30,7 @@ from pixelwise import api
 from pixelwise.evaluation.saved import read_scores
 from pixelwise.metrics.intervals import difference
 from pixelwise.metrics.weighted import ratios
-
-FOLDS_SHARE = 0.92
-"""Of the time for folds, for training them."""
+from pixelwise.verbs.folds import FOLDS_SHARE
 
 
 @dataclass(frozen=True)
@@ -41,8 +40,10 @@ class Step:
     name: str
     folder: Path
     """Holds scores.json of the test split."""
-    against: str = ""
-    """The step that it is held against."""
+    against: str
+    """The step that it is held against; none if empty."""
+    commands: tuple[Path, ...]
+    """What the commands that it took have made."""
 
 
 def main() -> None:
@@ -56,7 +57,7 @@ def main() -> None:
     parser.add_argument("--only-search", action="store_true", help="end after `tuned`")
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
-    table(run_all(given), given.out)
+    table(run_all(given))
 
 
 def run_all(given: argparse.Namespace) -> list[Step]:
@@ -68,9 +69,9 @@ def run_all(given: argparse.Namespace) -> list[Step]:
     run(out / "tune", "tune", *seeded, "--time", f"{3 * unit:g}s", "--out", str(out / "tune"))
     tuned = Path(json.loads((out / "tune" / "tune.json").read_text())["final"])
     steps = [
-        Step("plan", out / "plan"),
-        Step("plan, 3 U", out / "long", "plan"),
-        Step("tuned", tuned, "plan, 3 U"),
+        Step("plan", out / "plan", "", (out / "plan",)),
+        Step("plan, 3 U", out / "long", "plan", (out / "long",)),
+        Step("tuned", tuned, "plan, 3 U", (out / "tune",)),
     ]
     if given.only_search:
         return steps
@@ -89,18 +90,19 @@ def run_all(given: argparse.Namespace) -> list[Step]:
     before = steps[0].name if chosen == steps[0].folder else "tuned"
     return [
         *steps,
-        Step(f"{given.folds} folds", folds, before),
-        Step("and flips", out / "flips", f"{given.folds} folds"),
-        Step("distilled", taught, before),
-        Step("and refined", refined, "distilled"),
+        Step(f"{given.folds} folds", folds, before, (folds,)),
+        Step("and flips", out / "flips", f"{given.folds} folds", (out / "flips",)),
+        Step("distilled", taught, before, (taught,)),
+        Step("and refined", refined, "distilled", (out / "refine", refined)),
     ]
 
 
 def run(done: Path, *words: str) -> None:
     """A command, whose seconds are kept beside what it makes; nothing if they are there."""
-    clock = done.with_name(f"{done.name}.seconds")
+    clock = clock_of(done)
     if clock.exists():
         return
+    shutil.rmtree(done, ignore_errors=True)  # of a step that was interrupted
     print("$ pixelwise", shlex.join(words), flush=True)
     began = time.monotonic()
     subprocess.run(["pixelwise", *words], check=True)  # noqa: S603, S607  as a user would type it
@@ -120,7 +122,7 @@ def settings_without_end(folder: Path, path: Path) -> str:
     return str(path)
 
 
-def table(steps: list[Step], out: Path) -> None:
+def table(steps: list[Step]) -> None:
     """Scores, differences and costs, as Markdown."""
     print("| step | mIoU | mean Dice | against | Dice, difference (95 %) | p | seconds |")
     print("|---|---:|---:|---|---:|---:|---:|")
@@ -134,13 +136,13 @@ def table(steps: list[Step], out: Path) -> None:
             low, high = found.interval.low, found.interval.high
             told = f"| {step.against} | {found.value:+.4f} ({low:+.4f} to {high:+.4f}) | {found.p:.2g}"
         pooled = own.summary()["pooled"]
-        print(f"| {step.name} | {pooled['miou']:.3f} | {pooled['dice']:.3f} {told} | {cost(step, out)} |")
+        seconds = sum(int(clock_of(made).read_text()) for made in step.commands)
+        print(f"| {step.name} | {pooled['miou']:.3f} | {pooled['dice']:.3f} {told} | {seconds} |")
 
 
-def cost(step: Step, out: Path) -> str:
-    """Seconds of its command."""
-    folder = out / "tune" if (out / "tune") in step.folder.parents else step.folder
-    return folder.with_name(f"{folder.name}.seconds").read_text().strip()
+def clock_of(made: Path) -> Path:
+    """Where the seconds of a command are kept, which says too that it came to its end."""
+    return made.with_name(f"{made.name}.seconds")
 
 
 if __name__ == "__main__":

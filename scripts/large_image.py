@@ -3,6 +3,7 @@
     python scripts/large_image.py --edge 16384                 every tile differs
     python scripts/large_image.py --edge 50000 --filled 0.05   a scan whose surroundings are one value
     python scripts/large_image.py --edge 50000 --filled 0.05 --zarr
+    python scripts/large_image.py --edge 50000 --filled 0.05 --cog    the mask as Cloud Optimized GeoTIFF
 
 The image is made by code; the network has random weights, five classes, and the width given.
 """
@@ -30,7 +31,8 @@ import sys
 from pathlib import Path
 from pixelwise import api
 from pixelwise.config import parse_bytes
-done = api.predict_files(sys.argv[1], [sys.argv[2]], sys.argv[3], memory_bytes=parse_bytes(sys.argv[4]))
+asked = {"memory_bytes": parse_bytes(sys.argv[4]), "mask_format": sys.argv[5] or None}
+done = api.predict_files(sys.argv[1], [sys.argv[2]], sys.argv[3], **asked)
 assert done.written, done.failed
 peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
 print(int(peak.split()[1]) * 1024)  # what getrusage says comes in part from the parent
@@ -97,6 +99,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=16)
     parser.add_argument("--memory", default="2GB")
     parser.add_argument("--zarr", action="store_true")
+    parser.add_argument("--cog", action="store_true")
     wanted = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="large-") as room:
         image = Path(room) / ("image.ome.zarr" if wanted.zarr else "image.tif")
@@ -104,7 +107,7 @@ def main() -> None:
         write_image(image, wanted.edge, wanted.filled)
         write_model(model, wanted.width)
         began = time.monotonic()
-        arguments = [str(model), str(image), f"{room}/out", wanted.memory]
+        arguments = [str(model), str(image), f"{room}/out", wanted.memory, "cog" if wanted.cog else ""]
         ran = subprocess.run(  # noqa: S603  our own program
             [sys.executable, "-c", PROGRAM, *arguments], check=True, stdout=subprocess.PIPE, text=True
         )

@@ -68,7 +68,7 @@ def near_borders(model: Model, size: tuple[int, int]) -> np.ndarray:
     for edge, tile in zip(size, tiling.tile_size, strict=True):
         borders = [at for start in starts(edge, tile, tiling) for at in (start, start + tile) if 0 < at < edge]
         places = np.arange(edge)
-        close.append(np.any([np.abs(places - at + 0.5) <= NEAR_PX for at in borders], axis=0))
+        close.append(np.isin(places, [at + near for at in borders for near in range(-NEAR_PX, NEAR_PX)]))
     return np.asarray(close[0][:, None] | close[1][None])
 
 

@@ -28,6 +28,7 @@ from pixelwise.evaluation import evaluate as evaluation
 from pixelwise.evaluation.evaluate import Evaluated, examples
 from pixelwise.evaluation.saved import RunFacts
 from pixelwise.evaluation.sides import for_model
+from pixelwise.inference import predictor
 from pixelwise.inference.predictor import Model
 from pixelwise.metrics import Scores
 from pixelwise.training import processes
@@ -296,6 +297,18 @@ def test_every_image_is_predicted_once(trained: Path, tmp_path: Path, monkeypatc
     assert len(predicted) == 8
 
 
+def test_flips_that_are_asked_for_are_averaged_over(trained: Path) -> None:
+    scores = api.evaluate(trained / "run", trained / "other", flips="both")
+    model = api.load(trained / "run")
+    flipped = model.with_prediction(model.description.prediction.model_copy(update={"flips": "both"}))
+    for number, name in enumerate(scores.names):
+        image = np.asarray(Image.open(trained / "other" / "images" / f"{name}.png"))
+        predicted = np.bincount(flipped.predict(image).mask.ravel(), minlength=len(model.classes))
+        np.testing.assert_array_equal(scores.counts[number].sum(0), predicted)
+    plain = api.evaluate(trained / "run", trained / "other")
+    assert not torch.equal(plain.counts, scores.counts)
+
+
 def test_masks_too_large_to_keep_are_predicted_again(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pairs: list[Evaluated] = []
     original = verbs.evaluate_cases
@@ -324,8 +337,8 @@ def test_the_runs_cache_is_used(discs: Path, tmp_path: Path, monkeypatch: pytest
 @pytest.mark.slow
 def test_the_device_is_that_of_the_settings(discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     devices: list[str] = []
-    original = verbs.predictor.load
-    monkeypatch.setattr(verbs.predictor, "load", lambda path, device: devices.append(device) or original(path, "cpu"))
+    original = predictor.load
+    monkeypatch.setattr(predictor, "load", lambda path, device: devices.append(device) or original(path, "cpu"))
     pixelwise.train(discs, tmp_path / "run", config=pixelwise.settings(None, QUICK))
     pixelwise.evaluate(tmp_path / "run", device="cuda")
     pixelwise.predict_files(tmp_path / "run", [discs / "images" / "0.png"], tmp_path / "masks", device="mps")

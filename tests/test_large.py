@@ -362,6 +362,72 @@ def test_probabilities_that_are_asked_for_later_are_predicted(model: Model, imag
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("wishes", [(True, False, True), (False, True, False)])
+def test_wishes_that_change_between_interruptions_lose_nothing(
+    wishes: tuple[bool, ...], model: Model, image: np.ndarray, tmp_path: Path
+) -> None:
+    subject, target = large.Subject(image, "one"), tmp_path / "a.tif"
+
+    def stop(done: int, total: int) -> None:
+        if done > total / 2:
+            raise KeyboardInterrupt
+
+    for wish in wishes[:2]:
+        with pytest.raises(KeyboardInterrupt):
+            large.predict_parts(model, subject, target, memory_bytes=10**12, probabilities=wish, progress=stop)
+    kept = large.predict_parts(model, subject, target, memory_bytes=10**12, probabilities=wishes[2])
+    expected = model.predict(image, probabilities=True)
+    np.testing.assert_array_equal(np.concatenate(list(kept.bands())), expected.mask)
+    if wishes[2]:
+        np.testing.assert_allclose(np.load(kept.probabilities.path), expected.probabilities, atol=1e-6)
+
+
+def test_a_model_that_resizes_goes_on_too(image: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tiles, "ENLARGED_ROWS", 64)
+    plain = make(ModelConfig(width=4, depth=2), channels=3)
+    told = plain.description.preprocessing.model_copy(update={"resize": (64, 96)})
+    model = Model(plain.network, plain.description.model_copy(update={"preprocessing": told}), plain.device)
+    subject, target = large.Subject(image, "one"), tmp_path / "a.tif"
+    seen: list[int] = []
+
+    def stop(done: int, _total: int) -> None:
+        seen.append(done)
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        large.predict_parts(model, subject, target, memory_bytes=10**12, progress=stop)
+    kept = large.predict_parts(model, subject, target, memory_bytes=10**12, progress=stop)
+    assert seen == [64, 128, 192, 200]
+    np.testing.assert_array_equal(np.concatenate(list(kept.bands())), model.predict(image).mask)
+
+
+@pytest.mark.usefixtures("all_large")
+def test_the_overlay_follows_a_large_mask_that_was_corrected(model: Model, image: np.ndarray, tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", image, photometric="rgb")
+    outputs = Outputs(tmp_path / "out", draw=lambda _, mask, __: np.repeat(mask[:, :, None], 3, axis=2))
+    planned = jobs.plan([tmp_path / "a.tif"], outputs)
+    files.run(model, planned, outputs)
+    corrected = np.ones(SIZE, dtype=np.uint8)
+    tifffile.imwrite(tmp_path / "out" / "a.tif", corrected)
+    done = files.run(model, planned, outputs)
+    assert [path.name for path in done.written] == ["a_overlay.png"]
+    assert (formats.read_image(done.written[0]) == 1).all()
+
+
+@pytest.mark.usefixtures("all_large")
+def test_an_image_with_further_channels_is_read_whole_and_has_outlines(image: np.ndarray, tmp_path: Path) -> None:
+    folder = tmp_path / "imagesTs"
+    folder.mkdir()
+    for number in range(2):
+        tifffile.imwrite(folder / f"x_000{number}.tif", image[:, :, number])
+    two = make(ModelConfig(width=4, depth=2), channels=2)
+    outputs = Outputs(tmp_path / "out", mask_format="png", polygons="geojson")
+    done = files.run(two, jobs.plan([folder], outputs), outputs)
+    assert [path.name for path in done.written] == ["x.png", "x.geojson"]
+    assert done.without_extras == []
+
+
 def test_a_disk_without_room_is_told_before_anything_is_computed(
     model: Model, image: np.ndarray, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -371,8 +437,13 @@ def test_a_disk_without_room_is_told_before_anything_is_computed(
 
 
 @pytest.mark.parametrize("rows", [5, 16, 60])
-def test_small_objects_go_by_bands_as_they_go_from_the_whole(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(postprocess, "FILLED_PX", 40)
+@pytest.mark.parametrize("smallest", [(12, 0, 60), (0, 1, 0), (30, 30, 30)])
+def test_small_objects_go_by_bands_as_they_go_from_the_whole(
+    rows: int, smallest: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postprocess, "FILLED_PX", 30)
+    monkeypatch.setattr(postprocess, "REACH_PX", 25)
+    monkeypatch.setattr(postprocess, "NUMBERED_PIXELS", 3 * 130)
     noise = np.random.default_rng(1).normal(size=(60, 130))
     mask = np.digitize(gaussian_filter(noise, 2.0), [-0.1, 0.1]).astype(np.uint8)  # objects of a few to hundreds
     mask[20:30, 50:52] = IGNORE
@@ -380,10 +451,10 @@ def test_small_objects_go_by_bands_as_they_go_from_the_whole(rows: int, monkeypa
     def bands() -> "Iterator[np.ndarray]":
         yield from (mask[top : top + rows] for top in range(0, len(mask), rows))
 
-    cleaned = np.concatenate(list(postprocess.cleaned_bands(bands, (12, 0, 60))))
-    expected = postprocess.without_small_objects(mask, (12, 0, 60))
+    cleaned = np.concatenate(list(postprocess.cleaned_bands(bands, smallest)))
+    expected = postprocess.without_small_objects(mask, smallest)
     np.testing.assert_array_equal(cleaned, expected)
-    assert 50 < (expected != mask).sum() < mask.size / 2
+    assert ((expected != mask).sum() > 50) == (max(smallest) > 1)
 
 
 @pytest.mark.usefixtures("all_large")

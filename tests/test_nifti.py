@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from test_inference import PixelNetwork, make
 
 from pixelwise import api
@@ -12,7 +13,8 @@ from pixelwise.config import ModelConfig
 from pixelwise.data import formats
 from pixelwise.data.folder import scan
 from pixelwise.data.masks import decode
-from pixelwise.errors import DataError
+from pixelwise.errors import ConfigError, DataError
+from pixelwise.inference.predictor import Model
 
 nibabel = pytest.importorskip("nibabel")
 
@@ -47,6 +49,50 @@ def test_slices_are_taken_where_voxels_are_farthest_apart(axis: int, tmp_path: P
     path = write(tmp_path / "a.nii.gz", voxels, affine)
     assert formats.page_count(path) == voxels.shape[axis]
     np.testing.assert_array_equal(formats.read_image(path, 2)[:, :, 0], np.take(voxels, 2, axis).T)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_slices_across_an_axis_that_is_chosen(axis: int, tmp_path: Path) -> None:
+    voxels = RNG.integers(0, 250, (4, 5, 6)).astype(np.int16)
+    for number in range(4):
+        write(tmp_path / "images" / f"{number}.nii.gz", voxels, np.diag([1.0, 3.0, 1.0, 1.0]))
+        write(tmp_path / "masks" / f"{number}.nii.gz", (voxels > 100).astype(np.uint8), np.diag([1.0, 3.0, 1.0, 1.0]))
+    (tmp_path / "data.yaml").write_text(f"slices: {axis}\nimages: images/*\nmasks: masks/{{stem}}.nii.gz\n")
+    dataset = scan(tmp_path)
+    assert len(dataset.cases) == 4 * voxels.shape[axis]
+    for index, case in enumerate(dataset.cases[: voxels.shape[axis]]):
+        assert case.name == f"0/{index}"
+        image, mask = formats.read_image(case.image, case.page), formats.read_mask(case.masks[0], case.page)
+        np.testing.assert_array_equal(image[:, :, 0], np.take(voxels, index, axis).T)
+        np.testing.assert_array_equal(mask, np.take(voxels > 100, index, axis).T)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_model_cuts_volumes_as_those_that_it_was_trained_on(axis: int, tmp_path: Path) -> None:
+    class Rows(PixelNetwork):
+        """Class 1 in the upper half of a slice, whose direction depends on the axis."""
+
+        def forward(self, image: "torch.Tensor") -> "torch.Tensor":
+            upper = torch.linspace(1.0, -1.0, image.shape[2])[None, None, :, None].expand_as(image)
+            return torch.cat([-upper, upper], dim=1)
+
+    plain = make(ModelConfig(width=4, depth=1), Rows())
+    told = plain.description.preprocessing.model_copy(update={"slices": axis})
+    model = Model(plain.network, plain.description.model_copy(update={"preprocessing": told}), plain.device)
+    path = write(tmp_path / "a.nii.gz", RNG.integers(0, 250, (8, 12, 16)).astype(np.uint8))
+    done = api.predict_files(model, [path], tmp_path / "out")
+    mask = np.asarray(nibabel.load(done.written[0]).dataobj)
+    rows = 1 if axis == 2 else 2  # the later of the other two axes
+    half = mask.shape[rows] // 2
+    assert mask.shape == (8, 12, 16)
+    assert np.take(mask, range(half), rows).all()
+    assert not np.take(mask, range(half, 2 * half), rows).any()
+
+
+def test_slices_that_a_volume_does_not_have_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "data.yaml").write_text("slices: 3\nimages: images/*\nmasks: masks/{stem}.nii\n")
+    with pytest.raises(ConfigError, match="slices"):
+        scan(tmp_path)
 
 
 def test_a_fourth_axis_holds_channels(tmp_path: Path) -> None:

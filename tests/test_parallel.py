@@ -32,18 +32,30 @@ class Scale:
 
 
 def test_one_item_is_made_while_the_one_before_it_is_used() -> None:
-    made: list[int] = []
+    made = [threading.Event() for _ in range(4)]
+    closed = threading.Event()
 
     def make() -> Iterator[int]:
-        for number in range(4):
-            made.append(number)
-            yield number
+        try:
+            for number, event in enumerate(made):
+                event.set()
+                yield number
+        finally:
+            closed.set()
 
-    seen = []
     for number in ahead(make()):
-        time.sleep(0.02)
-        seen.append((number, len(made)))
-    assert seen == [(0, 2), (1, 3), (2, 4), (3, 4)]
+        # the next one comes although nobody has asked for it, and no further one
+        assert number == 3 or made[number + 1].wait(5)
+        assert not any(event.is_set() for event in made[number + 2 :])
+    assert closed.is_set()
+
+
+def test_who_stops_early_leaves_no_thread() -> None:
+    threads = threading.active_count()
+    coming = ahead(iter(range(100)))
+    assert next(coming) == 0
+    coming.close()
+    assert threading.active_count() == threads
 
 
 def test_what_fails_ahead_is_told_where_it_would_be_used() -> None:

@@ -41,6 +41,22 @@ def test_small_objects_are_those_that_scikit_image_finds(seed: int) -> None:
     assert not np.array_equal(cleaned, mask)
 
 
+def test_sizes_of_several_classes_are_found_one_after_the_other() -> None:
+    """Specks of class 1 of three pixels and of class 2 of eleven are wrong, all larger objects right."""
+    pairs = []
+    for seed in range(2):
+        truth = np.zeros((60, 80), dtype=np.uint8)
+        truth[10:30, 10:30], truth[10:30, 45:70] = 1, 2
+        mask = truth.copy()
+        rng = np.random.default_rng(seed)
+        for index in range(8):
+            row = 36 + 6 * (index % 4)
+            column = int(rng.integers(0, 20)) + 40 * (index // 4)
+            mask[row, column : column + (3 if index % 2 else 11)] = 1 if index % 2 else 2
+        pairs.append((mask, truth))
+    assert smallest_objects(pairs, 3) == (0, 4, 16)
+
+
 def test_a_removed_object_takes_what_is_around_it() -> None:
     mask = np.zeros((9, 12), dtype=np.uint8)
     mask[:, 6:] = 1

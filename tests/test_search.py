@@ -11,7 +11,6 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from unittest.mock import Mock
 
 import pytest
 from typer.testing import CliRunner
@@ -19,20 +18,15 @@ from typer.testing import CliRunner
 from pixelwise import api
 from pixelwise.cli import app
 from pixelwise.config import Config, load
-from pixelwise.data.dataset import Dataset
 from pixelwise.data.demo import draw
 from pixelwise.data.fingerprint import Fingerprint
 from pixelwise.errors import ConfigError, DataError, MachineError
 from pixelwise.evaluation import tuned as page
-from pixelwise.training.material import Material
-from pixelwise.training.plan import Decision, Plan
 from pixelwise.training.range_test import range_test
-from pixelwise.training.run import Request
 from pixelwise.training.search import Agreed, Memory, Study, Trial, final_settings, widened
 from pixelwise.training.space import Range, Space, around, read
 from pixelwise.training.watch import Watcher
 from pixelwise.trials import Found, TrialRow, Tuned
-from pixelwise.verbs import tune as verb
 
 SPACE = Space({"training.learning_rate": Range(low=1e-4, high=1e-2, log=True), "training.batch_size": [2, 4, 8]})
 BASE = load(None, ["training.time=60", "training.learning_rate=1e-3", "training.batch_size=4", "model.width=16"])
@@ -155,10 +149,11 @@ def test_a_study_goes_on_where_it_was(tmp_path: Path) -> None:
     assert attempts == [0, 1, 2, 3, 4]
     other = OWN.model_copy(update={"settings": Config(seed=5), "space": "model.width: [8, 16]"})
     joined = Study(f"sqlite:///{tmp_path / 'study.db'}", "cells", 0)
-    agreed = joined.agree(other, [], starts_with_plan=True)
+    joined.agree(other, [], starts_with_plan=True)
+    agreed = joined.agreed
     assert agreed == OWN  # who joins takes what is there
     with pytest.raises(DataError, match="other training images"):
-        joined.agree(OWN.model_copy(update={"data_hash": "other"}), [], starts_with_plan=True)
+        agreed.refuse_other_data("other")
 
 
 def test_trials_that_lag_behind_end_early_but_neither_the_plan_nor_the_first(tmp_path: Path) -> None:
@@ -347,9 +342,19 @@ def test_the_last_network_is_as_much_wider_as_the_winner_was(
     width: int, planned: int, later: int, expected: int
 ) -> None:
     assert widened(width, planned, later) == expected
-    base, plan_of_later = load(None, [f"model.width={planned}"]), load(None, [f"model.width={later}"])
+    base, plan_of_later = load(None, [f"model.width={planned}"]), load(None, [f"model.width={later}", "model.stride=2"])
     space = Space({"model.width": [width, planned]})
-    assert final_settings(_found(**{"model.width": width}), base, plan_of_later, space) == {"model.width": expected}
+    # a plan that is told a width decides no stride: that of the plan from which the width was scaled counts
+    assert final_settings(_found(**{"model.width": width}), base, plan_of_later, space) == {
+        "model.width": expected,
+        "model.stride": 2,
+    }
+
+
+def test_the_last_run_normalises_as_the_winner_did() -> None:
+    found, base = _found(**{"training.batch_size": 2}), load(None, ["model.norm=batch"])
+    expected = {"training.batch_size": 2, "model.norm": "batch"}  # a plan for batches of two has groups
+    assert final_settings(found, base, load(None, ["model.norm=group"]), SPACE) == expected
 
 
 def test_a_plan_that_was_not_beaten_is_kept() -> None:
@@ -366,36 +371,6 @@ def test_the_page_says_when_nothing_was_gained() -> None:
     assert "<b>focal" not in text
     kept = found.model_copy(update={"best": found.plan})
     assert "which no other trial has beaten" in page.render(Tuned(data="cells", trial_seconds=60, found=kept), "x")
-
-
-def test_the_last_run_has_the_blocks_that_its_width_was_planned_with(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """A plan that is told a width decides no stride; that of the plan from which the width was scaled counts."""
-    decided = {"model.stride": 2, "model.width": 32, "training.steps_per_epoch": 9}
-    decisions = tuple(Decision(setting, value, "") for setting, value in decided.items())
-    later = Mock(spec=Plan, config=BASE.with_values(decided), decisions=decisions)
-    trained: list[Config] = []
-
-    def train(_data: Path, place: Path, *, config: Config, **_others: object) -> api.Run:
-        trained.append(config)
-        return api.Run(place)
-
-    monkeypatch.setattr(verb.runs, "make_plan", lambda *_: later)
-    monkeypatch.setattr(verb, "train", train)
-    given = {
-        "config": BASE.with_values({"model.width": 16}),
-        "dataset": Mock(spec=Dataset),
-        "material": Mock(spec=Material),
-    }
-    request = Mock(spec=Request, **given, data=tmp_path, folder=tmp_path)
-    space = Space({"model.width": [8, 16, 24]})
-    left = Config().with_values({"training.time": 60})
-    found = _found(**{"model.width": 8})
-    assert verb._final(found, request, space, left, Watcher(), "")["final_settings"] == {"model.width": 16}
-    assert (trained[0].model.stride, trained[0].model.width) == (2, 16)
-    assert trained[0].training.time == 60
-    assert "training.steps_per_epoch" not in trained[0].given()  # it follows from the others
 
 
 @pytest.mark.slow

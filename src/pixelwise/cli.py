@@ -382,7 +382,8 @@ def predict(
     if result.without_extras:
         images = f"{len(result.without_extras)} images, such as {result.without_extras[0]}"
         typer.echo(
-            f"only masks are written of stacks and volumes, and no outlines of very large images: {images}", err=True
+            f"only masks are written of stacks, volumes and OME-Zarr, and no outlines of very large images: {images}",
+            err=True,
         )
     typer.echo(f"{len(result.written)} files written to {out}")
     if result.unchanged:

@@ -136,6 +136,8 @@ class Preprocessing(Section):
     """Largest pixel value of the training images."""
     resize: Size | None = None
     """Height and width images are resized to."""
+    slices: Literal[0, 1, 2] | None = None
+    """Axis of volumes across which slices are taken; none goes by the spacing of voxels."""
 
     @model_validator(mode="after")
     def _has_all_channels(self) -> "Preprocessing":

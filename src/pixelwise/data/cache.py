@@ -18,6 +18,7 @@ from zipfile import BadZipFile
 import numpy as np
 from jaxtyping import Float32, Int64, Shaped, UInt8
 
+from pixelwise.config import Config
 from pixelwise.data import alike, masks, npy
 from pixelwise.data.dataset import Case, Dataset
 from pixelwise.data.parallel import bytes_of_case, in_parallel
@@ -85,6 +86,11 @@ class Cache:
 
     folder: Path
     dataset: Dataset
+
+    @classmethod
+    def of(cls, config: Config, dataset: Dataset) -> "Cache":
+        """In the folder that the settings name, or else the user's."""
+        return cls(config.data.cache or default_folder(), dataset)
 
     def open(self, case: Case, resize: tuple[int, int] | None = None) -> Decoded:
         """A case as arrays, decoded now if it is not in the cache.

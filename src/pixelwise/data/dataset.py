@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, field_validator
 
 from pixelwise.classes import ClassTable, Color
+from pixelwise.data.nifti import Axis
 
 SplitName = Literal["train", "validation", "test"]
 SPLIT_NAMES: tuple[SplitName, ...] = ("train", "validation", "test")
@@ -83,5 +84,7 @@ class Dataset:
     """What the user should know of what was detected: one sentence each."""
     unpaired: tuple[Path, ...] = field(default=())
     """Image files without mask and mask files without image."""
+    slices: Axis | None = None
+    """Axis of volumes across which slices are taken, where it was chosen."""
     named: bool = False
     """The user or the annotations name the classes; else the names were made up from values or colours."""

@@ -21,6 +21,7 @@ from pixelwise.data.groups import Grouping, GroupTable, by_pattern, by_table
 from pixelwise.data.layouts import Pairing
 from pixelwise.data.listing import File, Listing, Pairs, layout_line, some, walk
 from pixelwise.data.naming import Roles, match, shared_end
+from pixelwise.data.nifti import Axis
 from pixelwise.data.patterns import Lookup, filled, of_any_image, regex
 from pixelwise.errors import ConfigError, DataError
 
@@ -65,6 +66,8 @@ class DataFile(BaseModel):
     """Regular expression over case names; its first group says which cases belong together."""
     group_table: GroupTable | None = None
     """A table that says which cases belong together."""
+    slices: Axis | None = None
+    """Axis of volumes, 0 to 2, across which slices are taken."""
     nc: int | None = None
     """Ultralytics: the number of `names`."""
     download: Any = None
@@ -94,7 +97,8 @@ def pair(path: Path) -> Pairing:
     if sides:
         splits = {image: next((side for side in sides if image in sides[side]), None) for image in pairing.pairs}
         pairing = replace(pairing, splits=splits)
-    return replace(pairing, group=_grouping(path, data, listing), layout=f"{path.name}: {pairing.layout}")
+    layout = f"{path.name}: {pairing.layout}"
+    return replace(pairing, group=_grouping(path, data, listing), slices=data.slices, layout=layout)
 
 
 def _grouping(path: Path, data: DataFile, listing: Listing) -> Grouping | None:

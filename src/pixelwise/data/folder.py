@@ -6,18 +6,20 @@ them (`layouts`). Where more than one reading is possible nothing is guessed: th
 a data.yaml that settle it (`ambiguous`). `docs/data-folder.md` describes layouts and keys.
 """
 
+import contextlib
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from pixelwise.data import channels, declared, formats, layouts, measure
+from pixelwise.data import channels, declared, formats, layouts, measure, nifti
 from pixelwise.data.dataset import Case, Dataset, MaskEncoding, SplitName
 from pixelwise.data.detect import Detection, detect
 from pixelwise.data.layouts import Pairing
 from pixelwise.data.listing import File, some, walk
 from pixelwise.data.naming import is_called_image, place_of
+from pixelwise.data.nifti import Axis, is_nifti
 from pixelwise.data.pieces import cut, ungrouped_if_few
 from pixelwise.errors import DataError
 
@@ -64,6 +66,7 @@ def scan(root: Path) -> Dataset:
         layout=pairing.layout,
         notices=(*pairing.notices, *detection.notices, *said, *_told_channels(cases)),
         unpaired=pairing.unpaired,
+        slices=pairing.slices,
         named=_has_names(pairing, detection.encoding),
     )
 
@@ -122,7 +125,7 @@ def _cases(pairing: Pairing) -> tuple[tuple[Case, ...], list[DataError], list[st
     for image, masks in pairing.pairs.items():
         case = Case(names[image], path(image), tuple(path(mask) for mask in masks), split=splits[image])
         try:
-            cases.extend(_pages(replace(case, channels=channels.further(case.image))))
+            cases.extend(_pages(replace(case, channels=channels.further(case.image)), pairing.slices))
         except DataError as error:
             unlike.append(error)
     cases = _distinct(cases, pairing.listing.root)
@@ -183,13 +186,11 @@ def _splits(pairing: Pairing) -> dict[File, SplitName | None]:
     return {image: side if side in kept else None for image, side in splits.items()}
 
 
-def _pages(case: Case) -> list[Case]:
+def _pages(case: Case, slices: Axis | None) -> list[Case]:
     """One case for each page of a stack and each piece of a large image, which a split keeps on one side."""
-    own = formats.page_count(case.image)
-    counts = {
-        path: formats.page_count(path) if formats.split_name(path.name)[1] in formats.READERS else 1
-        for path in case.masks
-    }
+    numbers = _page_numbers(case.image, slices)
+    own = len(numbers) if numbers is not None else None
+    counts = {path: _count(path, slices) for path in case.masks}
     known = [count for count in (own, *counts.values()) if count is not None]
     unlike = next((path for path, count in counts.items() if count not in (own, None)), None)
     if own is not None and unlike is not None:
@@ -202,5 +203,25 @@ def _pages(case: Case) -> list[Case]:
     if pages == 1:
         return cut(case)
     width = len(str(pages - 1))
-    several = [replace(case, name=f"{case.name}/{page:0{width}d}", page=page, group=case.name) for page in range(pages)]
+    several = [
+        replace(case, name=f"{case.name}/{index:0{width}d}", page=page, group=case.name)
+        for index, page in enumerate(numbers if numbers is not None else range(pages))
+    ]
     return [piece for one in several for piece in cut(one)]
+
+
+def _page_numbers(path: Path, slices: Axis | None) -> range | None:
+    """Of all pages of a file; none if it cannot be read."""
+    if slices is not None and is_nifti(path.name):
+        with contextlib.suppress(DataError), formats.reading(path):
+            return nifti.pages(path, slices)
+        return None
+    count = formats.page_count(path)
+    return range(count) if count is not None else None
+
+
+def _count(mask: Path, slices: Axis | None) -> int | None:
+    if formats.split_name(mask.name)[1] not in formats.READERS:
+        return 1
+    numbers = _page_numbers(mask, slices)
+    return len(numbers) if numbers is not None else None

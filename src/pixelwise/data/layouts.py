@@ -29,6 +29,7 @@ from pixelwise.data.naming import (
     place_of,
     shared_end,
 )
+from pixelwise.data.nifti import Axis
 from pixelwise.data.patterns import yaml_lines
 from pixelwise.errors import DataError
 
@@ -49,6 +50,8 @@ class Pairing:
     """Given by a file; none means by folder name."""
     group: Grouping | None = None
     """Which cases belong together."""
+    slices: Axis | None = None
+    """Axis of volumes across which slices are taken; none goes by the spacing of voxels."""
     notices: tuple[str, ...] = ()
     concerned: Collection[File] | None = None
     """The files that should have been paired, where a pattern names them; none means every raster file."""

@@ -346,7 +346,7 @@ def _mended_image(
     image = read_image(one.case)
     remarks = []
     if one.case.page is not None:
-        remarks.append(Remark("pages of a stack", f"It is page {one.case.page} of a stack, in a file of its own."))
+        remarks.append(Remark("pages of a stack", "It is a page of a stack, in a file of its own."))
     if one.case.window is not None:
         remarks.append(Remark("pieces", "It is a piece of a large image, in a file of its own."))
     if one.not_finite:

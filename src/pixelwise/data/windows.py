@@ -1,6 +1,6 @@
 """Images of which only windows are read: what is larger than memory, or than it pays to decode whole."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -14,6 +14,9 @@ from pixelwise.data.raster import ImageInfo, Raster, as_image, chosen_page
 
 WHOLE_BYTES = 2**28
 """An image whose pixels take no more is decoded whole: 89 megapixels of 8-bit colour."""
+
+THINNED_ROWS = 256
+"""So many rows are read at a time where few of them are wanted."""
 
 BAND_PIXELS = 1_000_000
 """So many pixels are looked at at a time where all of an image have to be seen."""
@@ -182,12 +185,13 @@ def row_bands(source: Source) -> Iterator[Shaped[np.ndarray, "h W C"]]:
         yield source[top : min(top + rows, height), 0:width]
 
 
-def thinned(bands: Iterable[Shaped[np.ndarray, "h W *C"]], step: int) -> Shaped[np.ndarray, "H W *C"]:
-    """Every so many rows and columns of what comes from top to bottom."""
-    parts, top = [], 0
-    for band in bands:
+def thinned(source: Source, step: int) -> Shaped[np.ndarray, "H W C"]:
+    """Every so many rows and columns of an image."""
+    height, width = source.shape[:2]
+    parts = []
+    for top in range(0, height, THINNED_ROWS):  # as many as a row of tiles may have: no tile is decoded often
+        band = source[top : min(top + THINNED_ROWS, height), 0:width]
         parts.append(band[-top % step :: step, ::step].copy())  # not a view, which would hold the whole
-        top += len(band)
     return np.concatenate(parts)
 
 

@@ -9,6 +9,7 @@ found on the other half; what is kept was found on all.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -98,16 +99,16 @@ def refine(
         steps.append(_held_against("flips", setting, theirs, seen, units))
         if steps[-1].kept:
             best, seen = candidate, theirs
-    for trial in (Weights(every), Objects()):
-        told(f"looking for {trial.name}")
-        after = trial.find(best, seen)
+    for remedy in (Weights(every), Objects()):
+        told(f"looking for {remedy.name}")
+        after = remedy.find(best, seen)
         if after == best.description.postprocessing:
             continue
-        setting = trial.describe(after, model.classes.names)
-        steps.append(_held_against(trial.name, setting, _crossed(trial, best, cases, seen, units), seen, units))
+        setting = remedy.describe(after, model.classes.names)
+        steps.append(_held_against(remedy.name, setting, _crossed(remedy, best, seen, units), seen, units))
         if steps[-1].kept:
             best = _with(best, best.description.prediction, after)
-            seen = [trial.applied(best, case, one) for case, one in zip(cases, seen, strict=True)]
+            seen = [remedy.applied(best, one) for one in seen]
     return best, steps
 
 
@@ -115,34 +116,34 @@ def refine(
 class Seen:
     """An image as a model sees it."""
 
+    case: Decoded
+    """With the true classes, on disk."""
     mask: UInt8[np.ndarray, "H W"]
     """What is predicted."""
-    truth: UInt8[np.ndarray, "H W"]
-    """Class index or IGNORE."""
     probabilities: Float32[Tensor, "K n"]
     """Of some pixels, spread evenly."""
     classes: UInt8[Tensor, " n"]
     """The true ones of these."""
 
-    @property
+    @cached_property
     def counts(self) -> Int64[Tensor, "K K"]:
         """Confusion of all pixels."""
-        return confusion(torch.from_numpy(self.mask), torch.from_numpy(self.truth), len(self.probabilities))
+        truth = torch.from_numpy(np.array(self.case.mask))  # a copy: the file is mapped for reading only
+        return confusion(torch.from_numpy(self.mask), truth, len(self.probabilities))
 
 
 def _see(model: Model, case: Decoded, every: int) -> Seen:
-    truth = np.array(case.mask)
-    mask = np.empty_like(truth)
+    mask = np.empty(case.size, dtype=np.uint8)
     columns, classes = [], []
     for part in compare(model, case):
         mask[part.rows] = part.predicted.to(torch.uint8).cpu().numpy()
         columns.append(part.band.probabilities.float().flatten(1)[:, ::every].cpu())
         classes.append(part.truth.flatten()[::every].cpu())
-    return Seen(mask, truth, torch.cat(columns, dim=1), torch.cat(classes))
+    return Seen(case, mask, torch.cat(columns, dim=1), torch.cat(classes))
 
 
 @runtime_checkable
-class Trial(Protocol):
+class Remedy(Protocol):
     """Something that may help after the network."""
 
     @property
@@ -155,7 +156,7 @@ class Trial(Protocol):
     def describe(self, after: PostprocessingConfig, names: Sequence[str]) -> str:
         """What was found, in words."""
 
-    def applied(self, model: Model, case: Decoded, seen: Seen) -> Seen:
+    def applied(self, model: Model, seen: Seen) -> Seen:
         """An image that was seen without it, as a model sees it that was told what was found."""
 
 
@@ -168,20 +169,20 @@ class Weights:
     name: str = "weights of classes"
 
     def find(self, model: Model, seen: Sequence[Seen]) -> PostprocessingConfig:
-        """See `Trial`."""
+        """See `Remedy`."""
         probabilities = torch.cat([one.probabilities for one in seen], dim=1)
         factors = class_factors(probabilities, torch.cat([one.classes for one in seen]))
         found = factors if any(factor != 1.0 for factor in factors) else None
         return model.description.postprocessing.model_copy(update={"class_factors": found})
 
     def describe(self, after: PostprocessingConfig, names: Sequence[str]) -> str:
-        """See `Trial`."""
+        """See `Remedy`."""
         pairs = zip(names, after.class_factors or (), strict=False)
         return ", ".join(f"{one} x {factor:.2g}" for one, factor in pairs if factor != 1.0)
 
-    def applied(self, model: Model, case: Decoded, seen: Seen) -> Seen:  # noqa: ARG002  a `Trial`
-        """See `Trial`."""
-        return _see(model, case, self.every)
+    def applied(self, model: Model, seen: Seen) -> Seen:
+        """See `Remedy`."""
+        return _see(model, seen.case, self.every)
 
 
 @dataclass(frozen=True)
@@ -191,16 +192,16 @@ class Objects:
     name: str = "no objects smaller than"
 
     def find(self, model: Model, seen: Sequence[Seen]) -> PostprocessingConfig:
-        """See `Trial`."""
-        sizes = smallest_objects([(one.mask, one.truth) for one in seen], len(model.classes))
+        """See `Remedy`."""
+        sizes = smallest_objects([(one.mask, np.array(one.case.mask)) for one in seen], len(model.classes))
         return model.description.postprocessing.model_copy(update={"smallest_px": sizes if any(sizes) else None})
 
     def describe(self, after: PostprocessingConfig, names: Sequence[str]) -> str:
-        """See `Trial`."""
+        """See `Remedy`."""
         return ", ".join(f"{one} {size} px" for one, size in zip(names, after.smallest_px or (), strict=False) if size)
 
-    def applied(self, model: Model, case: Decoded, seen: Seen) -> Seen:  # noqa: ARG002  a `Trial`
-        """See `Trial`."""
+    def applied(self, model: Model, seen: Seen) -> Seen:
+        """See `Remedy`."""
         return replace(seen, mask=model.cleaned(seen.mask))
 
 
@@ -210,18 +211,16 @@ def _held_against(name: str, setting: str, theirs: Sequence[Seen], seen: Sequenc
     return Step(name, setting, gain, kept=gain.interval.low > 0.0)
 
 
-def _crossed(
-    trial: Trial, model: Model, cases: Sequence[Decoded], seen: Sequence[Seen], units: Sequence[str]
-) -> list[Seen]:
+def _crossed(remedy: Remedy, model: Model, seen: Sequence[Seen], units: Sequence[str]) -> list[Seen]:
     """Each image with what was found on the other half of the images: nothing is judged by what it fits."""
     order = {unit: number for number, unit in enumerate(dict.fromkeys(units))}
     sides = [order[unit] % 2 for unit in units]
-    found = []
-    for side in range(2):
+    told = {}
+    for side in set(sides):
         others = [one for one, where in zip(seen, sides, strict=True) if where != side]
-        after = trial.find(model, others or seen)
-        found.append(_with(model, model.description.prediction, after))
-    return [trial.applied(found[side], case, one) for side, case, one in zip(sides, cases, seen, strict=True)]
+        after = remedy.find(model, others or seen)
+        told[side] = _with(model, model.description.prediction, after)
+    return [remedy.applied(told[side], one) for side, one in zip(sides, seen, strict=True)]
 
 
 def _with(model: Model, prediction: PredictionConfig, after: PostprocessingConfig) -> Model:

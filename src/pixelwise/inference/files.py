@@ -5,22 +5,22 @@ import shutil
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import psutil
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float32, Shaped, UInt8
 
 from pixelwise.classes import IGNORE, ClassTable
-from pixelwise.data import channels, formats, omezarr, writing
+from pixelwise.data import channels, formats, nifti, omezarr, writing
 from pixelwise.data.annotations import coco_image, write_coco, write_geojson, write_labelme
 from pixelwise.data.cache import to_npy
 from pixelwise.data.loader import Share, share_of_this_process
-from pixelwise.data.nifti import is_nifti, write_masks
+from pixelwise.data.nifti import is_nifti
 from pixelwise.data.omezarr import is_zarr
-from pixelwise.data.windows import open_image, row_bands, thinned
+from pixelwise.data.windows import open_image, open_mask, thinned
 from pixelwise.errors import ConfigError, DataError, PixelwiseError, WriteError
 from pixelwise.files import cannot_write, make_folder, write_atomically
 from pixelwise.inference.jobs import Job, Outputs, Plan
@@ -158,10 +158,12 @@ def _do(work: _Work, job: Job) -> None:
     if job.channels:
         made = made.model_copy(update={"options": repr((made.options, [state_of(path) for path in job.channels]))})
     if work.ledger.has(made, job.targets):
+        if job.is_large:
+            Kept.beside(job.mask).remove()  # of a call that was killed between its last two steps
         work.done.unchanged.extend(job.targets)
     elif edited := work.ledger.edited(job.targets):
         work.done.edited.extend(edited)
-        if edited == [job.mask] and job.is_plain:
+        if edited == [job.mask] and not job.is_stack:
             _follow(work, made, job)
     else:
         _make(work, made, job)
@@ -170,12 +172,13 @@ def _do(work: _Work, job: Job) -> None:
 def _make(work: _Work, made: Made, job: Job) -> None:
     """Predict an image; its files take their places when all are there."""
     staged = job.inside(work.staging)
-    # a model that sees every image at one size needs the whole of it
-    if not job.is_large or work.model.description.preprocessing.resize is not None:
+    if not job.is_large:
         _write(work, job, staged, _predict(work.model, job, work.outputs))
         _put(work, made, staged.targets, job.targets)
         return
     kept = _parts(work, made, job)
+    if job.probabilities is not None:
+        staged = replace(staged, probabilities=kept.probabilities.path)  # it is what it will be
     _write_bands(work, staged, kept)
     _put(work, made, staged.targets, job.targets)
     kept.remove()
@@ -183,11 +186,15 @@ def _make(work: _Work, made: Made, job: Job) -> None:
 
 def _follow(work: _Work, made: Made, job: Job) -> None:
     """Overlay and outlines of a mask that somebody has corrected; probabilities remain those of the model."""
-    staged = job.inside(work.staging)
-    mask, classes = _class_mask(job.mask, work.model.classes), work.model.classes
-    if staged.overlay is not None and work.outputs.draw is not None:
-        writing.write_picture(staged.overlay, work.outputs.draw(channels.read(job.source, job.channels), mask, classes))
-    _write_outlines(work, job, staged, mask)
+    staged, classes = job.inside(work.staging), work.model.classes
+    if job.is_large and staged.overlay is not None:
+        _write_overview(work, staged.overlay, job.source, job.mask)
+    elif not job.is_large:
+        mask = _class_mask(job.mask, classes)
+        if staged.overlay is not None and work.outputs.draw is not None:
+            image = channels.read(job.source, job.channels)
+            writing.write_picture(staged.overlay, work.outputs.draw(image, mask, classes))
+        _write_outlines(work, job, staged, mask)
     pairs = [
         (now, then) for now, then in ((staged.overlay, job.overlay), (staged.polygons, job.polygons)) if now and then
     ]
@@ -237,17 +244,22 @@ def _write_bands(work: _Work, staged: Job, kept: Kept) -> None:
     writing.write_mask_bands(staged.mask, bands(), kept.size, classes, staged.placement)
     if work.outputs.mask_format == "cog":
         writing.to_cog(staged.mask)
-    if staged.overlay is not None and work.outputs.draw is not None:
-        step = -(-max(kept.size) // OVERVIEW_PX)
-        image, mask = thinned(row_bands(open_image(staged.source)), step), thinned(bands(), step)
-        writing.write_picture(staged.overlay, work.outputs.draw(image, mask, classes))
-    if staged.probabilities is not None:
-        kept.probabilities.path.replace(staged.probabilities)
+    if staged.overlay is not None:
+        _write_overview(work, staged.overlay, staged.source, staged.mask)
+
+
+def _write_overview(work: _Work, path: Path, source: Path, mask: Path) -> None:
+    """A smaller overlay, of an image that is predicted by windows."""
+    image, classes = open_image(source), work.model.classes
+    step = -(-max(image.shape[:2]) // OVERVIEW_PX)
+    labels = _as_classes(thinned(open_mask(mask), step)[:, :, 0], mask, classes)
+    if work.outputs.draw is not None:
+        writing.write_picture(path, work.outputs.draw(thinned(image, step), labels, classes))
 
 
 def _predict(model: Model, job: Job, outputs: Outputs) -> _Result:
     if job.is_stack:
-        pages = range(job.pages) if job.pages > 1 else [None]
+        pages = _pages(model, job)
         images = (channels.read(job.source, job.channels, page) for page in pages)
         masks = [model.predict(image, nodata=job.nodata).mask for image in images]
         return _Result(np.stack(masks))
@@ -259,10 +271,18 @@ def _predict(model: Model, job: Job, outputs: Outputs) -> _Result:
     return _Result(prediction.mask, picture, prediction.probabilities)
 
 
+def _pages(model: Model, job: Job) -> Sequence[int | None]:
+    """Numbers of the pages, of a volume across the axis that the model was trained on."""
+    if is_nifti(job.source.name):
+        with formats.reading(job.source):
+            return nifti.pages(job.source, model.description.preprocessing.slices)
+    return range(job.pages) if job.pages > 1 else [None]
+
+
 def _write(work: _Work, job: Job, staged: Job, result: _Result) -> None:
     classes, outputs = work.model.classes, work.outputs
     if is_nifti(job.source.name):
-        write_masks(staged.mask, result.mask, job.source)
+        nifti.write_masks(staged.mask, result.mask, job.source, work.model.description.preprocessing.slices)
         return
     if is_zarr(job.source):
         height, width = result.mask.shape[1:]
@@ -296,7 +316,7 @@ def _do_coco(work: _Work, path: Path, jobs: Sequence[Job]) -> None:
     if work.ledger.edited([path]):
         work.done.edited.append(path)
         return
-    there = [job for job in jobs if job.is_plain and job.mask.exists()]
+    there = [job for job in jobs if job.has_outlines and job.mask.exists()]
     images = (
         coco_image(_class_mask(job.mask, work.model.classes), work.model.classes, name, work.outputs.tolerance_px)
         for job in there
@@ -308,7 +328,11 @@ def _do_coco(work: _Work, path: Path, jobs: Sequence[Job]) -> None:
 
 
 def _class_mask(path: Path, classes: ClassTable) -> UInt8[np.ndarray, "H W"]:
-    mask = formats.read_mask(path)
+    return _as_classes(formats.read_mask(path), path, classes)
+
+
+def _as_classes(mask: Shaped[np.ndarray, "..."], path: Path, classes: ClassTable) -> UInt8[np.ndarray, "H W"]:
+    """A mask that somebody may have changed."""
     if mask.ndim != 2 or not set(np.unique(mask).tolist()) <= {*range(len(classes)), IGNORE}:
         raise DataError(
             "This mask was changed and no longer holds the indices of the classes.",

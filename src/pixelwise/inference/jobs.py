@@ -100,8 +100,8 @@ class Job:
     """It holds several images, or is a volume or a folder of chunks: nothing but a mask is written of it."""
 
     @property
-    def is_plain(self) -> bool:
-        """It is a picture like most: outlines can be written of it."""
+    def has_outlines(self) -> bool:
+        """Outlines can be written of it."""
         return not self.is_stack and not self.is_large
 
     @property
@@ -134,7 +134,7 @@ class Plan:
         """Images of which not all is written that is wanted: stacks, and outlines of what is predicted by windows."""
         pictures = outputs.draw is not None or outputs.probabilities
         outlines = outputs.polygons is not None
-        return [job.source for job in self.jobs if (pictures and job.is_stack) or (outlines and not job.is_plain)]
+        return [job.source for job in self.jobs if (pictures and job.is_stack) or (outlines and not job.has_outlines)]
 
 
 def plan(inputs: Sequence[Path | str], outputs: Outputs) -> Plan:
@@ -165,9 +165,7 @@ def plan(inputs: Sequence[Path | str], outputs: Outputs) -> Plan:
     for source, place in places.items():
         stem = _without_suffix(place)
         name = place.name if stems[stem] > 1 else without_channel(stem.name, _absolute(source).parent.parts)
-        job = _job(source, outputs.folder / place.parent, name, outputs)
-        others = channels.further(_absolute(source))
-        jobs.append(replace(job, channels=others, is_large=job.is_large and not others))
+        jobs.append(_job(source, outputs.folder / place.parent, name, outputs))
     _refuse_collisions(jobs)
     return Plan(jobs, passed_over)
 
@@ -259,12 +257,14 @@ def _without_suffix(place: Path) -> Path:
 
 def _job(source: Path, folder: Path, name: str, outputs: Outputs) -> Job:
     pages, large, placement = _nature(source)
+    others = channels.further(_absolute(source))
+    large = large and not others  # whose channels lie in several files is read whole
     stem, suffix = formats.split_name(source.name)
     if is_zarr(source) or is_nifti(source.name):
         mask = folder / f"{name}{source.name[len(stem) :] if is_zarr(source) else suffix}"
-        return Job(source, mask, pages=pages, is_large=large, is_stack=True)
+        return Job(source, mask, pages=pages, channels=others, is_large=large and is_zarr(source), is_stack=True)
     if pages > 1:
-        return Job(source, folder / f"{name}.tif", pages=pages, placement=placement, is_stack=True)
+        return Job(source, folder / f"{name}.tif", pages=pages, placement=placement, channels=others, is_stack=True)
     on_map = placement is not None and bool(placement.tags)
     chosen = "tif" if large else outputs.mask_format or ("tif" if on_map else "png")
     return Job(
@@ -274,6 +274,7 @@ def _job(source: Path, folder: Path, name: str, outputs: Outputs) -> Job:
         probabilities=folder / f"{name}_probabilities.npy" if outputs.probabilities else None,
         polygons=folder / f"{name}{SUFFIXES[outputs.polygons]}" if outputs.polygons in SUFFIXES and not large else None,
         placement=placement,
+        channels=others,
         is_large=large,
     )
 

@@ -8,9 +8,10 @@ one go. The result is that of the whole image, whatever the memory and however o
 import itertools
 import math
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -78,7 +79,7 @@ class Kept:
     """Of every class; no planes where they are not wanted."""
 
     @classmethod
-    def beside(cls, target: Path, size: tuple[int, int], planes: int = 0) -> "Kept":
+    def beside(cls, target: Path, size: tuple[int, int] = (0, 0), planes: int = 0) -> "Kept":
         """Where the parts of a mask are kept while it is being made, and those of so many planes of probabilities."""
         name = f".pixelwise-{hash_of([target.name.encode()])}"
         mask, other = (target.with_name(f"{name}.{suffix}") for suffix in ("pixels", "probabilities"))
@@ -94,8 +95,8 @@ class Kept:
         return self.mask.shape[1:]
 
     @property
-    def parts(self) -> list[Planes]:
-        """What is wanted."""
+    def wanted(self) -> list[Planes]:
+        """What is kept: the mask, and probabilities or none."""
         return [part for part in (self.mask, self.probabilities) if part.shape[0]]
 
     def resumed(self, fresh: State) -> State:
@@ -106,14 +107,14 @@ class Kept:
         """
         try:
             state = State.model_validate(read_json(self.journal))
-            is_whole = all(part.is_there() for part in self.parts)
+            is_whole = all(part.is_there() for part in self.wanted)
         except (OSError, DataError, ValidationError):  # nothing there, or nothing of use
             is_whole = False
         if is_whole and state.key == fresh.key and self._widest(state) <= WIDER * self._widest(fresh):
             return state
+        self._refuse_full_disk()
         self.remove()  # the journal first, or it would speak for an empty file
-        _refuse_full_disk(self.journal.parent, sum(part.size for part in self.parts))
-        for part in self.parts:
+        for part in self.wanted:
             part.begin()
         self.note(fresh)
         return fresh
@@ -121,7 +122,20 @@ class Kept:
     def _widest(self, state: State) -> int:
         return max(len(region.columns) for region in state.regions(self.size))
 
-    def take(self, part: "Part", state: State) -> None:
+    def _refuse_full_disk(self) -> None:
+        folder = self.journal.parent
+        own = [path for path in (self.mask.path, self.probabilities.path) if path.exists()]
+        # parts of an earlier call will go; they hold as much as was written into them
+        free = shutil.disk_usage(folder).free + sum(path.stat().st_blocks * 512 for path in own)
+        needed = sum(part.size for part in self.wanted)
+        if free < needed:
+            raise WriteError(
+                f"The parts of this result take {needed / 1e9:.1f} GB of the disk, which has {free / 1e9:.1f} GB left.",
+                where=folder,
+                remedy="Make room, or choose a folder on another disk with --out.",
+            )
+
+    def take(self, part: "Rows", state: State) -> None:
         """Put finished rows where they belong, then write down that the work is as far as that.
 
         Raises:
@@ -155,8 +169,8 @@ class Kept:
 
 
 @dataclass(frozen=True)
-class Part:
-    """Finished rows of a block."""
+class Rows:
+    """Finished ones of a block."""
 
     mask: UInt8[np.ndarray, "h w"]
     probabilities: Float32[np.ndarray, "K h w"] | None
@@ -188,7 +202,7 @@ def predict_parts(
     """Predict an image by windows; goes on where an earlier call was interrupted.
 
     Args:
-        model: one that does not resize.
+        model: predicts; one that sees images at one size takes the memory of the whole image, whatever is allowed.
         subject: the image.
         target: the mask to come, beside which its parts are kept.
         memory_bytes: what the process may take.
@@ -202,19 +216,18 @@ def predict_parts(
         ConfigError: the memory does not suffice for the model and one tile.
         DataError: the image is damaged or does not fit the model, or the disk is full.
     """
-    ready = model.prepare(subject.image, subject.nodata)
-    size = (ready.shape[0], ready.shape[1])
-    by = model.moments(ready)
-    cut = blocks(size, model.tiling(size), _room(model, ready, by, memory_bytes), len(model.classes))
-    key = hash_of([model.identity.encode(), subject.identity.encode(), repr((size, subject.nodata)).encode()])
+    size = (subject.image.shape[0], subject.image.shape[1])
+    cut, bands = _planned(model, subject, size, memory_bytes)
+    told = repr((size, subject.nodata, probabilities))
+    key = hash_of([model.identity.encode(), subject.identity.encode(), told.encode()])
     kept = Kept.beside(target, size, len(model.classes) if probabilities else 0)
     state = kept.resumed(State(key=key, lefts=[region.columns.start for region in cut]))
     # while a band is put on disk, the next one is computed; no more than one waits
     with ThreadPoolExecutor(1) as disk:
         before: Future[None] | None = None
-        for band in model.regions(ready, by, state.left_over(size)):
+        for band in bands(state.left_over(size)):
             values = band.probabilities.float().cpu().numpy() if probabilities else None
-            part = Part(_labels(band, subject), values, band.top, band.left)
+            part = Rows(_labels(band, subject), values, band.top, band.left)
             state = state.model_copy(update={"block": state.lefts.index(band.left), "rows": band.place[0].stop})
             if before is not None:
                 before.result()
@@ -227,14 +240,21 @@ def predict_parts(
     return kept
 
 
-def _refuse_full_disk(folder: Path, needed: int) -> None:
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise WriteError(
-            f"The parts of this result take {needed / 1e9:.1f} GB of the disk, which has {free / 1e9:.1f} GB left.",
-            where=folder,
-            remedy="Make room, or choose a folder on another disk with --out.",
-        )
+def _planned(
+    model: Model, subject: Subject, size: tuple[int, int], memory_bytes: int
+) -> tuple[list[Region], Callable[[Sequence[Region]], Iterator[Band]]]:
+    """The blocks of an image, and what predicts regions."""
+    if model.description.preprocessing.resize is not None:
+        # the small result is made at once; only what is enlarged of it leaves in bands
+        def enlarged(regions: Sequence[Region]) -> Iterator[Band]:
+            first = regions[0].rows.start if regions else size[0]
+            return (band for band in model.bands(subject.image, subject.nodata) if band.top >= first)
+
+        return [Region.whole(size)], enlarged
+    ready = model.prepare(subject.image, subject.nodata)
+    by = model.moments(ready)
+    cut = blocks(size, model.tiling(size), _room(model, ready, by, memory_bytes), len(model.classes))
+    return cut, partial(model.regions, ready, by)
 
 
 def _labels(band: Band, subject: Subject) -> UInt8[np.ndarray, "h w"]:

@@ -1,11 +1,11 @@
 """What is done to a mask after the network: too small objects take the class around them."""
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
-from jaxtyping import Bool, Int, Shaped, UInt8
+from jaxtyping import Bool, Int, UInt8
 from scipy import ndimage, sparse
 
 from pixelwise.classes import IGNORE
@@ -56,80 +56,99 @@ def smaller_than(fewest: int, numbers: Int[np.ndarray, "H W"], sizes: Int[np.nda
 Bands = Callable[[], Iterator[UInt8[np.ndarray, "h W"]]]
 """A mask from top to bottom, some rows at a time; the same at each call."""
 
-FILLED_PX = 2048
-"""So many columns are filled at a time."""
+NUMBERED_PIXELS = 4_000_000
+"""Objects are numbered in strips of so many pixels, each number of four bytes."""
 
-Part = TypeVar("Part")
+FILLED_PX = 1024
+"""So many columns are filled at a time."""
 
 REACH_PX = 256
 """The class of a pixel comes from no farther to its left or right, and from no farther than a band above or below."""
 
+Band = TypeVar("Band")
+
 
 def cleaned_bands(bands: Bands, smallest_px: Sequence[int]) -> Iterator[UInt8[np.ndarray, "h W"]]:
-    """As `without_small_objects` of the whole mask, but for pixels that have nothing else within reach."""
+    """As `without_small_objects` of the whole mask, but for pixels that have nothing else within reach.
+
+    Besides some bands and strips, a few bytes are held for each object.
+    """
     goes = {index: _too_small(bands(), index, fewest) for index, fewest in enumerate(smallest_px) if fewest > 1}
-    numbered = [_numbered(bands(), index) for index in goes]
-    marked = (
-        (mask, np.any([goes[index][numbers] for index, numbers in zip(goes, each, strict=True)], axis=0))
-        for mask, *each in zip(bands(), *numbered, strict=True)
-    )
-    for above, (mask, small), below in _with_neighbours(marked):
-        around = [*above, (mask, small), *below]
-        masks, smalls = (np.concatenate(parts) for parts in zip(*around, strict=True))
+    for above, (mask, small), below in _with_neighbours(_marked(bands(), goes)):
+        if not small.any():
+            yield mask
+            continue
+        masks, smalls = (np.concatenate(parts) for parts in zip(*above, (mask, small), *below, strict=True))
         top = len(above[0][0]) if above else 0
-        yield _filled_by_columns(masks, smalls)[top : top + len(mask)] if small.any() else mask
+        yield _filled_by_columns(masks, smalls)[top : top + len(mask)]
 
 
-def _numbered(bands: Iterator[UInt8[np.ndarray, "h W"]], index: int) -> Iterator[Int[np.ndarray, "h W"]]:
-    """The connected regions of a class within each band, by numbers that go on from band to band; 0 for none."""
-    total = 0
+def _marked(
+    bands: Iterator[UInt8[np.ndarray, "h W"]], goes: Mapping[int, Bool[np.ndarray, " n"]]
+) -> Iterator[tuple[UInt8[np.ndarray, "h W"], Bool[np.ndarray, "h W"]]]:
+    """Each band with the pixels that go; of each class, the objects that do so are known by their numbers."""
+    totals = dict.fromkeys(goes, 0)
     for mask in bands:
-        numbers, count = ndimage.label(mask == index, NEIGHBOURS)
-        numbers[numbers > 0] += total
-        total += count
-        yield numbers
+        small = np.zeros(mask.shape, dtype=bool)
+        for index, is_small in goes.items():
+            for rows in _strips(mask):
+                numbers, count = _numbered(mask[rows], index, totals[index])
+                totals[index] += count
+                small[rows] |= is_small[numbers]
+        yield mask, small
+
+
+def _strips(mask: UInt8[np.ndarray, "h W"]) -> Iterator[slice]:
+    few = max(1, NUMBERED_PIXELS // mask.shape[1])
+    return (slice(top, top + few) for top in range(0, len(mask), few))
+
+
+def _numbered(strip: UInt8[np.ndarray, "h W"], index: int, before: int) -> tuple[Int[np.ndarray, "h W"], int]:
+    """The connected regions of a class within a strip, by numbers that begin after those before it; 0 for none."""
+    numbers, count = ndimage.label(strip == index, NEIGHBOURS)
+    numbers[numbers > 0] += before
+    return numbers, count
 
 
 def _too_small(bands: Iterator[UInt8[np.ndarray, "h W"]], index: int, fewest: int) -> Bool[np.ndarray, " n"]:
-    """For each number that `_numbered` gives, whether its object, in all bands together, has too few pixels."""
-    sizes, joints = [np.zeros(1, dtype=np.int64)], [np.zeros((0, 2), dtype=np.int64)]
+    """For each number that `_numbered` gives, whether its object, in all strips together, has too few pixels."""
+    sizes, joints = [np.zeros(1, dtype=np.int64)], [np.zeros((0, 2), dtype=np.int32)]
     last: np.ndarray | None = None
     total = 0
-    for numbers in _numbered(bands, index):
-        found = int(numbers.max(initial=0))
-        if found > total:
-            sizes.append(np.bincount(numbers[numbers > 0] - total - 1, minlength=found - total))
-            total = found
+    for strip in (mask[rows] for mask in bands for rows in _strips(mask)):
+        numbers, count = _numbered(strip, index, total)
+        sizes.append(np.bincount(numbers[numbers > 0] - total - 1, minlength=count))
+        total += count
         if last is not None:
             joints.append(_touching(last, numbers[0]))
-        last = numbers[-1]
-    pairs = np.unique(np.concatenate(joints), axis=0)
+        last = numbers[-1].copy()  # a view would hold the strip
+    pairs = np.concatenate(joints)
     graph = sparse.coo_array((np.ones(len(pairs), dtype=bool), pairs.T), shape=(total + 1, total + 1))
     _, whole = sparse.csgraph.connected_components(graph, directed=False)
-    found_small: np.ndarray = np.bincount(whole, weights=np.concatenate(sizes))[whole] < fewest
-    found_small[0] = False
-    return found_small
+    is_small: np.ndarray = np.bincount(whole, weights=np.concatenate(sizes))[whole] < fewest
+    is_small[0] = False
+    return is_small
 
 
 def _touching(upper: Int[np.ndarray, " W"], lower: Int[np.ndarray, " W"]) -> Int[np.ndarray, "n 2"]:
-    """Numbers of two rows that lie above each other, by an edge or by a corner."""
+    """Numbers of two rows that lie above each other, by an edge or by a corner; each pair once."""
     sides = ((upper, lower), (upper[1:], lower[:-1]), (upper[:-1], lower[1:]))
     pairs = np.concatenate([np.stack(side, axis=1) for side in sides])
-    joined: np.ndarray = pairs[(pairs > 0).all(axis=1)]
+    joined: np.ndarray = np.unique(pairs[(pairs > 0).all(axis=1)], axis=0)
     return joined
 
 
-def _with_neighbours(parts: Iterator[Part]) -> Iterator[tuple[list[Part], Part, list[Part]]]:
+def _with_neighbours(parts: Iterator[Band]) -> Iterator[tuple[list[Band], Band, list[Band]]]:
     """Each part with the one before it and the one after it, where there are some."""
-    before: list[Part] = []
+    before: list[Band] = []
     for part, after in itertools.pairwise(itertools.chain(parts, [None])):
         assert part is not None
         yield before, part, [after] if after is not None else []
         before = [part]
 
 
-def _filled_by_columns(mask: UInt8[np.ndarray, "h W"], small: Bool[np.ndarray, "h W"]) -> Shaped[np.ndarray, "h W"]:
-    """As `_filled`, some columns at a time: distances take thirty times the memory of a mask."""
+def _filled_by_columns(mask: UInt8[np.ndarray, "h W"], small: Bool[np.ndarray, "h W"]) -> UInt8[np.ndarray, "h W"]:
+    """As `filled`, some columns at a time: distances take thirty times the memory of a mask."""
     result = mask.copy()
     for left in range(0, mask.shape[1], FILLED_PX):
         first = max(0, left - REACH_PX)

@@ -14,7 +14,7 @@ from jaxtyping import Float, Float32, Shaped, UInt8
 from torch import Tensor, nn
 
 from pixelwise.classes import IGNORE, ClassTable
-from pixelwise.config import PredictionConfig
+from pixelwise.config import Flips, PredictionConfig
 from pixelwise.data.cache import hash_of
 from pixelwise.data.preprocess import Moments, Prepared, moments, normalise, refuse_other_range, resize_image
 from pixelwise.data.windows import Source, is_empty, row_bands
@@ -99,6 +99,12 @@ class Model:
     def with_prediction(self, prediction: PredictionConfig) -> "Model":
         """The same model, predicting with other tiles."""
         return Model(self.network, self.description.model_copy(update={"prediction": prediction}), self.device)
+
+    def with_flips(self, flips: Flips | None) -> "Model":
+        """The same model, averaging over these views; none leaves it with those that it was told."""
+        if flips is None:
+            return self
+        return self.with_prediction(self.description.prediction.model_copy(update={"flips": flips}))
 
     def predict(
         self, image: Shaped[np.ndarray, "..."], *, probabilities: bool = False, nodata: float | None = None
@@ -270,7 +276,15 @@ def load(path: Path | str, device: str = "auto") -> Model:
 
 
 def of_bundle(bundle: bundles.Bundle, device: str = "auto") -> Model:
-    """The same from a bundle in memory."""
+    """A model from the content of a bundle.
+
+    Args:
+        bundle: weights and description.
+        device: as for `load`.
+
+    Raises:
+        ConfigError: there is no such device.
+    """
     chosen = choose_device(device)
     description = bundle.description
     if chosen.type == "mps":

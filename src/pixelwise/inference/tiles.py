@@ -7,7 +7,7 @@ of tiles is held at a time.
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -237,7 +237,7 @@ def _only_value(window: Shaped[np.ndarray, "h w C"]) -> bytes | None:
 
 
 def _tiles(
-    image: Source, predict: Predict, tiling: Tiling, places: Iterable[tuple[int, int]]
+    image: Source, predict: Predict, tiling: Tiling, places: Iterator[tuple[int, int]]
 ) -> Iterator[tuple[int, Float[Tensor, "K h w"]]]:
     """Of each tile the first column, and its probabilities; while the network computes, the next ones are read."""
     border = tiling.border_px

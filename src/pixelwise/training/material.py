@@ -12,7 +12,7 @@ from pixelwise.config import Config, Preprocessing
 from pixelwise.data import split as splits
 from pixelwise.data.alike import ALIKE, Likeness
 from pixelwise.data.augment import window_size
-from pixelwise.data.cache import Cache, Decoded, default_folder, unify_channels, with_channels
+from pixelwise.data.cache import Cache, Decoded, unify_channels, with_channels
 from pixelwise.data.dataset import SPLIT_NAMES, Dataset
 from pixelwise.data.fingerprint import Fingerprint, measure
 from pixelwise.data.loader import Sampling, Windows
@@ -50,7 +50,7 @@ def prepare(dataset: Dataset, config: Config, split: splits.Split | None, watche
 
 def opened(dataset: Dataset, config: Config, watcher: Watcher) -> tuple[Cache, list[Decoded]]:
     """All images, decoded once and with equal channels, and the cache that they lie in."""
-    cache = Cache(config.data.cache or default_folder(), dataset)
+    cache = Cache.of(config, dataset)
     decoded = cache.open_all(dataset.cases, progress=partial(watcher.work, "reading images"))
     return cache, unify_channels(decoded)
 

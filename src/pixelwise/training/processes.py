@@ -97,6 +97,16 @@ def process_count(environment: Mapping[str, str] = os.environ) -> int:
     return local * machines
 
 
+def refuse_several(what: str, remedy: str) -> None:
+    """Refuse to go on as one of several processes.
+
+    Raises:
+        ConfigError: torchrun or srun has started several.
+    """
+    if process_count() > 1:
+        raise ConfigError(f"{what} by one process; {process_count()} were started.", remedy=f"Instead, {remedy}.")
+
+
 def _process_counts(environment: Mapping[str, str]) -> tuple[int, int]:
     """Processes on this machine, and machines."""
     if "LOCAL_WORLD_SIZE" in environment:  # torchrun

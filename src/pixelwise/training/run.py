@@ -307,7 +307,7 @@ def describe(dataset: Dataset, config: Config, material: Material) -> bundles.De
     fingerprint = material.fingerprint
     return bundles.Description(
         model=config.model,
-        preprocessing=preprocessing(config, fingerprint),
+        preprocessing=preprocessing(config, fingerprint).model_copy(update={"slices": dataset.slices}),
         classes=dataset.classes,
         patch_size=config.data.patch_size,
         prediction=config.prediction,

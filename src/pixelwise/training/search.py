@@ -97,6 +97,17 @@ class Agreed(Section):
         """
         return Split.from_json(self.split, dataset)
 
+    def refuse_other_data(self, data_hash: str) -> None:
+        """Refuse to join with other images or masks.
+
+        Raises:
+            DataError: the training images of the study are others.
+        """
+        if self.data_hash != data_hash:
+            raise DataError(
+                "The study is of other training images or masks.", remedy="Begin a new one: another --out or --study."
+            )
+
     def with_machine_of(self, own: Config) -> Config:
         """The settings, with those of this worker's machine."""
         return self.settings.with_values({key: own.value(key) for key in OF_MACHINE if key in own.given()})
@@ -171,17 +182,16 @@ class Study:
                 "This study is of another version of Pixelwise.", remedy="Begin a new one: another --out or --study."
             ) from None
 
-    def agree(self, own: Agreed, start: Sequence[Mapping[str, Any]], *, starts_with_plan: bool) -> Agreed:
-        """Join the study, with what the first worker has said, which also says what to try first.
+    def agree(self, own: Agreed, start: Sequence[Mapping[str, Any]], *, starts_with_plan: bool) -> None:
+        """Say what holds for all workers, unless another one has said it.
 
         Args:
-            own: what this worker would say.
+            own: what this worker says.
             start: points to try first, as the study keeps them.
             starts_with_plan: the first of them has the plan's settings.
 
         Raises:
-            DataError: the training images of the study are others.
-            ConfigError: it is of another version.
+            ConfigError: the study is of another version.
         """
         if self.agreed is None:
             for number, point in enumerate(start):
@@ -192,13 +202,6 @@ class Study:
             tree = own.model_dump(mode="json", exclude={"settings"})
             settings = own.settings.model_dump(mode="json", exclude_unset=True)
             self._study.set_user_attr(AGREED, tree | {"settings": settings})
-        agreed = self.agreed
-        assert agreed is not None
-        if agreed.data_hash != own.data_hash:
-            raise DataError(
-                "The study is of other training images or masks.", remedy="Begin a new one: another --out or --study."
-            )
-        return agreed
 
     def try_out(self, attempt: Callable[["Trial"], float], until: float, most: int | None, told: Watcher) -> None:
         """Trials one after the other.
@@ -407,7 +410,7 @@ def shared_settings(config: Config, planned: Plan) -> Config:
 
 
 def final_settings(found: Found, base: Config, later: Config, space: Space) -> dict[str, Any]:
-    """What the last run has that the plan for its time has not.
+    """What the last run has that the plan for its time has not, or would not have beside the rest.
 
     Args:
         found: the winner.
@@ -415,12 +418,15 @@ def final_settings(found: Found, base: Config, later: Config, space: Space) -> d
         later: planned for the time that is left.
         space: what was searched.
     """
+    if found.best.is_plan:
+        return {}
     chosen = {key: value for key, value in found.best.settings.items() if key in space.parts}
     width = chosen.get("model.width")
     if isinstance(width, int):
         chosen["model.width"] = widened(width, base.model.width, later.model.width)
-    if found.best.is_plan:
-        return {}
+        chosen["model.stride"] = later.model.stride  # a plan that is told the width decides none
+    if "training.batch_size" in chosen:
+        chosen["model.norm"] = base.model.norm  # as in the trial, whatever the batch
     return chosen
 
 

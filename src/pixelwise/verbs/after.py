@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pixelwise import config as configs
-from pixelwise.data.cache import Cache, default_folder
+from pixelwise.data.cache import Cache
 from pixelwise.errors import ConfigError, DataError
 from pixelwise.evaluation import refine as refining
 from pixelwise.evaluation import saved
@@ -16,7 +16,7 @@ from pixelwise.files import write_json
 from pixelwise.models import bundle as bundles
 from pixelwise.training.folder import Files
 from pixelwise.training.watch import Watcher
-from pixelwise.verbs.scores import dataset_to_score, load, open_cases
+from pixelwise.verbs.runs import dataset_to_score, load, open_cases
 
 SHOWN_IMAGES = 16
 """About so many training images show a network that is put into eight bits which values its maps have."""
@@ -51,7 +51,7 @@ def quantise(run: Path | str, out: Path | str | None = None, *, watcher: Watcher
     model = load(run, "cpu")
     dataset = dataset_to_score(model, said, None)
     split = saved.read_split(files.split, dataset)
-    cache = Cache(configs.load(files.config).data.cache or default_folder(), dataset)
+    cache = Cache.of(configs.load(files.config), dataset)
     if not split.validation:
         raise DataError(
             "This run has no validation images.", where=run, remedy="Put the run of one fold into eight bits."
@@ -82,7 +82,7 @@ def refine(run: Path | str, *, flips: bool = False, watcher: Watcher | None = No
     model = load(run, configs.load(files.config).device)
     dataset = dataset_to_score(model, said, None)
     split = saved.read_split(files.split, dataset)
-    cache = Cache(configs.load(files.config).data.cache or default_folder(), dataset)
+    cache = Cache.of(configs.load(files.config), dataset)
     cases = open_cases(cache, split.validation, model, watcher)
     if not cases:
         raise DataError(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pixelwise import config as configs
 from pixelwise.config import Config
-from pixelwise.data.cache import Cache, default_folder
+from pixelwise.data.cache import Cache
 from pixelwise.data.split import Split
 from pixelwise.errors import ConfigError, DataError
 from pixelwise.evaluation import results, saved
@@ -17,11 +17,13 @@ from pixelwise.evaluation.scores import Evaluation
 from pixelwise.files import make_folder, write_atomically, write_json
 from pixelwise.inference import predictor
 from pixelwise.models import bundle as bundles
+from pixelwise.training import processes
 from pixelwise.training.folder import MAY_CHANGE, Files, changed
 from pixelwise.training.watch import Watcher
-from pixelwise.verbs.scores import Run, background, dataset_to_score, evaluate, open_cases
+from pixelwise.verbs.runs import Run, dataset_to_score, open_cases
+from pixelwise.verbs.scores import background, evaluate
 from pixelwise.verbs.settings import name_of, next_free, with_budget
-from pixelwise.verbs.train import refuse_processes, train
+from pixelwise.verbs.train import train
 
 DONE = "fold-done.json"
 """Beside a fold that was trained to its end."""
@@ -75,7 +77,7 @@ def train_folds(  # noqa: PLR0913  all but three are given by name
     """
     watcher, started = watcher or Watcher(), began if began is not None else clocks.monotonic()
     asked = with_budget(config or Config(), time, None).with_values({"data.folds": folds})
-    refuse_processes("Folds are trained", "set data.folds and data.fold, and start each fold by itself")
+    processes.refuse_several("Folds are trained", "set data.folds and data.fold, and start each fold by itself")
     place = Path(out) if out is not None else next_free(Path("runs"), f"{name_of(Path(data))}-folds")
     _refuse_other_folds(place, asked, resume=resume)
     end = started + FOLDS_SHARE * asked.training.time if asked.training.time is not None else None
@@ -151,7 +153,7 @@ def _join_folds(place: Path, runs_of: Sequence[Run], watcher: Watcher, command: 
         source: Path = getattr(first, name)
         if source.exists():
             write_atomically(getattr(files, name), source.read_bytes())
-    cache = Cache(settled.data.cache or default_folder(), dataset)
+    cache = Cache.of(settled, dataset)
     pairs = [
         (model, case)
         for model, side in zip(models, sides_of, strict=True)

@@ -1,19 +1,15 @@
-"""What this machine can do, and what the networks cost on it."""
+"""What this machine can do."""
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 from pixelwise.bench.ceiling import Ceiling
 from pixelwise.bench.ceiling import measure as measure_ceiling
 from pixelwise.bench.contest import refuse_other_python, with_rivals
 from pixelwise.bench.figures import FIGURES, Bench, Figure
-from pixelwise.bench.networks import Network
-from pixelwise.bench.networks import networks as measure_networks
-from pixelwise.data.cache import default_folder
 from pixelwise.errors import ConfigError
 from pixelwise.inference import predictor
-from pixelwise.training.machine import Machine, Stopwatch, this_machine
+from pixelwise.training.machine import Machine, this_machine
 from pixelwise.training.watch import Watcher
 
 
@@ -52,20 +48,3 @@ def bench(
         figures += measured if rivals is None else with_rivals(measured, name, rivals, watcher.say)
     watcher.work("measuring", len(wanted), len(wanted))
     return this_machine(chosen), ceiling, figures
-
-
-def networks(device: str = "auto", watcher: Watcher | None = None, *, speeds: bool = True) -> list[Network]:
-    """The named networks with parameters, arithmetic and speed on this machine.
-
-    Args:
-        device: auto, cpu, cuda or mps.
-        watcher: told how far it is.
-        speeds: measure them; else they are none.
-
-    Raises:
-        ConfigError: there is no such device.
-        MachineError: one of them does not fit into memory.
-    """
-    chosen = predictor.choose_device(device)
-    stopwatch = Stopwatch(chosen, default_folder()) if speeds else None
-    return measure_networks(stopwatch, partial((watcher or Watcher()).work, "measuring networks"))

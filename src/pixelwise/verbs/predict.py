@@ -11,7 +11,7 @@ from pixelwise.inference.files import Predicted
 from pixelwise.inference.jobs import MaskFormat, Outputs, Polygons
 from pixelwise.inference.predictor import Model
 from pixelwise.training.watch import Watcher
-from pixelwise.verbs.scores import load, say_if_ensemble, seen_from
+from pixelwise.verbs.runs import load, say_if_ensemble
 
 
 def predict_files(  # noqa: PLR0913  all but three are given by name
@@ -58,7 +58,7 @@ def predict_files(  # noqa: PLR0913  all but three are given by name
             cannot be written.
         BundleError: there is no model.
     """
-    model = seen_from(run if isinstance(run, Model) else load(run, device), flips)
+    model = (run if isinstance(run, Model) else load(run, device)).with_flips(flips)
     watcher = watcher or Watcher()
     say_if_ensemble(model, watcher)
     draw = figures.picture_of if overlay else None

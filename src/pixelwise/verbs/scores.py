@@ -1,77 +1,24 @@
 """Runs, their models, and their scores."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from pixelwise import config as configs
 from pixelwise.config import Config, Flips
-from pixelwise.data import folder as folders
-from pixelwise.data.cache import Cache, Decoded, default_folder, with_channels
-from pixelwise.data.dataset import Case, Dataset
-from pixelwise.errors import ConfigError
+from pixelwise.data.cache import Cache
+from pixelwise.data.dataset import Dataset
 from pixelwise.evaluation import results, saved, sides
 from pixelwise.evaluation.compare import Comparison
 from pixelwise.evaluation.compare import compare as lay_side_by_side
 from pixelwise.evaluation.evaluate import evaluate as evaluate_cases
 from pixelwise.evaluation.results import Background
 from pixelwise.evaluation.scores import Evaluation, SplitChoice
-from pixelwise.inference import int8, predictor
 from pixelwise.inference.predictor import Model
 from pixelwise.training import run as runs
 from pixelwise.training.folder import Files
 from pixelwise.training.watch import Watcher
-
-
-@dataclass(frozen=True)
-class Run:
-    """The folder of a training run."""
-
-    folder: Path
-    is_main: bool = True
-    """This process wrote the results; others of a distributed run have nothing to say."""
-    interrupted: bool = False
-    """Someone asked for the end before it came; the model so far was evaluated."""
-
-    @property
-    def model(self) -> Model:
-        """The model that was best on the validation split."""
-        return load(self.folder)
-
-    @property
-    def scores(self) -> Evaluation:
-        """Of the test split, or of the validation split where there is no test split.
-
-        Raises:
-            DataError: the run was not evaluated, or the file is damaged.
-        """
-        return saved.read_scores(self.folder / "scores.json")
-
-    @property
-    def report(self) -> Path:
-        """The page to open in a browser."""
-        return self.folder / "report.html"
-
-
-def load(path: Path | str, device: str = "auto") -> Model:
-    """A trained model, from a run's folder or a bundle.
-
-    Args:
-        path: the folder of a run, a `.safetensors` file, or the `.xml` file of a model in eight bits.
-        device: auto, cpu, cuda or mps; eight bits are for the CPU.
-
-    Raises:
-        BundleError: there is no bundle, or it is damaged.
-        ConfigError: there is no such device, or OpenVINO is not installed.
-    """
-    if Path(path).suffix != ".xml":
-        return predictor.load(path, device)
-    if device not in {"auto", "cpu"}:
-        raise ConfigError(
-            f"A model in eight bits computes on the CPU, not on '{device}'.", remedy="Name the run itself."
-        )
-    return int8.load(Path(path))
+from pixelwise.verbs.runs import dataset_to_score, load, open_cases, say_if_ensemble
 
 
 def evaluate(  # noqa: PLR0913  all but two are given by name
@@ -106,13 +53,13 @@ def evaluate(  # noqa: PLR0913  all but two are given by name
     """
     watcher = watcher or Watcher()
     files = Files(Path(run)) if not isinstance(run, Model) and Path(run).is_dir() else None
-    model = seen_from(run if isinstance(run, Model) else load(run, device), flips)
+    model = (run if isinstance(run, Model) else load(run, device)).with_flips(flips)
     said = saved.read_facts(files.run) if files is not None else None
     own = files if said is not None and (data is None or sides.is_data_of(said, Path(data))) else None
     dataset = dataset_to_score(model, said, None if own else data)
     cases, side = sides.choose(dataset, split, saved.read_split(own.split, dataset) if own else None)
     settled = configs.load(files.config) if files else Config()
-    cache = Cache(settled.data.cache or default_folder(), dataset)
+    cache = Cache.of(settled, dataset)
     decoded = open_cases(cache, cases, model, watcher)
     seen = sides.count_seen(decoded, said)
     if seen is None and own is None:
@@ -125,12 +72,6 @@ def evaluate(  # noqa: PLR0913  all but two are given by name
     if out is not None:
         results.write(Path(out), evaluated, background(own, dataset, command, seen))
     return evaluated.scores
-
-
-def say_if_ensemble(model: Model, watcher: Watcher) -> None:
-    """So many networks take so much longer than one."""
-    if model.description.members > 1:
-        watcher.say(f"this model is an ensemble of {model.description.members} networks")
 
 
 def compare(runs: Sequence[Path | str]) -> Comparison:
@@ -163,12 +104,6 @@ def evaluate_run(trained: runs.Trained, watcher: Watcher, command: str) -> None:
     results.write(trained.folder, evaluated, background(files, trained.cache.dataset, command, seen))
 
 
-def open_cases(cache: Cache, cases: Sequence[Case], model: Model, watcher: Watcher) -> list[Decoded]:
-    """Cases with the channels of the model."""
-    decoded = cache.open_all(cases, progress=partial(watcher.work, "reading images"))
-    return [with_channels(case, model.description.preprocessing.channels) for case in decoded]
-
-
 def background(files: Files | None, dataset: Dataset, command: str, seen: int | None) -> Background:
     """What to tell besides scores, of the run whose files are given or of other data."""
     if files is None:
@@ -180,19 +115,3 @@ def background(files: Files | None, dataset: Dataset, command: str, seen: int | 
         saved.read_decisions(files.plan),
         saved.read_findings(files.findings),
     )
-
-
-def dataset_to_score(model: Model, said: saved.RunFacts | None, data: Path | str | None) -> Dataset:
-    """Other data, or the run's own if none are named."""
-    if data is not None:
-        return sides.for_model(folders.scan(Path(data)), said, model.classes)
-    if said is None:
-        raise ConfigError("A bundle does not know its data.", remedy="Name the folder of images and masks to score.")
-    return sides.as_trained(folders.scan(Path(said.data)), said, model.classes)
-
-
-def seen_from(model: Model, flips: Flips | None) -> Model:
-    """The model with the views that it shall average over; none are those that it was told."""
-    if flips is None:
-        return model
-    return model.with_prediction(model.description.prediction.model_copy(update={"flips": flips}))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pixelwise import config as configs
 from pixelwise.config import Config
-from pixelwise.data.cache import Cache, default_folder
+from pixelwise.data.cache import Cache
 from pixelwise.errors import ConfigError, PixelwiseError
 from pixelwise.evaluation import forgetting, saved, sides
 from pixelwise.files import make_folder, write_json
@@ -15,7 +15,8 @@ from pixelwise.training import run as runs
 from pixelwise.training.folder import Begun, Files, read_begun, settle
 from pixelwise.training.watch import Watcher
 from pixelwise.verbs.data import checked
-from pixelwise.verbs.scores import Run, dataset_to_score, evaluate_run, load, open_cases
+from pixelwise.verbs.runs import Run, dataset_to_score, load, open_cases
+from pixelwise.verbs.scores import evaluate_run
 from pixelwise.verbs.settings import agree_on_folder, name_of, next_free, with_budget
 
 REMEMBERED_IMAGES = 100
@@ -119,7 +120,7 @@ def _tell_what_is_left(source: Path, folder: Path, watcher: Watcher) -> None:
         said, earlier, later = saved.read_facts(Files(source).run), load(source, device), load(folder, device)
         dataset = dataset_to_score(earlier, said, None)
         cases, side = sides.choose(dataset, None, saved.read_split(Files(source).split, dataset))
-        cache = Cache(configs.load(Files(folder).config).data.cache or default_folder(), dataset)
+        cache = Cache.of(configs.load(Files(folder).config), dataset)
         chosen = cases[:: -(-len(cases) // REMEMBERED_IMAGES)]
         if later.description.preprocessing.channels != earlier.description.preprocessing.channels:
             watcher.say(
@@ -134,15 +135,3 @@ def _tell_what_is_left(source: Path, folder: Path, watcher: Watcher) -> None:
     title = f"{len(chosen)} {side} images of {source.name}"
     for line in (f"{title}:", *forgetting.lines(rows)):
         watcher.say(line)
-
-
-def refuse_processes(what: str, remedy: str) -> None:
-    """Refuse to go on as one of several processes.
-
-    Raises:
-        ConfigError: torchrun or srun has started several.
-    """
-    if processes.process_count() > 1:
-        raise ConfigError(
-            f"{what} by one process; {processes.process_count()} were started.", remedy=f"Instead, {remedy}."
-        )

@@ -11,17 +11,18 @@ from pixelwise.errors import ConfigError, TrainingError
 from pixelwise.evaluation import tuned as tuned_page
 from pixelwise.files import make_folder, write_atomically, write_json
 from pixelwise.training import material as materials
+from pixelwise.training import processes, search
 from pixelwise.training import run as runs
-from pixelwise.training import search
 from pixelwise.training import space as spaces
 from pixelwise.training.plan import Plan
 from pixelwise.training.range_test import STEPS
 from pixelwise.training.watch import Watcher
 from pixelwise.trials import Found, Tuned
 from pixelwise.verbs.data import checked
-from pixelwise.verbs.scores import Run, compare, evaluate
+from pixelwise.verbs.runs import Run
+from pixelwise.verbs.scores import compare, evaluate
 from pixelwise.verbs.settings import name_of, new_search_folder, next_free, with_budget
-from pixelwise.verbs.train import refuse_processes, train
+from pixelwise.verbs.train import train
 
 LEAST_TRIAL_SECONDS = 3.0
 """Shorter trials are over before anything is learnt."""
@@ -89,7 +90,7 @@ def tune(  # noqa: PLR0913  all but two are given by name
         TrainingError: no trial came to its end.
     """
     watcher, started = watcher or Watcher(), began if began is not None else clocks.monotonic()
-    refuse_processes("A search is made", "start workers that share a study with --storage")
+    processes.refuse_several("A search is made", "start workers that share a study with --storage")
     command = command.replace(storage, search.without_password(storage)) if storage is not None else command
     asked = with_budget(config or Config(), time, None)
     seconds = asked.training.time or 0.0
@@ -105,17 +106,14 @@ def tune(  # noqa: PLR0913  all but two are given by name
     joined = search.Study(storage or f"sqlite:///{folder / 'study.db'}", study or name_of(Path(data)), asked.seed)
     short = with_budget(asked, each, None)
     request, plan = _planned(Path(data), folder / "trials", short, joined.agreed, watcher)
-    wanted = (
-        spaces.read(text, Path(space), request.config)
-        if space is not None
-        else spaces.around(
-            request.config,
-            short.given(),
-            _material(request).fingerprint,
-            _rates(request, plan, seconds, watcher) if joined.agreed is None else None,
-        )
-    )
-    request, wanted = _agree(joined, request, wanted, watcher)
+    if joined.agreed is not None:
+        watcher.say("note: this study has its settings, its space and its time for a trial: others are not looked at")
+    elif space is not None:
+        _agree(joined, request, spaces.read(text, Path(space), request.config))
+    else:
+        rates = _rates(request, plan, seconds, watcher)
+        _agree(joined, request, spaces.around(request.config, short.given(), _material(request).fingerprint, rates))
+    request, wanted = _joined(joined, request)
     write_atomically(folder / "space.yaml", wanted.to_yaml().encode())
     each = request.config.training.time or each
     until = started + (seconds if search_only else search.SHARE * seconds) - each / 2
@@ -157,12 +155,8 @@ def _planned(
     return runs.Request(data, dataset, folder, base, findings, material=material), plan
 
 
-def _agree(
-    joined: search.Study, request: runs.Request, wanted: spaces.Space, watcher: Watcher
-) -> tuple[runs.Request, spaces.Space]:
-    """What the first worker of a study has said counts for all."""
-    if joined.agreed is not None:
-        watcher.say("note: this study has its settings, its space and its time for a trial: others are not looked at")
+def _agree(joined: search.Study, request: runs.Request, wanted: spaces.Space) -> None:
+    """Say what counts for all workers of a study, if nobody else has said it in the meantime."""
     base, material = request.config, _material(request)
     own = search.Agreed(
         settings=base,
@@ -171,11 +165,16 @@ def _agree(
         data_hash=material.fingerprint.data_hash,
     )
     points = search.Memory(default_folder()).start(wanted, base, material.fingerprint)
-    agreed = joined.agree(own, points, starts_with_plan=wanted.holds(base))
-    return (
-        replace(request, config=agreed.with_machine_of(base)),
-        spaces.read(agreed.space, "the study", base),
-    )
+    joined.agree(own, points, starts_with_plan=wanted.holds(base))
+
+
+def _joined(joined: search.Study, request: runs.Request) -> tuple[runs.Request, spaces.Space]:
+    """What counts for all workers of a study."""
+    agreed = joined.agreed
+    assert agreed is not None
+    agreed.refuse_other_data(_material(request).fingerprint.data_hash)
+    settled = agreed.with_machine_of(request.config)
+    return replace(request, config=settled), spaces.read(agreed.space, "the study", settled)
 
 
 def _material(request: runs.Request) -> materials.Material:
@@ -192,13 +191,12 @@ def _final(
     command: str,
 ) -> dict[str, Any]:
     """A run with the winner's settings, in the time that is left."""
+    began = clocks.monotonic()
     config = config.with_values({"seed": request.config.seed})  # the split of the trials
-    later = runs.make_plan(request.dataset, config, _material(request))
-    chosen = search.final_settings(found, request.config, later.config, space)
-    # as in a trial: what the plan has decided stays, though some of what it was decided for does not
-    config = search.shared_settings(config, later).with_values(chosen)
-    place = next_free(request.folder.parent, "final")
-    run = train(request.data, place, config=config, watcher=watcher, command=command, began=clocks.monotonic())
+    later = runs.make_plan(request.dataset, config, _material(request)).config
+    chosen = search.final_settings(found, request.config, later, space)
+    place, config = next_free(request.folder.parent, "final"), config.with_values(chosen)
+    run = train(request.data, place, config=config, watcher=watcher, command=command, began=began)
     return {"final": str(run.folder), "final_settings": chosen}
 
 

@@ -1,0 +1,87 @@
+"""Runs and bundles, and the images that belong to them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from pixelwise.data import folder as folders
+from pixelwise.data.cache import Cache, Decoded, with_channels
+from pixelwise.data.dataset import Case, Dataset
+from pixelwise.errors import ConfigError
+from pixelwise.evaluation import saved, sides
+from pixelwise.evaluation.scores import Evaluation
+from pixelwise.inference import int8, predictor
+from pixelwise.inference.predictor import Model
+from pixelwise.training.watch import Watcher
+
+
+@dataclass(frozen=True)
+class Run:
+    """The folder of a training run."""
+
+    folder: Path
+    is_main: bool = True
+    """This process wrote the results; others of a distributed run have nothing to say."""
+    interrupted: bool = False
+    """Someone asked for the end before it came; the model so far was evaluated."""
+
+    @property
+    def model(self) -> Model:
+        """The model that was best on the validation split."""
+        return load(self.folder)
+
+    @property
+    def scores(self) -> Evaluation:
+        """Of the test split, or of the validation split where there is no test split.
+
+        Raises:
+            DataError: the run was not evaluated, or the file is damaged.
+        """
+        return saved.read_scores(self.folder / "scores.json")
+
+    @property
+    def report(self) -> Path:
+        """The page to open in a browser."""
+        return self.folder / "report.html"
+
+
+def load(path: Path | str, device: str = "auto") -> Model:
+    """A trained model, from a run's folder or a bundle.
+
+    Args:
+        path: the folder of a run, a `.safetensors` file, or the `.xml` file of a model in eight bits.
+        device: auto, cpu, cuda or mps; eight bits are for the CPU.
+
+    Raises:
+        BundleError: there is no bundle, or it is damaged.
+        ConfigError: there is no such device, or OpenVINO is not installed.
+    """
+    if Path(path).suffix != ".xml":
+        return predictor.load(path, device)
+    if device not in {"auto", "cpu"}:
+        raise ConfigError(
+            f"A model in eight bits computes on the CPU, not on '{device}'.", remedy="Name the run itself."
+        )
+    return int8.load(Path(path))
+
+
+def say_if_ensemble(model: Model, watcher: Watcher) -> None:
+    """So many networks take so much longer than one."""
+    if model.description.members > 1:
+        watcher.say(f"this model is an ensemble of {model.description.members} networks")
+
+
+def open_cases(cache: Cache, cases: Sequence[Case], model: Model, watcher: Watcher) -> list[Decoded]:
+    """Cases with the channels of the model."""
+    decoded = cache.open_all(cases, progress=partial(watcher.work, "reading images"))
+    return [with_channels(case, model.description.preprocessing.channels) for case in decoded]
+
+
+def dataset_to_score(model: Model, said: saved.RunFacts | None, data: Path | str | None) -> Dataset:
+    """Other data, or the run's own if none are named."""
+    if data is not None:
+        return sides.for_model(folders.scan(Path(data)), said, model.classes)
+    if said is None:
+        raise ConfigError("A bundle does not know its data.", remedy="Name the folder of images and masks to score.")
+    return sides.as_trained(folders.scan(Path(said.data)), said, model.classes)
