@@ -43,6 +43,8 @@ def join(config: Config, environment: Mapping[str, str] = os.environ) -> Fabric:
     local, nodes = _process_counts(environment)
     _refuse_idle_processes(config, local * nodes)
     try:
+        if is_restarted(environment):
+            _connect_anew(device, environment)
         fabric = Fabric(
             accelerator=device.type,
             devices=local,
@@ -59,6 +61,24 @@ def join(config: Config, environment: Mapping[str, str] = os.environ) -> Fabric:
     atexit.unregister(leave)
     atexit.register(leave)
     return fabric
+
+
+def _connect_anew(device: torch.device, environment: Mapping[str, str]) -> None:
+    """The process group after torchrun has started all processes again, in a part of its store of their own.
+
+    torchrun keeps one store for all starts (torch 2.13), in which a process finds the addresses of those that have died
+    as well as of those that live: most restarts could not connect, or hung.
+    """
+    shared = environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    if torch.distributed.is_initialized() or not shared:
+        return
+    rank, size = int(environment["RANK"]), int(environment["WORLD_SIZE"])
+    store = torch.distributed.TCPStore(
+        environment["MASTER_ADDR"], int(environment["MASTER_PORT"]), size, is_master=False
+    )
+    own = torch.distributed.PrefixStore(f"start-{environment['TORCHELASTIC_RESTART_COUNT']}-{size}", store)
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    torch.distributed.init_process_group(backend, store=own, rank=rank, world_size=size)
 
 
 def leave() -> None:
