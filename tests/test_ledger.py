@@ -204,6 +204,24 @@ def test_what_several_processes_have_noted_is_known_to_one(
     assert (done.written, done.edited, len(done.unchanged)) == ([], [], 5)
 
 
+def test_the_last_process_writes_the_file_of_all(
+    model: Model, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    path = tmp_path / "out" / "annotations.json"
+    for rank in ("1", "0"):
+        assert not path.exists()
+        monkeypatch.setenv("RANK", rank)
+        api.predict_files(model, [images], tmp_path / "out", polygons="coco")
+    assert len(json.loads(path.read_text())["images"]) == 5
+    assert not list((tmp_path / "out").glob(".pixelwise*"))
+    text = path.read_text()
+    for rank in ("0", "1"):  # the same again changes nothing
+        monkeypatch.setenv("RANK", rank)
+        api.predict_files(model, [images], tmp_path / "out", polygons="coco")
+    assert path.read_text() == text
+
+
 def test_a_damaged_line_costs_only_its_image(model: Model, images: Path, tmp_path: Path) -> None:
     api.predict_files(model, [images], tmp_path / "out")
     path = tmp_path / "out" / "predictions.jsonl"

@@ -302,10 +302,6 @@ def test_options_that_do_nothing_are_refused(model: Model, tmp_path: Path, monke
     monkeypatch.setitem(sys.modules, "shapely", None)
     with pytest.raises(ConfigError, match="polygons"):
         api.predict_files(model, [tmp_path / "images"], tmp_path / "masks", polygons="coco", tolerance_px=1.0)
-    monkeypatch.setenv("RANK", "1")
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ConfigError, match="one process"):
-        api.predict_files(model, [tmp_path / "images"], tmp_path / "masks", polygons="coco")
 
 
 # --- maps. Referee: rasterio ---

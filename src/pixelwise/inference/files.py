@@ -3,7 +3,7 @@
 import os
 import shutil
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -21,7 +21,7 @@ from pixelwise.data.loader import Share, share_of_this_process
 from pixelwise.data.nifti import is_nifti
 from pixelwise.data.omezarr import is_zarr
 from pixelwise.data.windows import open_image, open_mask, thinned
-from pixelwise.errors import ConfigError, DataError, PixelwiseError, WriteError
+from pixelwise.errors import DataError, PixelwiseError, WriteError
 from pixelwise.files import cannot_write, make_folder, write_atomically
 from pixelwise.inference.jobs import Job, Outputs, Plan
 from pixelwise.inference.large import Kept, Subject, predict_parts
@@ -79,21 +79,18 @@ class _Work:
 def run(model: Model, plan: Plan, outputs: Outputs, progress: Progress | None = None) -> Predicted:
     """Predict and write what is not there yet; an image that cannot be read does not keep the others from being done.
 
-    Of several processes, as torchrun or srun start them, each does a part of the images.
+    Of several processes, as torchrun or srun start them, each does a part of the images; the last one to come to its
+    end writes COCO's file of all.
 
     Raises:
-        ConfigError: several processes are to write one COCO file, or the environment numbers them wrongly.
+        ConfigError: the environment numbers processes wrongly.
         DataError: a file would be replaced that no prediction has written, or cannot be written; that ends the work.
     """
     share = share_of_this_process()
-    if outputs.coco is not None and share.processes > 1:
-        raise ConfigError(
-            "COCO's one file of all images is written by one process; this is one of several.",
-            remedy="Predict first, then give the same command with --polygons coco to one process.",
-        )
     jobs = plan.jobs[share.rank :: share.processes]
     ledger = Ledger.of(make_folder(outputs.folder), share)
     _refuse_foreign([path for job in jobs for path in job.targets], ledger)
+    _marker(outputs.folder, share.rank).unlink(missing_ok=True)
     if outputs.coco is not None:
         _refuse_foreign([outputs.coco], ledger)
     done = Predicted(plan.passed_over, plan.without_extras(outputs))
@@ -102,9 +99,23 @@ def run(model: Model, plan: Plan, outputs: Outputs, progress: Progress | None = 
         for index, job in enumerate(jobs):
             _try(work, job)
             work.progress("predicting", index + 1, len(jobs))
-        if outputs.coco is not None:
-            _do_coco(work, outputs.coco, jobs)
+        if outputs.coco is not None and _is_last(outputs.folder, share):
+            # the others have written their parts of the ledger in the meantime
+            _do_coco(replace(work, ledger=Ledger.of(outputs.folder, share)), outputs.coco, plan.jobs)
+            for rank in range(share.processes):
+                _marker(outputs.folder, rank).unlink(missing_ok=True)
     return done
+
+
+def _is_last(folder: Path, share: Share) -> bool:
+    """Whether all processes have done their parts, which each says by an empty file."""
+    write_atomically(_marker(folder, share.rank), b"")
+    return all(_marker(folder, rank).exists() for rank in range(share.processes))
+
+
+def _marker(folder: Path, rank: int, environment: Mapping[str, str] = os.environ) -> Path:
+    launch = environment.get("TORCHELASTIC_RUN_ID") or environment.get("SLURM_JOB_ID") or "alone"
+    return folder / f".pixelwise-done-{launch}-{rank}"
 
 
 def _nobody(name: str, done: int, total: int) -> None:
