@@ -73,10 +73,10 @@ def _connect_anew(device: torch.device, environment: Mapping[str, str]) -> None:
     if torch.distributed.is_initialized() or not shared:
         return
     rank, size = int(environment["RANK"]), int(environment["WORLD_SIZE"])
-    store = torch.distributed.TCPStore(
-        environment["MASTER_ADDR"], int(environment["MASTER_PORT"]), size, is_master=False
-    )
-    own = torch.distributed.PrefixStore(f"start-{environment['TORCHELASTIC_RESTART_COUNT']}-{size}", store)
+    address, port = environment["MASTER_ADDR"], int(environment["MASTER_PORT"])
+    store = torch.distributed.TCPStore(address, port, size, is_master=False)  # type: ignore[attr-defined]
+    part = f"start-{environment['TORCHELASTIC_RESTART_COUNT']}-{size}"
+    own = torch.distributed.PrefixStore(part, store)  # type: ignore[attr-defined]
     backend = "nccl" if device.type == "cuda" else "gloo"
     torch.distributed.init_process_group(backend, store=own, rank=rank, world_size=size)
 
