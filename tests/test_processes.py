@@ -427,16 +427,6 @@ def test_several_processes_train_the_network_of_one(nine: Path, tmp_path: Path, 
 
 
 @pytest.mark.slow
-def test_the_usual_optimizer_trains_alike_too(nine: Path, tmp_path: Path) -> None:
-    one, two = train_both(nine, tmp_path, SETTINGS)
-    # AdamW divides a gradient by its size, so that where it is nearly zero the 7th digit decides its sign: weights
-    # part by up to a step of the learning rate, and losses, measured after eight steps, by 3e-5
-    for mine, other in zip(history(two), history(one), strict=True):
-        assert mine["train_loss"] == pytest.approx(other["train_loss"], rel=1e-4)
-        assert mine["validation_loss"] == pytest.approx(other["validation_loss"], rel=1e-2)
-
-
-@pytest.mark.slow
 def test_ctrl_c_ends_both_processes_in_good_order(nine: Path, tmp_path: Path) -> None:
     endless = (*SETTINGS, "training.epochs=100000")
     out = tmp_path / "run"
@@ -496,31 +486,32 @@ main()
 
 @pytest.mark.slow
 def test_a_run_goes_on_after_one_of_its_processes_was_killed(nine: Path, tmp_path: Path) -> None:
-    """In the middle of the third epoch: what was done of it is done again."""
-    first_time = 'os.environ["TORCHELASTIC_RESTART_COUNT"] == "0" and os.environ["RANK"] == "1" and step == 9'
+    """In the middle of the second epoch, which is done again; and the usual optimizer trains alike in two processes."""
+    first_time = 'os.environ["TORCHELASTIC_RESTART_COUNT"] == "0" and os.environ["RANK"] == "1" and step == 5'
     killed = FAILING.replace('os.environ["RANK"] == os.environ["FAILS"] and step == 3', first_time)
     killed = killed.replace(
         'raise RuntimeError("this process breaks")',
         f"(open({str(tmp_path / 'was-killed')!r}, 'w'), os.kill(os.getpid(), 9))",
     )
     (tmp_path / "killed.py").write_text(killed)
-    settings = (*SETTINGS, *SGD, "training.batch_size=6", "training.epochs=5")
-    with torchrun(command(nine, tmp_path / "run", settings), (str(tmp_path / "killed.py"),), restarts=1) as run:
+    with torchrun(command(nine, tmp_path / "run", SETTINGS), (str(tmp_path / "killed.py"),), restarts=1) as run:
         code, output = run.wait(120)
     assert code == 0, output
     assert (tmp_path / "was-killed").exists()
-    pixelwise.train(nine, tmp_path / "one", config=pixelwise.settings(None, settings))
-    assert len(history(tmp_path / "run")) == 5
+    pixelwise.train(nine, tmp_path / "one", config=pixelwise.settings(None, SETTINGS))
+    assert len(history(tmp_path / "run")) == 2
+    # AdamW divides a gradient by its size, so that where it is nearly zero the 7th digit decides its sign: weights
+    # part by up to a step of the learning rate, and losses, measured after eight steps, by 3e-5
     for mine, other in zip(history(tmp_path / "run"), history(tmp_path / "one"), strict=True):
         assert mine["train_loss"] == pytest.approx(other["train_loss"], rel=1e-4)
+        assert mine["validation_loss"] == pytest.approx(other["validation_loss"], rel=1e-2)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("rank", ["0", "1"])
-def test_a_process_that_fails_ends_the_other(nine: Path, tmp_path: Path, rank: str) -> None:
+def test_a_process_that_fails_ends_the_other(nine: Path, tmp_path: Path) -> None:
     (tmp_path / "failing.py").write_text(FAILING)
     arguments = command(nine, tmp_path / "run", (*SETTINGS, "training.epochs=100000"))
-    with torchrun(arguments, (str(tmp_path / "failing.py"),), FAILS=rank) as run:
+    with torchrun(arguments, (str(tmp_path / "failing.py"),), FAILS="0") as run:
         code, output = run.wait(90)
     assert code != 0
     assert "this process breaks" in output
