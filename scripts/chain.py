@@ -1,6 +1,6 @@
 """From the first run to a network that knows what many do: what each step brings on the test split, and what it costs.
 
-    python scripts/chain.py isbi2012.yaml --unit 150 --folds 4 --out runs/chain-isbi
+    python scripts/chain.py isbi2012.yaml --unit 120 --folds 3 --out runs/chain-isbi
 
 Every step is a command that is printed before it runs; what is there already is not run again. With a unit of U
 seconds:
@@ -50,8 +50,8 @@ def main() -> None:
     """Run what is missing, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
-    parser.add_argument("--unit", type=float, default=150, help="seconds")
-    parser.add_argument("--folds", type=int, default=5)
+    parser.add_argument("--unit", type=float, default=120, help="seconds")
+    parser.add_argument("--folds", type=int, default=3)
     parser.add_argument("--flips", default="both", help="horizontal for scenes with an up and a down")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only-search", action="store_true", help="end after `tuned`")

@@ -1,6 +1,6 @@
 """A few images of other data: how much better a model that starts from another one is than one from scratch.
 
-    python scripts/few_images.py camvid_day.yaml camvid_dusk.yaml --first 480 --unit 90 --seeds 3 --out runs/dusk
+    python scripts/few_images.py camvid_day.yaml camvid_dusk.yaml --first 300 --unit 60 --seeds 3 --out runs/dusk
 
 The first data train a model; of the second, one is trained from it and one from scratch for each seed, in equal time.
 The commands are printed before they run, and what is there already is not run again. The mean over seeds is that of the
@@ -28,8 +28,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("first_data", type=Path)
     parser.add_argument("data", type=Path)
-    parser.add_argument("--first", type=float, default=480, help="seconds for the model to start from")
-    parser.add_argument("--unit", type=float, default=90, help="seconds for each of the others")
+    parser.add_argument("--first", type=float, default=300, help="seconds for the model to start from")
+    parser.add_argument("--unit", type=float, default=60, help="seconds for each of the others")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()

@@ -297,6 +297,23 @@ def test_every_image_is_predicted_once(trained: Path, tmp_path: Path, monkeypatc
     assert len(predicted) == 8
 
 
+@pytest.mark.slow
+def test_images_that_a_teacher_was_trained_on_are_no_test_images(trained: Path, tmp_path: Path) -> None:
+    class Listening(Watcher):
+        def __init__(self) -> None:
+            self.lines: list[str] = []
+
+        def say(self, text: str) -> None:
+            self.lines.append(text)
+
+    listening = Listening()
+    config = pixelwise.settings(None, [*QUICK, "seed=3"])  # other images on the test side
+    pixelwise.train(trained / "data", tmp_path / "run", config=config, teacher=trained / "run", watcher=listening)
+    taught = set(names(trained / "run", "train")) & set(names(tmp_path / "run", "test"))
+    assert taught
+    assert any(line.startswith(f"warning: {len(taught)} of these") for line in listening.lines)
+
+
 def test_flips_that_are_asked_for_are_averaged_over(trained: Path) -> None:
     scores = api.evaluate(trained / "run", trained / "other", flips="both")
     model = api.load(trained / "run")

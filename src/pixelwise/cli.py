@@ -46,7 +46,7 @@ app = typer.Typer(
 )
 
 DataArgument = Annotated[Path, typer.Argument(help="Folder of images and masks, or a data.yaml.")]
-RunArgument = Annotated[Path, typer.Argument(help="Folder of a run, or a bundle (.safetensors).")]
+RunArgument = Annotated[Path, typer.Argument(help="Folder of a run, a bundle (.safetensors), or eight bits (.xml).")]
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="A setting, as training.batch_size=8; repeatable."),

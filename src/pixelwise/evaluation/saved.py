@@ -30,7 +30,8 @@ class RunFacts(BaseModel):
     mask_encoding: MaskEncoding
     """What the values of its masks mean."""
     training_images: tuple[str, ...] | None = None
-    """Digests of the images it was trained on; none where they were not written down."""
+    """Digests of the images that it, or what it started or learnt from, was trained on; none where they were not
+    written down."""
     started_from: str | None = None
     """The run or bundle whose weights it began with."""
     versions: dict[str, str] = {}

@@ -24,7 +24,7 @@ from pixelwise.data.finding import Finding, to_json, to_text
 from pixelwise.data.loader import Batch, Share, Windows, stream
 from pixelwise.data.split import Split, restore
 from pixelwise.errors import memory_errors
-from pixelwise.files import make_folder, write_atomically, write_json
+from pixelwise.files import make_folder, read_json, write_atomically, write_json
 from pixelwise.inference.predictor import Model, choose_device
 from pixelwise.inference.scoring import count
 from pixelwise.memory import give_back_memory, keeping_freed_memory, watching_memory
@@ -214,7 +214,7 @@ def _write_preparation(files: Files, request: Request, planned: Plan, material: 
         "data": str(request.data.resolve()),
         "layout": dataset.layout,
         "encoding": dataset.encoding.description,
-        "training_images": [case.digest for case in material.train],
+        "training_images": list(dict.fromkeys([*(case.digest for case in material.train), *_seen_before(request)])),
         "validation_hash": hash_of_cases(material.validation),
         "mask_encoding": dataset.encoding.model_dump(mode="json"),
         "notices": list(dataset.notices),
@@ -224,6 +224,16 @@ def _write_preparation(files: Files, request: Request, planned: Plan, material: 
     }
     write_json(files.run, facts)
     write_atomically(files.config, planned.config.to_yaml().encode())  # last: where it lies, all is prepared
+
+
+def _seen_before(request: Request) -> list[str]:
+    """Digests of the images that the run knows from others: what it starts from, and what it learns from.
+
+    A bundle by itself does not say which those were.
+    """
+    folders = [source for source in (request.start_from, request.teacher) if source is not None and source.is_dir()]
+    facts = [read_json(Files(folder).run) for folder in folders if Files(folder).run.exists()]
+    return [digest for one in facts for digest in one.get("training_images") or ()]
 
 
 def _fit(request: Request, config: Config, material: Material, files: Files, fabric: Fabric, watcher: Watcher) -> bool:

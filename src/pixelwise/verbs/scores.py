@@ -64,8 +64,8 @@ def evaluate(  # noqa: PLR0913  all but two are given by name
     seen = sides.count_seen(decoded, said)
     if seen is None and own is None:
         watcher.say("note: it is not known which images this model was trained on; on those, scores would be too good")
-    elif seen and side != "train":
-        watcher.say(f"warning: {seen} of these {len(decoded)} images were trained on, so that the scores are too good")
+    elif side != "train":
+        _warn_of_seen(seen, len(decoded), watcher)
     tolerance = tolerance_px if tolerance_px is not None else settled.evaluation.tolerance_px
     say_if_ensemble(model, watcher)
     evaluated = evaluate_cases(model, decoded, side, tolerance, partial(watcher.work, f"predicting {side} images"))
@@ -92,6 +92,14 @@ def score_lines(scores: Evaluation) -> list[str]:
     return results.score_lines(scores)
 
 
+def _warn_of_seen(seen: int | None, images: int, watcher: Watcher) -> None:
+    if seen:
+        watcher.say(
+            f"warning: {seen} of these {images} images were trained on, here or by what this model started or learnt "
+            "from, so that the scores are too good"
+        )
+
+
 def evaluate_run(trained: runs.Trained, watcher: Watcher, command: str) -> None:
     """Score a run that has just ended, on its test side or else its validation side, and write scores and report."""
     files = Files(trained.folder)
@@ -101,6 +109,7 @@ def evaluate_run(trained: runs.Trained, watcher: Watcher, command: str) -> None:
     tolerance = configs.load(files.config).evaluation.tolerance_px
     evaluated = evaluate_cases(model, decoded, side, tolerance, partial(watcher.work, f"predicting {side} images"))
     seen = sides.count_seen(decoded, saved.read_facts(files.run))
+    _warn_of_seen(seen, len(decoded), watcher)  # those of the model that it started or learnt from
     results.write(trained.folder, evaluated, background(files, trained.cache.dataset, command, seen))
 
 
