@@ -18,6 +18,7 @@ Differences are paired over test images, with intervals by the bootstrap of `pix
 
 import argparse
 import json
+import math
 import shlex
 import shutil
 import subprocess
@@ -28,7 +29,7 @@ from pathlib import Path
 
 from pixelwise import api
 from pixelwise.evaluation.saved import read_scores
-from pixelwise.metrics.intervals import difference
+from pixelwise.metrics.intervals import Difference, difference
 from pixelwise.metrics.weighted import ratios
 from pixelwise.verbs.folds import FOLDS_SHARE
 
@@ -133,11 +134,16 @@ def table(steps: list[Step]) -> None:
             other = scores[step.against]
             order = [other.names.index(name) for name in own.names]
             found = difference(ratios(own.counts)["dice"], ratios(other.counts[order])["dice"], own.units)
-            low, high = found.interval.low, found.interval.high
-            told = f"| {step.against} | {found.value:+.4f} ({low:+.4f} to {high:+.4f}) | {found.p:.2g}"
+            told = f"| {step.against} | {found.value:+.4f} ({spread(found)}) | {found.p:.2g}"
         pooled = own.summary()["pooled"]
         seconds = sum(int(clock_of(made).read_text()) for made in step.commands)
         print(f"| {step.name} | {pooled['miou']:.3f} | {pooled['dice']:.3f} {told} | {seconds} |")
+
+
+def spread(found: Difference) -> str:
+    """The interval of a difference, if there are units enough for one."""
+    low, high = found.interval.low, found.interval.high
+    return f"none of {found.units} units" if math.isnan(low) else f"{low:+.4f} to {high:+.4f}"
 
 
 def clock_of(made: Path) -> Path:

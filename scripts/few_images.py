@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from chain import run
+from chain import run, spread
 from torch import Tensor
 
 from pixelwise.evaluation.saved import read_scores
@@ -73,8 +73,7 @@ def table(rows: dict[str, list[Path]], own: Sequence[Path]) -> None:
         # one model stands for as many as there are on the other side
         other = each.sum(0) * (len(last) // len(each))
         found = difference(ratios(last.sum(0))["iou"], ratios(other)["iou"], units)
-        interval = f"{found.interval.low:+.3f} to {found.interval.high:+.3f}"
-        print(f"| {found.value:+.3f} ({interval}), {found.units} units | {found.p:.2g} |")
+        print(f"| {found.value:+.4f} ({spread(found)}), {found.units} units | {found.p:.2g} |")
 
 
 def counted(folder: Path, order_of: Path) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Any
 
 from pixelwise.classes import IGNORE, ClassTable
 from pixelwise.data.cache import Decoded
-from pixelwise.data.dataset import Case, Dataset, MaskEncoding
+from pixelwise.data.dataset import SPLIT_NAMES, Case, Dataset, MaskEncoding
 from pixelwise.data.folder import DATA_FILES
 from pixelwise.data.split import Split
 from pixelwise.errors import DataError
@@ -133,7 +133,8 @@ def choose(dataset: Dataset, split: SplitChoice | None, sides: Split | None) -> 
     if sides is not None:
         name = split or ("test" if sides.test else "validation")
         chosen: Sequence[Case] = sides.side(name)
-        remedy = "Use --split validation."
+        there = [side for side in SPLIT_NAMES if sides.side(side)]
+        remedy = f"Use --split {' or '.join(there)}."
     else:
         name = split or "test"
         chosen = [case for case in dataset.cases if case.split == name]
