@@ -380,11 +380,10 @@ def predict(
         masks = f"{len(result.passed_over)} files, such as {result.passed_over[0]}"
         typer.echo(f"passed over as masks of other images: {masks}; name them to predict them", err=True)
     if result.without_extras:
-        images = f"{len(result.without_extras)} images, such as {result.without_extras[0]}"
-        typer.echo(
-            f"only masks are written of stacks, volumes and OME-Zarr, and no outlines of very large images: {images}",
-            err=True,
-        )
+        first, count = result.without_extras[0], len(result.without_extras)
+        files = f"{first}" if count == 1 else f"{count} images, such as {first}"
+        said = "of stacks, volumes and OME-Zarr there are masks only, of very large images no outlines"
+        typer.echo(f"not all that was asked for is written of {files}: {said}", err=True)
     typer.echo(f"{len(result.written)} files written to {out}")
     if result.unchanged:
         typer.echo(f"{len(result.unchanged)} files are there already, from the same images by the same model")
