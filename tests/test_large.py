@@ -416,6 +416,22 @@ def test_the_overlay_follows_a_large_mask_that_was_corrected(model: Model, image
 
 
 @pytest.mark.usefixtures("all_large")
+@pytest.mark.parametrize("shape", [(20, 30), (*SIZE, 3)])
+def test_a_large_mask_that_was_changed_to_no_mask_is_said(
+    shape: tuple[int, ...], model: Model, image: np.ndarray, tmp_path: Path
+) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", image, photometric="rgb")
+    outputs = Outputs(tmp_path / "out", draw=lambda picture, *_: picture)
+    planned = jobs.plan([tmp_path / "a.tif"], outputs)
+    files.run(model, planned, outputs)
+    painted = np.zeros(shape, dtype=np.uint8)
+    painted[..., 0] = 1
+    tifffile.imwrite(tmp_path / "out" / "a.tif", painted)
+    done = files.run(model, planned, outputs)
+    assert "no longer" in str(done.failed[0])
+
+
+@pytest.mark.usefixtures("all_large")
 def test_an_image_with_further_channels_is_read_whole_and_has_outlines(image: np.ndarray, tmp_path: Path) -> None:
     folder = tmp_path / "imagesTs"
     folder.mkdir()

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from test_inference import PixelNetwork, make
 
@@ -87,6 +88,26 @@ def test_a_model_cuts_volumes_as_those_that_it_was_trained_on(axis: int, tmp_pat
     assert mask.shape == (8, 12, 16)
     assert np.take(mask, range(half), rows).all()
     assert not np.take(mask, range(half, 2 * half), rows).any()
+
+
+def test_a_single_slice_across_an_axis_that_is_chosen(tmp_path: Path) -> None:
+    """The spacing alone would cut it the other way."""
+    voxels = RNG.integers(0, 250, (6, 7, 1)).astype(np.int16)
+    for number in range(4):
+        for folder, values in (("images", voxels), ("masks", (voxels > 100).astype(np.uint8))):
+            write(tmp_path / folder / f"{number}.nii", values, np.diag([1.5, 1.5, 1.0, 1.0]))
+    (tmp_path / "data.yaml").write_text("slices: 2\nimages: images/*\nmasks: masks/{stem}.nii\n")
+    case = scan(tmp_path).cases[0]
+    np.testing.assert_array_equal(formats.read_image(case.image, case.page)[:, :, 0], voxels[:, :, 0].T)
+
+
+def test_slices_of_volumes_with_other_masks_are_refused(tmp_path: Path) -> None:
+    write(tmp_path / "images" / "0.nii", RNG.integers(0, 250, (6, 7, 2)).astype(np.int16))
+    (tmp_path / "masks").mkdir()
+    tifffile.imwrite(tmp_path / "masks" / "0.tif", np.zeros((2, 7, 6), dtype=np.uint8), photometric="minisblack")
+    (tmp_path / "data.yaml").write_text("slices: 2\nimages: images/*\nmasks: masks/{stem}.tif\n")
+    with pytest.raises(DataError, match="masks are volumes"):
+        scan(tmp_path)
 
 
 def test_slices_that_a_volume_does_not_have_are_refused(tmp_path: Path) -> None:

@@ -39,11 +39,12 @@ class SeveralProblemsError(DataError):
         super().__init__(f"There are {len(problems)} problems:{''.join(lines)}", where=root)
 
 
-def scan(root: Path) -> Dataset:
+def scan(root: Path, slices: Axis | None = None) -> Dataset:
     """Find the cases of a folder or of a data.yaml, and what their masks mean.
 
     Args:
         root: a folder, or a .yaml file that describes one.
+        slices: axis of volumes across which a model takes slices, where the file says nothing else.
 
     Returns:
         Cases sorted by name. `Case.split` is what the folder or the file gives: `train` and `validation` only
@@ -56,6 +57,7 @@ def scan(root: Path) -> Dataset:
     """
     description = _description(root)
     pairing = declared.pair(description) if description is not None else layouts.pair(walk(root))
+    pairing = replace(pairing, slices=pairing.slices if pairing.slices is not None else slices)
     cases, unlike, said = _cases(pairing)
     detection = _detection(cases, pairing, unlike)
     return Dataset(
@@ -188,6 +190,12 @@ def _splits(pairing: Pairing) -> dict[File, SplitName | None]:
 
 def _pages(case: Case, slices: Axis | None) -> list[Case]:
     """One case for each page of a stack and each piece of a large image, which a split keeps on one side."""
+    is_chosen = slices is not None and is_nifti(case.image.name)
+    rasters = [path for path in case.masks if formats.split_name(path.name)[1] in formats.READERS]
+    if slices is not None and any(is_nifti(path.name) != is_chosen for path in rasters):
+        raise DataError(
+            "'slices' is for volumes whose masks are volumes too.", where=case.image, remedy="Leave 'slices' out."
+        )
     numbers = _page_numbers(case.image, slices)
     own = len(numbers) if numbers is not None else None
     counts = {path: _count(path, slices) for path in case.masks}
@@ -201,7 +209,7 @@ def _pages(case: Case, slices: Axis | None) -> list[Case]:
         )
     pages = max(known, default=1)  # of files that cannot be read the check of the data says so
     if pages == 1:
-        return cut(case)
+        return cut(replace(case, page=numbers[0])) if is_chosen and numbers is not None else cut(case)
     width = len(str(pages - 1))
     several = [
         replace(case, name=f"{case.name}/{index:0{width}d}", page=page, group=case.name)

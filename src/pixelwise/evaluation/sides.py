@@ -109,11 +109,19 @@ def _tables(known: MaskEncoding, found: MaskEncoding) -> tuple[tuple[Mapping[Any
 
 
 def count_seen(cases: Sequence[Decoded], said: RunFacts | None) -> int | None:
-    """How many images have the pixels of one that the run was trained on; none if it does not say which those were."""
+    """How many images have the pixels of one that the run was trained on; none if it does not say which those were.
+
+    Images of one value, such as the outer slices of volumes, are alike without being copies.
+    """
     if said is None or said.training_images is None:
         return None
     trained = set(said.training_images)
-    return sum(case.digest in trained for case in cases)
+    return sum(case.digest in trained and not _is_constant(case) for case in cases)
+
+
+def _is_constant(case: Decoded) -> bool:
+    image = case.image
+    return bool((image == image[:1, :1]).all())
 
 
 def choose(dataset: Dataset, split: SplitChoice | None, sides: Split | None) -> tuple[Sequence[Case], SplitChoice]:

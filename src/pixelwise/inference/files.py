@@ -16,7 +16,7 @@ from jaxtyping import Float32, Shaped, UInt8
 from pixelwise.classes import IGNORE, ClassTable
 from pixelwise.data import channels, formats, nifti, omezarr, writing
 from pixelwise.data.annotations import coco_image, write_coco, write_geojson, write_labelme
-from pixelwise.data.cache import to_npy
+from pixelwise.data.cache import hash_of, to_npy
 from pixelwise.data.loader import Share, share_of_this_process
 from pixelwise.data.nifti import is_nifti
 from pixelwise.data.omezarr import is_zarr
@@ -100,10 +100,12 @@ def run(model: Model, plan: Plan, outputs: Outputs, progress: Progress | None = 
             _try(work, job)
             work.progress("predicting", index + 1, len(jobs))
         if outputs.coco is not None and _is_last(outputs.folder, share):
-            # the others have written their parts of the ledger in the meantime
-            _do_coco(replace(work, ledger=Ledger.of(outputs.folder, share)), outputs.coco, plan.jobs)
-            for rank in range(share.processes):
-                _marker(outputs.folder, rank).unlink(missing_ok=True)
+            try:
+                # the others have written their parts of the ledger in the meantime
+                _do_coco(replace(work, ledger=Ledger.of(outputs.folder, share)), outputs.coco, plan.jobs)
+            finally:
+                for rank in range(share.processes):
+                    _marker(outputs.folder, rank).unlink(missing_ok=True)
     return done
 
 
@@ -114,7 +116,8 @@ def _is_last(folder: Path, share: Share) -> bool:
 
 
 def _marker(folder: Path, rank: int, environment: Mapping[str, str] = os.environ) -> Path:
-    launch = environment.get("TORCHELASTIC_RUN_ID") or environment.get("SLURM_JOB_ID") or "alone"
+    names = ("TORCHELASTIC_RUN_ID", "MASTER_PORT", "SLURM_JOB_ID", "SLURM_STEP_ID")
+    launch = hash_of([repr([environment.get(name) for name in names]).encode()])[:16]
     return folder / f".pixelwise-done-{launch}-{rank}"
 
 
@@ -263,7 +266,14 @@ def _write_overview(work: _Work, path: Path, source: Path, mask: Path) -> None:
     """A smaller overlay, of an image that is predicted by windows."""
     image, classes = open_image(source), work.model.classes
     step = -(-max(image.shape[:2]) // OVERVIEW_PX)
-    labels = _as_classes(thinned(open_mask(mask), step)[:, :, 0], mask, classes)
+    corrected = open_mask(mask)
+    if corrected.shape[:2] != image.shape[:2]:
+        raise DataError(
+            "This mask was changed and no longer has the size of its image.",
+            where=mask,
+            remedy="Delete it to have it predicted anew.",
+        )
+    labels = _as_classes(formats.plain_mask(thinned(corrected, step)), mask, classes)
     if work.outputs.draw is not None:
         writing.write_picture(path, work.outputs.draw(thinned(image, step), labels, classes))
 

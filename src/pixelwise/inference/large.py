@@ -126,7 +126,7 @@ class Kept:
         folder = self.journal.parent
         own = [path for path in (self.mask.path, self.probabilities.path) if path.exists()]
         # parts of an earlier call will go; they hold as much as was written into them
-        free = shutil.disk_usage(folder).free + sum(path.stat().st_blocks * 512 for path in own)
+        free = shutil.disk_usage(folder).free + sum(_bytes_on_disk(path) for path in own)
         needed = sum(part.size for part in self.wanted)
         if free < needed:
             raise WriteError(
@@ -166,6 +166,11 @@ class Kept:
         self.journal.unlink(missing_ok=True)
         self.mask.path.unlink(missing_ok=True)
         self.probabilities.path.unlink(missing_ok=True)
+
+
+def _bytes_on_disk(path: Path) -> int:
+    status = path.stat()
+    return getattr(status, "st_blocks", -(-status.st_size // 512)) * 512  # Windows does not tell
 
 
 @dataclass(frozen=True)

@@ -8,19 +8,26 @@ import atexit
 import gc
 import logging
 import os
+import time
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
 from lightning_fabric import Fabric
 from torch import Tensor, nn
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
+from torch.distributed.constants import default_pg_timeout
 
 from pixelwise.config import Config
 from pixelwise.errors import ConfigError
 from pixelwise.inference.predictor import choose_device
 
 Precision = Literal["32-true", "bf16-mixed"]
+
+MEETING = "pixelwise/store"
+"""Where torchrun's store says on which port the first process has opened one."""
 
 PRECISIONS: dict[str, Precision] = {"float32": "32-true", "bfloat16": "bf16-mixed"}
 """Fabric's names of ours."""
@@ -43,8 +50,7 @@ def join(config: Config, environment: Mapping[str, str] = os.environ) -> Fabric:
     local, nodes = _process_counts(environment)
     _refuse_idle_processes(config, local * nodes)
     try:
-        if is_restarted(environment):
-            _connect_anew(device, environment)
+        _connect(device, environment)
         fabric = Fabric(
             accelerator=device.type,
             devices=local,
@@ -63,22 +69,43 @@ def join(config: Config, environment: Mapping[str, str] = os.environ) -> Fabric:
     return fabric
 
 
-def _connect_anew(device: torch.device, environment: Mapping[str, str]) -> None:
-    """The process group after torchrun has started all processes again, in a part of its store of their own.
+def _connect(device: torch.device, environment: Mapping[str, str]) -> None:
+    """The process group of processes that torchrun has started, through a store of this start alone.
 
-    torchrun keeps one store for all starts (torch 2.13), in which a process finds the addresses of those that have died
-    as well as of those that live: most restarts could not connect, or hung.
+    torchrun keeps one store for all its starts (torch 2.13), in which a process finds the addresses of those that have
+    died as well as of those that live: most restarts could not connect, or hung. So the first process opens one of its
+    own and says in torchrun's where it is; what an earlier start has said there leads nowhere, and is asked for again.
     """
-    shared = environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-    if torch.distributed.is_initialized() or not shared:
+    if torch.distributed.is_initialized() or environment.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return
-    rank, size = int(environment["RANK"]), int(environment["WORLD_SIZE"])
-    address, port = environment["MASTER_ADDR"], int(environment["MASTER_PORT"])
-    store = torch.distributed.TCPStore(address, port, size, is_master=False)  # type: ignore[attr-defined]
-    part = f"start-{environment['TORCHELASTIC_RESTART_COUNT']}-{size}"
-    own = torch.distributed.PrefixStore(part, store)  # type: ignore[attr-defined]
-    backend = "nccl" if device.type == "cuda" else "gloo"
-    torch.distributed.init_process_group(backend, store=own, rank=rank, world_size=size)
+    rank, size, host = int(environment["RANK"]), int(environment["WORLD_SIZE"]), environment["MASTER_ADDR"]
+    known = TCPStore(host, int(environment["MASTER_PORT"]), size, is_master=False, timeout=default_pg_timeout)
+    if rank == 0:
+        own = TCPStore(host, 0, size, is_master=True, wait_for_workers=False, timeout=default_pg_timeout)
+        known.set(MEETING, str(own.port))
+    else:
+        own = _met(known, host, size)
+    backend, place = ("nccl", device) if device.type == "cuda" else ("gloo", None)
+    place = place if place is not None and place.index is not None else None
+    torch.distributed.init_process_group(
+        backend, store=own, rank=rank, world_size=size, timeout=default_pg_timeout, device_id=place
+    )
+
+
+def _met(known: TCPStore, host: str, size: int) -> TCPStore:
+    """The store that the first process has opened."""
+    end = time.monotonic() + default_pg_timeout.total_seconds()
+    while True:
+        port = int(known.get(MEETING))
+        try:
+            own = TCPStore(host, port, size, is_master=False, wait_for_workers=False, timeout=timedelta(seconds=5))
+        except RuntimeError:  # of a start that is over
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.5)
+        else:
+            own.set_timeout(default_pg_timeout)
+            return own
 
 
 def leave() -> None:

@@ -214,7 +214,7 @@ def _write_preparation(files: Files, request: Request, planned: Plan, material: 
         "data": str(request.data.resolve()),
         "layout": dataset.layout,
         "encoding": dataset.encoding.description,
-        "training_images": list(dict.fromkeys([*(case.digest for case in material.train), *_seen_before(request)])),
+        "training_images": _all_seen(request, material),
         "validation_hash": hash_of_cases(material.validation),
         "mask_encoding": dataset.encoding.model_dump(mode="json"),
         "notices": list(dataset.notices),
@@ -226,14 +226,21 @@ def _write_preparation(files: Files, request: Request, planned: Plan, material: 
     write_atomically(files.config, planned.config.to_yaml().encode())  # last: where it lies, all is prepared
 
 
-def _seen_before(request: Request) -> list[str]:
-    """Digests of the images that the run knows from others: what it starts from, and what it learns from.
+def _all_seen(request: Request, material: Material) -> list[str] | None:
+    """Digests of the images that the network is trained on, and of those that what it starts or learns from was.
 
-    A bundle by itself does not say which those were.
+    None where that is not known: a bundle by itself does not say it, the run that it lies in does.
     """
-    folders = [source for source in (request.start_from, request.teacher) if source is not None and source.is_dir()]
-    facts = [read_json(Files(folder).run) for folder in folders if Files(folder).run.exists()]
-    return [digest for one in facts for digest in one.get("training_images") or ()]
+    seen = [case.digest for case in material.train]
+    for source in (request.start_from, request.teacher):
+        if source is None:
+            continue
+        facts = Files(source if source.is_dir() else source.parent).run
+        theirs = read_json(facts).get("training_images") if facts.exists() else None
+        if theirs is None:
+            return None
+        seen += theirs
+    return list(dict.fromkeys(seen))
 
 
 def _fit(request: Request, config: Config, material: Material, files: Files, fabric: Fabric, watcher: Watcher) -> bool:

@@ -424,9 +424,9 @@ def final_settings(found: Found, base: Config, later: Config, space: Space) -> d
     width = chosen.get("model.width")
     if isinstance(width, int):
         chosen["model.width"] = widened(width, base.model.width, later.model.width)
-        chosen["model.stride"] = later.model.stride  # a plan that is told the width decides none
+        chosen.setdefault("model.stride", later.model.stride)  # a plan that is told the width decides none
     if "training.batch_size" in chosen:
-        chosen["model.norm"] = base.model.norm  # as in the trial, whatever the batch
+        chosen.setdefault("model.norm", base.model.norm)  # as in the trial, whatever the batch
     return chosen
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from pixelwise.data import folder as folders
 from pixelwise.data.cache import Cache, Decoded, with_channels
 from pixelwise.data.dataset import Case, Dataset
-from pixelwise.errors import ConfigError
+from pixelwise.errors import ConfigError, DataError
 from pixelwise.evaluation import saved, sides
 from pixelwise.evaluation.scores import Evaluation
 from pixelwise.inference import int8, predictor
@@ -81,7 +81,17 @@ def open_cases(cache: Cache, cases: Sequence[Case], model: Model, watcher: Watch
 def dataset_to_score(model: Model, said: saved.RunFacts | None, data: Path | str | None) -> Dataset:
     """Other data, or the run's own if none are named."""
     if data is not None:
-        return sides.for_model(folders.scan(Path(data)), said, model.classes)
+        slices = model.description.preprocessing.slices
+        found = folders.scan(Path(data), slices)
+        if found.slices != slices:
+            raise DataError(
+                f"The model takes slices across axis {slices}, and this data says {found.slices}."
+                if slices is not None
+                else "The model takes slices by the spacing of voxels, and this data says 'slices'.",
+                where=data,
+                remedy="Leave 'slices' out of the data.yaml, or make it that of the model.",
+            )
+        return sides.for_model(found, said, model.classes)
     if said is None:
         raise ConfigError("A bundle does not know its data.", remedy="Name the folder of images and masks to score.")
     return sides.as_trained(folders.scan(Path(said.data)), said, model.classes)

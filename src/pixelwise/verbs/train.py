@@ -60,7 +60,7 @@ def train(  # noqa: PLR0913  all but two are given by name
     started = clocks.monotonic()
     source = Path(start_from) if start_from is not None else None
     # torchrun starts all processes again when one has died: the same command goes on then
-    if not resume and out is not None and processes.is_restarted() and _is_of_this_launch(Files(Path(out))):
+    if not resume and out is not None and _is_of_this_launch(Files(Path(out))):
         resume, source, teacher = True, None, None
     if resume and teacher is not None:
         raise ConfigError("A run that is resumed has its teacher already.", remedy="Leave --teacher out.")
@@ -106,8 +106,15 @@ def train(  # noqa: PLR0913  all but two are given by name
 
 
 def _is_of_this_launch(files: Files) -> bool:
-    """Whether a run was begun by the processes that torchrun has started these for."""
-    return files.begun.exists() and read_begun(files).launch == processes.launch() is not None
+    """Whether a run was begun by the processes in whose place torchrun has started these.
+
+    Not all machines count a start as a restart. Without `--rdzv-id` the launches of several machines are all called
+    "none", so that only a restart can be told.
+    """
+    launch = processes.launch()
+    if launch is None or not files.begun.exists() or read_begun(files).launch != launch:
+        return False
+    return launch != "none" or processes.is_restarted()
 
 
 def _tell_what_is_left(source: Path, folder: Path, watcher: Watcher) -> None:
