@@ -53,6 +53,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--unit", type=float, default=120, help="seconds")
     parser.add_argument("--folds", type=int, default=3)
+    parser.add_argument("--folds-data", type=Path, help="the same without a side for validation, where there is one")
     parser.add_argument("--flips", default="both", help="horizontal for scenes with an up and a down")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only-search", action="store_true", help="end after `tuned`")
@@ -82,7 +83,8 @@ def run_all(given: argparse.Namespace) -> list[Step]:
     seconds = f"{given.folds * unit / FOLDS_SHARE:.0f}s"
     folds, taught, refined = out / "folds", out / "distilled", out / "refined"
     count = ("--folds", str(given.folds))
-    run(folds, "train", *seeded, "--config", config, *count, "--time", seconds, "--out", str(folds))
+    dealt = [str(given.folds_data or data), "--seed", str(given.seed)]
+    run(folds, "train", *dealt, "--config", config, *count, "--time", seconds, "--out", str(folds))
     run(out / "flips", "evaluate", str(folds), "--flips", given.flips, "--out", str(out / "flips"))
     teacher = ("--teacher", str(folds))
     run(taught, "train", *seeded, "--config", config, *teacher, "--time", f"{unit:g}s", "--out", str(taught))
