@@ -198,7 +198,7 @@ def _pages(case: Case, slices: Axis | None) -> list[Case]:
         )
     numbers = _page_numbers(case.image, slices)
     own = len(numbers) if numbers is not None else None
-    counts = {path: _count(path, slices) for path in case.masks}
+    counts = {path: _count(path, slices) if path in rasters else 1 for path in case.masks}
     known = [count for count in (own, *counts.values()) if count is not None]
     unlike = next((path for path, count in counts.items() if count not in (own, None)), None)
     if own is not None and unlike is not None:
@@ -229,7 +229,5 @@ def _page_numbers(path: Path, slices: Axis | None) -> range | None:
 
 
 def _count(mask: Path, slices: Axis | None) -> int | None:
-    if formats.split_name(mask.name)[1] not in formats.READERS:
-        return 1
     numbers = _page_numbers(mask, slices)
     return len(numbers) if numbers is not None else None

@@ -85,10 +85,14 @@ def _connect(device: torch.device, environment: Mapping[str, str]) -> None:
         known.set(MEETING, str(own.port))
     else:
         own = _met(known, host, size)
-    backend, place = ("nccl", device) if device.type == "cuda" else ("gloo", None)
-    place = place if place is not None and place.index is not None else None
+    is_cuda = device.type == "cuda"
     torch.distributed.init_process_group(
-        backend, store=own, rank=rank, world_size=size, timeout=default_pg_timeout, device_id=place
+        "nccl" if is_cuda else "gloo",
+        store=own,
+        rank=rank,
+        world_size=size,
+        timeout=default_pg_timeout,
+        device_id=device if is_cuda and device.index is not None else None,
     )
 
 

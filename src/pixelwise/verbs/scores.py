@@ -1,4 +1,4 @@
-"""Runs, their models, and their scores."""
+"""Scores of runs and models, alone and beside each other."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -103,11 +103,12 @@ def _warn_of_seen(seen: int | None, images: int, watcher: Watcher) -> None:
 def evaluate_run(trained: runs.Trained, watcher: Watcher, command: str) -> None:
     """Score a run that has just ended, on its test side or else its validation side, and write scores and report."""
     files = Files(trained.folder)
-    model = load(files.best, configs.load(files.config).device)
+    settled = configs.load(files.config)
+    model = load(files.best, settled.device)
     cases, side = sides.choose(trained.cache.dataset, None, trained.split)
     decoded = open_cases(trained.cache, cases, model, Watcher())
-    tolerance = configs.load(files.config).evaluation.tolerance_px
-    evaluated = evaluate_cases(model, decoded, side, tolerance, partial(watcher.work, f"predicting {side} images"))
+    told = partial(watcher.work, f"predicting {side} images")
+    evaluated = evaluate_cases(model, decoded, side, settled.evaluation.tolerance_px, told)
     seen = sides.count_seen(decoded, saved.read_facts(files.run))
     _warn_of_seen(seen, len(decoded), watcher)  # those of the model that it started or learnt from
     results.write(trained.folder, evaluated, background(files, trained.cache.dataset, command, seen))
