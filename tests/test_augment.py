@@ -18,6 +18,7 @@ from pixelwise.data.augment import (
     Draw,
     apply,
     augment,
+    augment_with_maps,
     draw,
     elastic_field,
     window_size,
@@ -133,6 +134,19 @@ def test_raw_windows_become_what_normalised_ones_do(kind: type[np.generic]) -> N
     images, masks = augment(windows, mask, torch.arange(6), PATCH, config, factors)
     expected, expected_masks = augment(normalised, mask, torch.arange(6), PATCH, config)
     torch.testing.assert_close(images, expected, rtol=1e-4, atol=2e-4)
+    assert torch.equal(masks, expected_masks)
+
+
+def test_maps_move_with_the_image_and_keep_their_values() -> None:
+    config = AugmentConfig(intensity_probability=1.0, geometric_probability=0.7)
+    image, mask = smooth_windows(8, 2, window_size(PATCH, config))
+    seeds, nothing = torch.arange(8), torch.tensor([[1.0, 1.0], [0.0, 0.0]]).expand(8, -1, -1)
+    still = config.model_copy(update={"intensity_probability": 0.0})
+    moved, _ = augment(image, mask, seeds, PATCH, still)
+    images, masks, maps = augment_with_maps(image, mask, image, seeds, PATCH, config, nothing)
+    torch.testing.assert_close(maps, moved, atol=1e-6, rtol=0.0)
+    expected, expected_masks = augment(image, mask, seeds, PATCH, config, nothing)
+    torch.testing.assert_close(images, expected, atol=1e-6, rtol=0.0)
     assert torch.equal(masks, expected_masks)
 
 

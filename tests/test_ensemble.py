@@ -1,13 +1,14 @@
 """Several models as one: ensembles, folds, and networks that learn from them."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import torch
 from conftest import QUICK
-from lightning_fabric import Fabric
 from typer.testing import CliRunner
 
 import pixelwise
@@ -15,14 +16,17 @@ from pixelwise import api
 from pixelwise.classes import ClassTable
 from pixelwise.cli import app
 from pixelwise.config import Config, ModelConfig, Preprocessing, load
-from pixelwise.errors import BundleError, ConfigError
+from pixelwise.data.cache import Cache
+from pixelwise.data.folder import scan
+from pixelwise.errors import BundleError, ConfigError, DataError
+from pixelwise.inference.predictor import Model, of_bundle
 from pixelwise.inference.predictor import load as load_model
 from pixelwise.losses import to_teacher
 from pixelwise.models.bundle import Bundle, Description, joined, save, state_on_cpu
 from pixelwise.models.bundle import load as load_bundle
 from pixelwise.models.unet import build
 from pixelwise.training.folder import Files
-from pixelwise.training.teaching import Teacher, adopt_network
+from pixelwise.training.teaching import Teacher, adopt_network, packed, unpacked
 
 MODEL = ModelConfig(width=4, depth=2)
 
@@ -65,19 +69,51 @@ def test_models_that_differ_are_no_ensemble() -> None:
         joined([bundle(0), other])
 
 
-def test_a_teacher_says_what_its_model_predicts() -> None:
-    """The network in training sees images with another mean and deviation."""
-    fabric = Fabric(accelerator="cpu", devices=1)
-    taught = bundle(0, mean=110.0, deviation=30.0)
-    student = bundle(1).description.preprocessing
-    raw = torch.rand(2, 1, 32, 32) * 255
-    teacher = Teacher(taught, student, fabric)
-    said = teacher((raw - 100.0) / 20.0, torch.zeros(2, 2, 32, 32))
-    with torch.no_grad():
-        expected = torch.softmax(taught.network()((raw - 110.0) / 30.0), dim=1)
-    torch.testing.assert_close(said, expected, atol=1e-4, rtol=1e-4)
-    with pytest.raises(ConfigError, match="normalisation"):
-        Teacher(taught, student.model_copy(update={"normalisation": "image"}), fabric)
+def test_a_teacher_says_what_its_model_predicts_and_looks_once(discs: Path, tmp_path: Path) -> None:
+    data = scan(discs)
+    cases = Cache(tmp_path, data).open_all(data.cases[:2])
+    model = of_bundle(bundle(0), "cpu")
+    told = Teacher(model, tmp_path).open_all(cases)
+    for case, opened in zip(cases, told, strict=True):
+        expected = model.predict(case.image, probabilities=True).probabilities
+        said = unpacked(torch.from_numpy(np.array(opened()))[None], 2)[0]
+        np.testing.assert_allclose(said.numpy(), expected, atol=0.6 / 255)
+    deaf = Mock(spec=Model, identity=model.identity)
+    again = Teacher(deaf, tmp_path).open_all(cases)
+    np.testing.assert_array_equal(again[1](), told[1]())
+    deaf.bands.assert_not_called()
+    damaged = next(tmp_path.rglob("*.told.npy"))
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    restored = [opened() for opened in Teacher(model, tmp_path).open_all(cases)]
+    for now, before in zip(restored, told, strict=True):
+        np.testing.assert_array_equal(now, before())
+
+
+def test_an_image_that_a_teacher_cannot_look_at_is_named(discs: Path, tmp_path: Path) -> None:
+    data = scan(discs)
+    grey = Cache(tmp_path, data).open(data.cases[0])
+    five = replace(grey, open_image=lambda: np.random.default_rng(0).integers(0, 255, (*grey.size, 5), np.uint8))
+    with pytest.raises(DataError, match=f"{data.cases[0].image.name}"):
+        Teacher(of_bundle(bundle(0), "cpu"), tmp_path).open_all([five])
+
+
+def test_of_many_classes_the_most_probable_ones_are_kept() -> None:
+    """The others have an equal share each of what is left, worked out by hand."""
+    probabilities = torch.tensor([0.02, 0.6, 0.2, 0.1, 0.08])[:, None, None]
+    said = packed(probabilities)
+    assert said.tolist() == [[[1, 2, 3, 153, 51, 26]]]  # 0.6, 0.2 and 0.102 of 255
+    full = unpacked(torch.from_numpy(said)[None], 5)[0, :, 0, 0]
+    rest = (255 - 153 - 51 - 26) / 255 / 2
+    np.testing.assert_allclose(full, [rest, 0.6, 0.2, 26 / 255, rest], atol=1e-6)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 4, 20])
+def test_what_was_packed_are_probabilities_again(classes: int) -> None:
+    probabilities = torch.softmax(3.0 * torch.randn(classes, 40, 30, generator=torch.Generator().manual_seed(0)), dim=0)
+    full = unpacked(torch.from_numpy(packed(probabilities))[None], classes)[0]
+    np.testing.assert_allclose(full.sum(0), 1.0, atol=1e-5)
+    kept = probabilities.topk(min(3, classes), dim=0).indices
+    torch.testing.assert_close(full.gather(0, kept), probabilities.gather(0, kept), atol=0.01, rtol=0.0)
 
 
 def test_the_lesson_is_least_where_both_say_the_same() -> None:
@@ -95,6 +131,8 @@ def test_a_network_that_learns_is_like_its_teacher_where_nobody_says_otherwise()
     assert (config.model.width, config.model.depth) == (8, 2)
     with pytest.raises(ConfigError, match="teacher knows a, b"):
         adopt_network(Config(), taught, ClassTable.from_names(["b", "a"]))
+    with pytest.raises(ConfigError, match="before it is augmented"):
+        adopt_network(load(None, ["augment.own=mine:change"]), taught, taught.description.classes)
 
 
 @pytest.mark.slow

@@ -113,7 +113,7 @@ def spoiled(monkeypatch: pytest.MonkeyPatch, spoil: Callable[[int, Tensor], Tens
         return lambda logits, mask, weight: spoil(next(numbers), loss(logits, mask, weight))
 
     # where training makes its loss; measuring the machine makes one too
-    monkeypatch.setattr("pixelwise.training.run.losses", SimpleNamespace(build=build, alone=losses.alone))
+    monkeypatch.setattr("pixelwise.training.run.losses", SimpleNamespace(**{**vars(losses), "build": build}))
 
 
 @pytest.mark.slow

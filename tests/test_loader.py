@@ -1,5 +1,6 @@
 """From decoded cases to batches."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,18 @@ def test_image_and_mask_show_the_same_place() -> None:
     for number in range(20):
         sample = samples[number]
         np.testing.assert_array_equal(mask.reshape(-1)[sample.image[..., 0].astype(int)], sample.mask)
+
+
+def test_what_a_teacher_says_is_of_the_same_place() -> None:
+    masks = [np.random.default_rng(number).integers(0, 2, (20, 30)).astype(np.uint8) for number in range(3)]
+    cases = [decoded(str(number), mask) for number, mask in enumerate(masks)]
+    told = [partial(np.repeat, mask[..., None], 4, axis=2) for mask in masks]
+    samples = Windows(cases, PREPROCESSING, Sampling((8, 8), (12, 12), 0.5, 0), told)
+    batch = next(stream(samples, 0, 8, Share()))
+    assert batch.told is not None
+    assert batch.told.shape == (8, 12, 12, 4)
+    np.testing.assert_array_equal(batch.told[..., 3], batch.mask)
+    assert next(stream(windows(cases), 0, 8, Share())).told is None
 
 
 def test_every_image_is_drawn_in_proportion_to_its_size() -> None:

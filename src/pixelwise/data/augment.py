@@ -360,8 +360,18 @@ def apply(
         patch: height and width of the result.
         scaling: as for `augment`.
     """
-    numbers = image if image.is_floating_point() else image.float()
-    images, masks = _move(numbers, mask, made, patch)
+    images, masks = _move(_as_numbers(image), mask, made, patch)
+    return _recoloured(images, made, scaling), masks
+
+
+def _as_numbers(image: Shaped[Tensor, "B C h w"]) -> Float[Tensor, "B C h w"]:
+    return image if image.is_floating_point() else image.float()
+
+
+def _recoloured(
+    images: Float[Tensor, "B C H W"], made: Draw, scaling: Float[Tensor, "B 2 C"] | None
+) -> Float[Tensor, "B C H W"]:
+    """Patches, normalised and with other intensities; those that came in are overwritten."""
     if scaling is not None:
         factor, shift = scaling.to(images)[..., None, None].unbind(1)
         images = images.mul_(factor).add_(shift)
@@ -372,7 +382,7 @@ def apply(
             images = part.change(images, amount, made.seeds)
         elif len(rows):
             images[rows] = part.change(images[rows], amount[rows], made.seeds[rows])
-    return images, masks
+    return images
 
 
 @torch.no_grad()
@@ -401,14 +411,50 @@ def augment(
     Raises:
         DataError: the windows are smaller than the patch.
     """
-    if min(_gaps((image.shape[2], image.shape[3]), patch)) < 0:
-        raise DataError(
-            f"Windows of {image.shape[2]} x {image.shape[3]} pixels are smaller than the patch of "
-            f"{patch[0]} x {patch[1]}.",
-            remedy="Pad the windows, or set a smaller data.patch_size.",
-        )
+    _refuse_small((image.shape[2], image.shape[3]), patch)
     changed = apply(image, mask, draw(seeds, patch, config), patch, scaling)
     return _by_own(*changed, seeds, config.own) if config.own is not None else changed
+
+
+@torch.no_grad()
+def augment_with_maps(
+    image: Shaped[Tensor, "B C h w"],
+    mask: UInt8[Tensor, "B h w"],
+    maps: Float[Tensor, "B M h w"],
+    seeds: Int[Tensor, " B"],
+    patch: Size,
+    config: AugmentConfig,
+    scaling: Float[Tensor, "B 2 C"],
+) -> tuple[Float[Tensor, "B C H W"], UInt8[Tensor, "B H W"], Float[Tensor, "B M H W"]]:
+    """What `augment` makes of windows, and maps of them that are moved as the image is and keep their values.
+
+    A function of the user's own, `config.own`, is not called: nobody knows what it would do to maps.
+
+    Args:
+        image: windows, as for `augment`.
+        mask: of them, as for `augment`.
+        maps: numbers that belong to the windows' pixels; between pixels they are interpolated.
+        seeds: as for `augment`, like the rest.
+        patch: height and width of the result.
+        config: which changes.
+        scaling: of raw values.
+
+    Raises:
+        DataError: the windows are smaller than the patch.
+    """
+    _refuse_small((image.shape[2], image.shape[3]), patch)
+    made = draw(seeds, patch, config)
+    both, masks = _move(torch.cat([_as_numbers(image), maps], dim=1), mask, made, patch)
+    images, moved = both.split_with_sizes([image.shape[1], maps.shape[1]], dim=1)
+    return _recoloured(images, made, scaling), masks, moved
+
+
+def _refuse_small(window: Size, patch: Size) -> None:
+    if min(_gaps(window, patch)) < 0:
+        raise DataError(
+            f"Windows of {window[0]} x {window[1]} pixels are smaller than the patch of {patch[0]} x {patch[1]}.",
+            remedy="Pad the windows, or set a smaller data.patch_size.",
+        )
 
 
 def _by_own(

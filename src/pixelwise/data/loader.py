@@ -6,7 +6,7 @@ the order does not depend on how many processes read, and a resumed run goes on 
 
 import os
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,10 +36,13 @@ class Batch:
     """Class index or IGNORE."""
     seeds: Int64[Tensor, " B"]
     """One seed per sample, for its augmentation."""
+    told: UInt8[Tensor, "B h w N"] | None = None
+    """What a teacher says of the windows' pixels, packed; none without one."""
 
     def pin_memory(self) -> "Batch":
         """The same in page-locked memory, which a GPU copies from while it computes; torch's loader calls this."""
-        return Batch(self.image.pin_memory(), self.scaling.pin_memory(), self.mask.pin_memory(), self.seeds)
+        told = self.told.pin_memory() if self.told is not None else None
+        return Batch(self.image.pin_memory(), self.scaling.pin_memory(), self.mask.pin_memory(), self.seeds, told)
 
 
 @dataclass(frozen=True)
@@ -67,13 +70,32 @@ class Sample:
     """Class index or IGNORE."""
     seed: int
     """For its augmentation."""
+    told: UInt8[np.ndarray, "h w N"] | None = None
+    """What a teacher says of the pixels, packed; none without one."""
+
+
+Told = Callable[[], UInt8[np.ndarray, "H W N"]]
+"""Opens what a teacher says of an image's pixels."""
 
 
 class Windows(Dataset[Sample]):
-    """The endless stream, by sample number."""
+    """The endless stream, by sample number.
 
-    def __init__(self, cases: Sequence[Decoded], preprocessing: Preprocessing, sampling: Sampling) -> None:
-        self._cases = cases
+    Args:
+        cases: images with masks.
+        preprocessing: how the images are normalised.
+        sampling: how windows are drawn.
+        told: what a teacher says of each case; none without one.
+    """
+
+    def __init__(
+        self,
+        cases: Sequence[Decoded],
+        preprocessing: Preprocessing,
+        sampling: Sampling,
+        told: Sequence[Told] | None = None,
+    ) -> None:
+        self._cases, self._told = cases, told
         self._scalings = [scaling(*moments(case.image, preprocessing)) for case in cases]
         self._sampling = sampling
         area = sampling.patch_size[0] * sampling.patch_size[1]
@@ -93,10 +115,11 @@ class Windows(Dataset[Sample]):
         index = self._case_of(number)
         case = self._cases[index]
         top, left = self._corner(case, rng)
-        image = mirrored_window(case.image, top, left, self._sampling.window_size)
-        mask = mirrored_window(case.mask, top, left, self._sampling.window_size)
+        size = self._sampling.window_size
+        image, mask = (mirrored_window(whole, top, left, size) for whole in (case.image, case.mask))
+        told = mirrored_window(self._told[index](), top, left, size) if self._told is not None else None
         raw = image if image.dtype == np.uint8 else image.astype(np.float32, copy=False)  # few devices know uint16
-        return Sample(raw, self._scalings[index], mask, int(rng.integers(2**62)))
+        return Sample(raw, self._scalings[index], mask, int(rng.integers(2**62)), told)
 
     def _case_of(self, number: int) -> int:
         """Every pass over the images has an order of its own."""
@@ -209,9 +232,11 @@ def _ignore_interrupts(_worker: int) -> None:
 
 def _collate(samples: list[Sample]) -> Batch:
     images = np.stack([sample.image for sample in samples])
+    told = [sample.told for sample in samples if sample.told is not None]
     return Batch(
         image=torch.from_numpy(images).permute(0, 3, 1, 2),
         scaling=torch.from_numpy(np.stack([sample.scaling for sample in samples])),
         mask=torch.from_numpy(np.stack([sample.mask for sample in samples])),
         seeds=torch.tensor([sample.seed for sample in samples], dtype=torch.int64),
+        told=torch.from_numpy(np.stack(told)) if told else None,
     )

@@ -16,19 +16,20 @@ from torch import Tensor
 
 from pixelwise import outside
 from pixelwise.config import Config, TrainingConfig
-from pixelwise.data.augment import augment
+from pixelwise.data.augment import augment, augment_with_maps
 from pixelwise.data.cache import Decoded
 from pixelwise.data.loader import Batch, Share
 from pixelwise.errors import TrainingError
 from pixelwise.inference.predictor import Model
 from pixelwise.inference.scoring import count
-from pixelwise.losses import Loss, border_weights, of_levels
+from pixelwise.losses import Loss, border_weights, of_levels, to_teacher
 from pixelwise.metrics import Scores
 from pixelwise.models.blocks import centre_crop
 from pixelwise.models.unet import Logits
 from pixelwise.training.clock import Clock
 from pixelwise.training.health import SETBACKS, SLOWER, Vitals, failure, signs
 from pixelwise.training.processes import largest, total_over_processes
+from pixelwise.training.teaching import unpacked
 from pixelwise.training.update import State, Update
 
 
@@ -82,8 +83,8 @@ class History:
         return is_best
 
 
-Lesson = Callable[[Float[Tensor, "B C H W"], Float[Tensor, "B K h w"]], Float[Tensor, ""]]
-"""From an image and the network's logits to how far these are from what a teacher says."""
+Lesson = Callable[[Float[Tensor, "B K h w"], Float[Tensor, "B K h w"]], Float[Tensor, ""]]
+"""From the network's logits and a teacher's probabilities to how far they are from each other."""
 
 
 @dataclass(frozen=True)
@@ -105,8 +106,8 @@ class Fit:
     """Told the history, whether the model is the best so far, and the state of the update: saves, prints."""
     after_setback: Callable[[History, State], None]
     """Told that the state is again that after the last epoch of the history: saves, tells."""
-    lesson: Lesson | None = None
-    """What a teacher adds to the loss; none without one."""
+    lesson: Lesson = to_teacher
+    """What a teacher adds to the loss, of batches that hold what it says."""
 
 
 def fit(job: Fit, batches_from: Callable[[int], Iterator[Batch]], history: History, steps_per_epoch: int) -> None:
@@ -191,15 +192,12 @@ def train_epoch(job: Fit, batches: Iterator[Batch], history: History, boundary: 
 
 def train_step(job: Fit, batch: Batch, step: int, progress: float) -> Float[Tensor, ""]:
     """One update from one batch; returns the detached loss, still on the device."""
-    config, device = job.config, job.fabric.device
-    window, truth, scaling = (part.to(device, non_blocking=True) for part in (batch.image, batch.mask, batch.scaling))
-    image, mask = augment(window, truth, batch.seeds, config.data.patch_size, config.augment, scaling)
-    weights = part_weights(config.training, job.fabric.world_size)
-    count = len(weights)
-    total = torch.zeros((), device=device)
-    for number, (some, theirs) in enumerate(zip(image.tensor_split(count), mask.tensor_split(count), strict=True)):
-        with job.update.part(is_last=number == count - 1):
-            loss = _loss(job, some, theirs) * weights[number]
+    patches = _patches(job, batch)
+    weights = part_weights(job.config.training, job.fabric.world_size)
+    total = torch.zeros((), device=job.fabric.device)
+    for number, some in enumerate(patches.parts(len(weights))):
+        with job.update.part(is_last=number == len(weights) - 1):
+            loss = _loss(job, some) * weights[number]
             job.update.backward(loss)
         total += loss.detach()
     job.update.step(step, progress)
@@ -218,15 +216,42 @@ def part_weights(training: TrainingConfig, processes: int) -> list[float]:
     return [size / batch for size in sizes]
 
 
-def _loss(job: Fit, image: Float[Tensor, "B C H W"], mask: UInt8[Tensor, "B H W"]) -> Float[Tensor, ""]:
-    logits: Logits = job.update.network(image.contiguous(memory_format=torch.channels_last))
+@dataclass(frozen=True)
+class _Patches:
+    """What the network sees of a batch, and what it is to say."""
+
+    image: Float[Tensor, "B C H W"]
+    mask: UInt8[Tensor, "B H W"]
+    said: Float[Tensor, "B K H W"] | None = None
+    """A teacher's probabilities."""
+
+    def parts(self, count: int) -> "Iterator[_Patches]":
+        """The same in so many parts."""
+        images, masks = self.image.tensor_split(count), self.mask.tensor_split(count)
+        said = self.said.tensor_split(count) if self.said is not None else [None] * count
+        return map(_Patches, images, masks, said)
+
+
+def _patches(job: Fit, batch: Batch) -> _Patches:
+    """Patches of the windows, augmented on the device."""
+    device, augmenting, size = job.fabric.device, job.config.augment, job.config.data.patch_size
+    window, truth, scaling = (part.to(device, non_blocking=True) for part in (batch.image, batch.mask, batch.scaling))
+    if batch.told is None:
+        return _Patches(*augment(window, truth, batch.seeds, size, augmenting, scaling))
+    said = unpacked(batch.told.to(device, non_blocking=True), len(job.model.classes))
+    return _Patches(*augment_with_maps(window, truth, said, batch.seeds, size, augmenting, scaling))
+
+
+def _loss(job: Fit, patches: _Patches) -> Float[Tensor, ""]:
+    logits: Logits = job.update.network(patches.image.contiguous(memory_format=torch.channels_last))
     finest = logits if isinstance(logits, Tensor) else logits[0]
-    mask = centre_crop(mask, (finest.shape[-2], finest.shape[-1]))  # unpadded networks give less
+    size = (finest.shape[-2], finest.shape[-1])
+    mask = centre_crop(patches.mask, size)  # unpadded networks give less
     loss = of_levels(job.loss, logits, mask, pixel_weights(mask, job.config))
-    if job.lesson is None:
+    if patches.said is None:
         return loss
     share = job.config.loss.teacher_weight
-    return (1.0 - share) * loss + share * job.lesson(image, finest)
+    return (1.0 - share) * loss + share * job.lesson(finest, centre_crop(patches.said, size))
 
 
 def pixel_weights(mask: Tensor, config: Config) -> Float[Tensor, "B H W"] | None:

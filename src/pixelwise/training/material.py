@@ -15,7 +15,7 @@ from pixelwise.data.augment import window_size
 from pixelwise.data.cache import Cache, Decoded, unify_channels, with_channels
 from pixelwise.data.dataset import SPLIT_NAMES, Dataset
 from pixelwise.data.fingerprint import Fingerprint, measure
-from pixelwise.data.loader import Sampling, Windows
+from pixelwise.data.loader import Sampling, Told, Windows
 from pixelwise.errors import ConfigError
 from pixelwise.training.watch import Watcher
 
@@ -30,6 +30,8 @@ class Material:
     validation: Sequence[Decoded]
     """At their original size."""
     fingerprint: Fingerprint
+    told: Sequence[Told] | None = None
+    """What a teacher says of each training image; none without one."""
 
 
 def prepare(dataset: Dataset, config: Config, split: splits.Split | None, watcher: Watcher) -> Material:
@@ -110,7 +112,7 @@ def windows(config: Config, material: Material) -> Windows:
     """The samples that training draws from."""
     patch = config.data.patch_size
     sampling = Sampling(patch, window_size(patch, config.augment), config.data.foreground_fraction, config.seed)
-    return Windows(material.train, preprocessing(config, material.fingerprint), sampling)
+    return Windows(material.train, preprocessing(config, material.fingerprint), sampling, material.told)
 
 
 def preprocessing(config: Config, fingerprint: Fingerprint) -> Preprocessing:

@@ -5,7 +5,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from pixelwise.data.split import Split, restore
 from pixelwise.errors import memory_errors
 from pixelwise.files import make_folder, read_json, write_atomically, write_json
 from pixelwise.inference.predictor import Model, choose_device
+from pixelwise.inference.predictor import load as load_model
 from pixelwise.inference.scoring import count
 from pixelwise.memory import give_back_memory, keeping_freed_memory, watching_memory
 from pixelwise.metrics.boundaries import compare_boundaries
@@ -34,7 +35,7 @@ from pixelwise.models import unet
 from pixelwise.training import checkpoint, finetune, processes, teaching
 from pixelwise.training.clock import Clock
 from pixelwise.training.folder import Files, refuse_other_data
-from pixelwise.training.loop import Fit, History, Lesson, fit, train_step
+from pixelwise.training.loop import Fit, History, fit, train_step
 from pixelwise.training.machine import SMALLER, VERSIONS, Stopwatch
 from pixelwise.training.material import (
     Material,
@@ -126,6 +127,8 @@ def _train(request: Request, files: Files, fabric: Fabric, watcher: Watcher) -> 
         give_back_memory()  # candidates that were measured may have been larger
     with fabric.rank_zero_first():
         material = resized(material, config)
+    if request.teacher is not None:
+        material = _told(request.teacher, config, material, fabric, watcher)
     if fabric.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(fabric.device)  # of what the plan has measured
     with _determinism(config.training.deterministic), watching_memory(every_seconds=0.05) as peak:
@@ -133,6 +136,18 @@ def _train(request: Request, files: Files, fabric: Fabric, watcher: Watcher) -> 
     held = torch.cuda.max_memory_allocated(fabric.device) if fabric.device.type == "cuda" else peak()
     watcher.say(f"memory: training held {held / 1e9:.2f} GB at most")
     return Trained(request.folder, material.cache, material.split, fabric.is_global_zero, interrupted)
+
+
+def _told(teacher: Path, config: Config, material: Material, fabric: Fabric, watcher: Watcher) -> Material:
+    """The same data with what a teacher says of the training images, of which every process asks for its share."""
+    asked = teaching.Teacher(load_model(teacher, config.device), material.cache.folder)
+    progress = partial(watcher.work, "asking the teacher")
+    asked.open_all(material.train[fabric.global_rank :: fabric.world_size], progress)
+    fabric.barrier()
+    told = asked.open_all(material.train)  # there already, where the processes have one cache
+    del asked
+    give_back_memory()
+    return replace(material, told=told)
 
 
 def _prepared(request: Request, files: Files, fabric: Fabric, watcher: Watcher) -> Material:
@@ -280,7 +295,7 @@ def _fit(request: Request, config: Config, material: Material, files: Files, fab
         on_step=_step_listener(listener, config.training.batch_size),
         after_epoch=_keeper(files, update, description, clock, listener) if fabric.is_global_zero else _nothing,
         after_setback=_setback_keeper(files, clock, listener) if fabric.is_global_zero else _nothing,
-        lesson=_lesson(request, description, fabric, totals),
+        lesson=partial(losses.to_teacher, reduce=totals),
     )
     if config.training.time is not None:
         clock.note_validation(_validation_seconds(job))
@@ -358,13 +373,6 @@ def _update(
             watcher.say(f"note: {alone} normalisations of this encoder see the batch of their own process only")
     decay = config.finetune.rate_decay
     return Update(fabric, network, config.training, finetune.rate_scales(network, decay) if decay < 1.0 else None)
-
-
-def _lesson(request: Request, description: bundles.Description, fabric: Fabric, totals: losses.Reduce) -> Lesson | None:
-    if request.teacher is None:
-        return None
-    teacher = teaching.Teacher(bundles.load(request.teacher), description.preprocessing, fabric)
-    return lambda image, logits: losses.to_teacher(logits, teacher(image, logits), totals)
 
 
 def rate_range(request: Request, config: Config, material: Material) -> RateRange:

@@ -1,86 +1,124 @@
 """Learn from another model beside the masks, such as one network of the size of each from an ensemble of several.
 
 Hinton, Vinyals and Dean (*Distilling the Knowledge in a Neural Network*, 2015), pixel by pixel, at a temperature of 1.
+The teacher looks at each training image once. What it says is warped with the mask, so that a step costs what it costs
+without a teacher.
 """
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812  the name everybody knows it by
-from jaxtyping import Float
-from lightning_fabric import Fabric
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from pixelwise.classes import ClassTable
-from pixelwise.config import Config, Preprocessing
-from pixelwise.errors import ConfigError
-from pixelwise.models.blocks import centre_crop, folded
+from pixelwise.config import Config
+from pixelwise.data import npy
+from pixelwise.data.cache import Decoded, hash_of, to_npy
+from pixelwise.data.loader import Told
+from pixelwise.errors import ConfigError, DataError
+from pixelwise.files import make_folder, write_atomically
+from pixelwise.inference.predictor import BAND_BYTES, Model
 from pixelwise.models.bundle import Bundle
-from pixelwise.models.ensemble import seen_by
 from pixelwise.training.finetune import SHAPE
+
+KEPT = 3
+"""Of each pixel, so many of the most probable classes are kept; what the others have is spread evenly over them."""
+
+STEPS = 255
+"""Probabilities are kept in so many steps."""
+
+LAYOUT_VERSION = 1
+"""Raised when the content of the files changes."""
 
 
 def adopt_network(config: Config, teacher: Bundle, classes: ClassTable) -> Config:
     """The settings, with a network like one of the teacher's where the caller leaves it free.
 
     Raises:
-        ConfigError: the teacher has other classes, or sees images of another size.
+        ConfigError: the teacher has other classes, or images are augmented in a way of the user's own.
     """
-    said = teacher.description
+    said, given = teacher.description, config.given()
     if said.classes.names != classes.names:
         raise ConfigError(
             f"The teacher knows {', '.join(said.classes.names)}; this data has {', '.join(classes.names)}.",
             where=teacher.path,
             remedy="A teacher has the same classes in the same order: name them alike in a data.yaml.",
         )
-    if "model.padded" in config.given() and config.model.padded != said.model.padded:
+    if config.augment.own is not None:
         raise ConfigError(
-            f"The teacher's network has padded={said.model.padded}.",
-            where=teacher.path,
-            remedy="Leave model.padded out.",
+            f"'augment.own' is {config.augment.own}, and a teacher looks at each image once, before it is augmented.",
+            remedy="Leave augment.own or --teacher out: nobody knows what it would do to what the teacher said.",
         )
-    if "data.resize" in config.given() and config.data.resize != said.preprocessing.resize:
-        raise ConfigError(
-            f"The teacher sees images at {said.preprocessing.resize or 'their own size'}, and 'data.resize' is "
-            f"{config.data.resize}.",
-            where=teacher.path,
-            remedy="Leave data.resize out.",
-        )
-    given = config.given()
     network = {f"model.{name}": getattr(said.model, name) for name in SHAPE}
     seen = {"data.resize": said.preprocessing.resize, "data.normalisation": said.preprocessing.normalisation}
     return config.with_values({key: value for key, value in (network | seen).items() if key not in given})
 
 
+@dataclass(frozen=True)
 class Teacher:
-    """A model that says how probable every class is, of images as the network in training sees them.
+    """A model that says how probable every class is, once for each image; what it says is kept in files.
 
     Args:
-        bundle: of the model.
-        student: what is done to images before the network in training sees them.
-        fabric: device and precision.
-
-    Raises:
-        ConfigError: they normalise images differently, or have other channels.
+        model: predicts as it does for `predict`, with its own normalisation, tiles and flips.
+        folder: where the files lie; it may be deleted at any time.
     """
 
-    def __init__(self, bundle: Bundle, student: Preprocessing, fabric: Fabric) -> None:
-        theirs = bundle.description.preprocessing
-        for name in ("channels", "normalisation", "resize"):
-            if getattr(theirs, name) != getattr(student, name):
-                values = getattr(theirs, name), getattr(student, name)
-                raise ConfigError(
-                    f"The teacher has {name} {values[0]}, the network in training {values[1]}.",
-                    where=bundle.path,
-                    remedy="Leave such settings out: they follow the teacher's.",
-                )
-        self._scale, self._shift = (part.to(fabric.device)[:, None, None] for part in seen_by(theirs, student))
-        network = folded(bundle.network()).to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._network, self._fabric = network, fabric
+    model: Model
+    folder: Path
 
-    @torch.no_grad()
-    def __call__(self, image: Float[Tensor, "B C H W"], like: Float[Tensor, "B K h w"]) -> Float[Tensor, "B K h w"]:
-        """Probabilities, of the size of `like`."""
-        seen = (image * self._scale + self._shift).contiguous(memory_format=torch.channels_last)
-        with self._fabric.autocast():
-            logits = self._network(seen)
-        probabilities = F.softmax(logits.float(), dim=1)
-        return centre_crop(probabilities, (like.shape[-2], like.shape[-1]))
+    def open_all(self, cases: Sequence[Decoded], progress: Callable[[int, int], None] | None = None) -> list[Told]:
+        """What it says of each case, as `packed` gives it; `progress` is told how many of how many are done.
+
+        Raises:
+            DataError: an image does not fit the model, or a file cannot be written.
+        """
+        opened: list[Told] = []
+        for case in cases:
+            opened.append(self._open(case))
+            if progress is not None:
+                progress(len(opened), len(cases))
+        return opened
+
+    def _open(self, case: Decoded) -> Told:
+        parts = (str(LAYOUT_VERSION), case.digest, self.model.identity)
+        key = hash_of(part.encode() for part in parts)
+        path = self.folder / key[:2] / f"{key}.told.npy"
+        open_file = partial(npy.mapped, path)
+        try:
+            open_file()
+        except (OSError, ValueError, EOFError):  # not there yet, or damaged
+            make_folder(path.parent)
+            write_atomically(path, to_npy(self._say(case)))
+        return open_file
+
+    def _say(self, case: Decoded) -> UInt8[np.ndarray, "H W N"]:
+        try:
+            bands = self.model.bands(case.image, most_bytes=BAND_BYTES)
+            parts = [(band.place, packed(band.probabilities)) for band in bands]
+        except DataError as error:
+            raise DataError(error.what, where=case.case.image, remedy=error.remedy) from None
+        said = np.empty((*case.size, parts[0][1].shape[2]), dtype=np.uint8)
+        for place, part in parts:
+            said[place] = part
+        return said
+
+
+def packed(probabilities: Float[Tensor, "K h w"]) -> UInt8[np.ndarray, "h w N"]:
+    """The most probable classes of each pixel, and then how probable they are, in 1 / `STEPS`."""
+    shares, numbers = probabilities.float().topk(min(KEPT, len(probabilities)), dim=0)
+    both = torch.cat([numbers, (shares * STEPS).round()]).to(torch.uint8)
+    return both.permute(1, 2, 0).cpu().numpy()
+
+
+def unpacked(said: UInt8[Tensor, "B h w N"], classes: int) -> Float[Tensor, "B K h w"]:
+    """Probabilities, within 1 / `STEPS` for the classes that were kept, summing to 1 over K."""
+    kept = said.shape[-1] // 2
+    numbers, shares = said[..., :kept].long(), said[..., kept:].float() / STEPS
+    rest = (1.0 - shares.sum(-1, keepdim=True)).clamp_min(0.0) / max(1, classes - kept)
+    full = rest.expand(*rest.shape[:-1], classes).scatter(-1, numbers, shares)
+    return (full / full.sum(-1, keepdim=True)).permute(0, 3, 1, 2)
