@@ -15,13 +15,14 @@ import pixelwise
 from pixelwise import api
 from pixelwise.classes import ClassTable
 from pixelwise.cli import app
-from pixelwise.config import Config, ModelConfig, Preprocessing, load
+from pixelwise.config import Config, LossConfig, ModelConfig, Preprocessing, load
 from pixelwise.data.cache import Cache
 from pixelwise.data.folder import scan
 from pixelwise.errors import BundleError, ConfigError, DataError
 from pixelwise.inference.predictor import Model, of_bundle
 from pixelwise.inference.predictor import load as load_model
-from pixelwise.losses import to_teacher
+from pixelwise.losses import build as build_loss
+from pixelwise.losses import lesson, to_teacher
 from pixelwise.models.bundle import Bundle, Description, joined, save, state_on_cpu
 from pixelwise.models.bundle import load as load_bundle
 from pixelwise.models.unet import build
@@ -69,6 +70,11 @@ def test_models_that_differ_are_no_ensemble() -> None:
         joined([bundle(0), other])
 
 
+def told_again(said: np.ndarray, classes: int) -> torch.Tensor:
+    """Probabilities K H W of what is kept of them."""
+    return unpacked(torch.from_numpy(np.array(said)).permute(2, 0, 1)[None], classes)[0]
+
+
 def test_a_teacher_says_what_its_model_predicts_and_looks_once(discs: Path, tmp_path: Path) -> None:
     data = scan(discs)
     cases = Cache(tmp_path, data).open_all(data.cases[:2])
@@ -76,7 +82,7 @@ def test_a_teacher_says_what_its_model_predicts_and_looks_once(discs: Path, tmp_
     told = Teacher(model, tmp_path).open_all(cases)
     for case, opened in zip(cases, told, strict=True):
         expected = model.predict(case.image, probabilities=True).probabilities
-        said = unpacked(torch.from_numpy(np.array(opened()))[None], 2)[0]
+        said = told_again(opened(), 2)
         np.testing.assert_allclose(said.numpy(), expected, atol=0.6 / 255)
     deaf = Mock(spec=Model, identity=model.identity)
     again = Teacher(deaf, tmp_path).open_all(cases)
@@ -102,7 +108,7 @@ def test_of_many_classes_the_most_probable_ones_are_kept() -> None:
     probabilities = torch.tensor([0.02, 0.6, 0.2, 0.1, 0.08])[:, None, None]
     said = packed(probabilities)
     assert said.tolist() == [[[1, 2, 3, 153, 51, 26]]]  # 0.6, 0.2 and 0.102 of 255
-    full = unpacked(torch.from_numpy(said)[None], 5)[0, :, 0, 0]
+    full = told_again(said, 5)[:, 0, 0]
     rest = (255 - 153 - 51 - 26) / 255 / 2
     np.testing.assert_allclose(full, [rest, 0.6, 0.2, 26 / 255, rest], atol=1e-6)
 
@@ -110,7 +116,7 @@ def test_of_many_classes_the_most_probable_ones_are_kept() -> None:
 @pytest.mark.parametrize("classes", [2, 3, 4, 20])
 def test_what_was_packed_are_probabilities_again(classes: int) -> None:
     probabilities = torch.softmax(3.0 * torch.randn(classes, 40, 30, generator=torch.Generator().manual_seed(0)), dim=0)
-    full = unpacked(torch.from_numpy(packed(probabilities))[None], classes)[0]
+    full = told_again(packed(probabilities), classes)
     np.testing.assert_allclose(full.sum(0), 1.0, atol=1e-5)
     kept = probabilities.topk(min(3, classes), dim=0).indices
     torch.testing.assert_close(full.gather(0, kept), probabilities.gather(0, kept), atol=0.01, rtol=0.0)
@@ -123,6 +129,22 @@ def test_the_lesson_is_least_where_both_say_the_same() -> None:
     entropy = -(0.25 * np.log(0.25) + 0.75 * np.log(0.75))
     assert float(same) == pytest.approx(entropy, rel=1e-5)
     assert float(to_teacher(torch.zeros(1, 2, 3, 4), probabilities)) == pytest.approx(np.log(2.0), rel=1e-5)
+
+
+def test_the_lesson_has_the_dice_loss_of_masks_and_is_least_at_what_the_teacher_says() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits, mask = torch.randn(2, 3, 6, 5, generator=generator), torch.randint(0, 3, (2, 6, 5), generator=generator)
+    certain = torch.nn.functional.one_hot(mask, 3).permute(0, 3, 1, 2).float()
+    config = LossConfig(name="dice_cross_entropy", dice_weight=0.7)
+    torch.testing.assert_close(lesson(config)(logits, certain), build_loss(config)(logits, mask, None))
+    soft = torch.softmax(torch.randn(2, 3, 6, 5, generator=generator), dim=1)
+    at_teacher = soft.log().requires_grad_()
+    value = to_teacher(at_teacher, soft, dice_weight=0.7)
+    entropy = -(soft * soft.log()).sum(1).mean()
+    assert float(value.detach()) == pytest.approx(float(entropy), rel=1e-5)  # the semimetric is zero
+    for number in range(20):
+        step = 0.1 * torch.randn(soft.shape, generator=torch.Generator().manual_seed(number))
+        assert float(to_teacher(soft.log() + step, soft, dice_weight=0.7)) > float(value.detach())
 
 
 def test_a_network_that_learns_is_like_its_teacher_where_nobody_says_otherwise() -> None:

@@ -56,8 +56,8 @@ def test_what_a_teacher_says_is_of_the_same_place() -> None:
     samples = Windows(cases, PREPROCESSING, Sampling((8, 8), (12, 12), 0.5, 0), told)
     batch = next(stream(samples, 0, 8, Share()))
     assert batch.told is not None
-    assert batch.told.shape == (8, 12, 12, 4)
-    np.testing.assert_array_equal(batch.told[..., 3], batch.mask)
+    assert batch.told.shape == (8, 4, 12, 12)
+    np.testing.assert_array_equal(batch.told[:, 3], batch.mask)
     assert next(stream(windows(cases), 0, 8, Share())).told is None
 
 

@@ -120,6 +120,49 @@ SITUATIONS = {
 }
 
 
+class Small(Told):
+    """GPUs with 0.6 GB free."""
+
+    def __init__(self, device: str = "cuda") -> None:
+        super().__init__(device=device)
+
+    def room_bytes(self, allowed: int | None, processes: int = 1) -> int:  # noqa: ARG002  each has its own
+        return 600_000_000
+
+
+LARGE = ("model.width=96", "model.depth=5", "data.patch_size=[64, 64]", "training.precision=float32")
+
+
+def test_gpus_divide_a_network_that_none_of_them_can_hold() -> None:
+    """Of 39 million weights 16 bytes each are 0.62 GB; an eighth of that and 4 bytes each are 0.23 GB."""
+    weights = weight_count(ModelConfig(width=96, depth=5), 3, 2)
+    assert 16 * weights > 600_000_000 > 1.25 * ((16 / 8 + 4) * weights + 100_000_000)
+    stopwatch = Small()
+    made = planned(LARGE, stopwatch=stopwatch, processes=8)
+    assert values(made)["training.shard"] is True
+    assert made.config.training.shard
+    assert {work.divided for work in stopwatch.asked} == {8}
+    with pytest.raises(MachineError, match="width 96"):
+        planned((*LARGE, "training.shard=false"), stopwatch=Small(), processes=8)
+    with pytest.raises(MachineError, match="width 96"):
+        planned(LARGE, stopwatch=Small())
+
+
+def test_what_fits_is_not_divided() -> None:
+    assert "training.shard" not in values(planned((*LARGE[1:], "model.width=8"), stopwatch=Small(), processes=8))
+    assert "training.shard" not in values(planned(stopwatch=Told(), processes=8))
+
+
+def test_a_divided_network_takes_less_by_what_the_others_hold() -> None:
+    """By hand: 100 weights with 16 bytes each; two of four patches have 1000 bytes each beside them."""
+    work = Work(model=ModelConfig(), channels=1, classes=2, patch_size=(32, 32), batch_size=4, precision="float32")
+    speeds = {"training_patches_per_second": 1.0, "prediction_patches_per_second": 1.0, "weights": 100}
+    whole = Speed(work=work, training_bytes=1600 + 4000, **speeds)
+    assert whole.bytes_with(2) == 1600 + 2000
+    shared = Speed(work=work.model_copy(update={"divided": 4}), training_bytes=400 + 4000, **speeds)
+    assert shared.bytes_with(2) == 400 + 400 + 2000
+
+
 @pytest.mark.parametrize("device", ["cpu", "cuda", "mps"])
 @pytest.mark.parametrize("size", [(5, 7), (48, 48), (100, 3000), (2048, 2048)])
 @pytest.mark.parametrize("name", SITUATIONS)

@@ -21,13 +21,15 @@ import pytest
 import torch
 from conftest import QUICK, draw_discs
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
 
 import pixelwise
 from pixelwise.classes import ClassTable
-from pixelwise.config import Config, LossConfig, ModelConfig, load
+from pixelwise.config import Config, LossConfig, ModelConfig, TrainingConfig, load
 from pixelwise.data.loader import Share
 from pixelwise.errors import ConfigError
-from pixelwise.losses import LOSSES
+from pixelwise.losses import LOSSES, alone
 from pixelwise.losses import build as build_loss
 from pixelwise.models.unet import build
 from pixelwise.training import loop, processes
@@ -40,6 +42,7 @@ from pixelwise.training.processes import (
     total,
     total_over_processes,
 )
+from pixelwise.training.update import Update
 from pixelwise.training.watch import Watcher
 
 SAMPLES = 5
@@ -121,7 +124,7 @@ def validate(fabric: Any, count: int) -> float:
         model=SimpleNamespace(classes=ClassTable.from_names(["a", "b"])),
         validation=[SimpleNamespace(case=SimpleNamespace(name=str(number))) for number in range(count)],
         clock=SimpleNamespace(note_validation=lambda _seconds: None, trained=lambda: 0.0),
-        update=SimpleNamespace(learning_rate=0.1),
+        update=SimpleNamespace(learning_rate=0.1, begin_validation=lambda: None),
         config=Config(),
     )
     return loop.validate(job, loop.History(), 0.0, 1.0).validation_loss  # type: ignore[arg-type]
@@ -151,7 +154,36 @@ def compute(rank: int, world_size: int) -> dict[str, Any]:
         model = network()
         share_batch_norm(model)
         found[name] = gradients(nn.parallel.DistributedDataParallel(model), name, part, total)
+    processes.PART_WEIGHTS = 30  # so that a small network has parts
+    here = {"RANK": str(rank), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": "2", "WORLD_SIZE": "2", "GROUP_RANK": "0"}
+    os.environ |= here | {"MASTER_ADDR": "localhost", "MASTER_PORT": "1", "TORCHELASTIC_RUN_ID": "test"}
+    found["divided"] = steps(join(load(None, ["device=cpu", "training.shard=true"]), here), part)
     return found
+
+
+def steps(fabric: Any, part: slice) -> dict[str, Any]:
+    """Three updates, the last of which is made twice, and what they leave."""
+    model = network()
+    if fabric.world_size > 1:
+        share_batch_norm(model)
+    scales = {name: 0.5 if name.startswith("encoder") else 1.0 for name, _ in model.named_parameters()}
+    update = Update(fabric, model, TrainingConfig(learning_rate=0.01, clip_norm=0.1, warmup_fraction=0.0), scales)
+    image, mask = images()
+    loss = build_loss(LossConfig(), reduce=total if fabric.world_size > 1 else alone)
+    update.begin_training()
+    before, after = [], []
+    for number in (0, 1, 2, 2):
+        if len(after) == 3:
+            update.put_back(before[2])
+        before.append(update.state())
+        update.backward(loss(update.network(image[part] + number), mask[part], None))
+        update.step(number, 0.5)
+        after.append(update.state())
+    update.begin_validation()
+    held = sum(value.to_local().numel() for value in model.parameters() if isinstance(value, DTensor))
+    parts = sum(isinstance(module, FSDPModule) for module in model.modules())
+    average = {name: value.clone() for name, value in update.average.state_dict().items()}
+    return {"last": after[2], "again": after[3], "average": average, "held": held, "parts": parts}
 
 
 def work(rank: int, folder: str) -> None:
@@ -264,6 +296,23 @@ def test_loss_and_gradients_are_those_of_one_process(two: list[dict[str, Any]], 
         assert mine.keys() == expected.keys()
         for key, value in expected.items():
             torch.testing.assert_close(mine[key], value, rtol=1e-4, atol=1e-6, msg=lambda t, key=key: f"{key}: {t}")
+
+
+@pytest.mark.slow
+def test_processes_that_divide_a_network_train_that_of_one(two: list[dict[str, Any]]) -> None:
+    expected = steps(join(load(None, ["device=cpu"]), {}), WHOLE)
+    weights = sum(value.numel() for value in network().parameters())
+    for found in (each["divided"] for each in two):
+        assert found["last"].keys() == expected["last"].keys()
+        for name, value in expected["last"].items():
+            mine = found["last"][name]
+            torch.testing.assert_close(mine, value, rtol=1e-4, atol=2e-5, msg=lambda t, name=name: f"{name}: {t}")
+            torch.testing.assert_close(found["again"][name], found["last"][name], rtol=0, atol=0)
+        for name, value in found["average"].items():
+            torch.testing.assert_close(value, found["last"][f"average.{name}"], rtol=0, atol=0)
+        assert found["held"] < 0.6 * weights
+        assert found["parts"] == 8  # six convolutions, the one that doubles, and all that is left
+    assert sum(each["divided"]["held"] for each in two) == weights
 
 
 @pytest.mark.slow
@@ -403,9 +452,12 @@ def train_both(data: Path, tmp_path: Path, settings: tuple[str, ...], processes:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("batch", "processes"), [(3, 2), (6, 4)])
-def test_several_processes_train_the_network_of_one(nine: Path, tmp_path: Path, batch: int, processes: int) -> None:
-    one, two = train_both(nine, tmp_path, (*SETTINGS, *SGD, f"training.batch_size={batch}"), processes)
+@pytest.mark.parametrize(("batch", "processes", "divided"), [(3, 2, True), (6, 4, False)])
+def test_several_processes_train_the_network_of_one(
+    nine: Path, tmp_path: Path, batch: int, processes: int, divided: bool
+) -> None:
+    settings = (*SETTINGS, *SGD, f"training.batch_size={batch}", f"training.shard={divided}")
+    one, two = train_both(nine, tmp_path, settings, processes)
     assert len(json.loads((two / "split.json").read_text())["validation"]) % 2 == 1
     # Sums are added in another order, which moves float32 in the 7th digit; eight steps of SGD carry that on without
     # amplifying it much. Measured: 3e-7 of a loss, 5e-5 of a weight at most; one process whose initial weights are

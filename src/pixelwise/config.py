@@ -338,6 +338,8 @@ class TrainingConfig(Section):
     """Arithmetic of convolutions; weights stay float32."""
     compile: bool = False
     """Compile the network with torch.compile."""
+    shard: bool = False
+    """Divide weights, gradients, moments and their average among processes (FSDP), for a network too large for each."""
     deterministic: bool = True
     """Equal seeds give equal weights on one machine, in runs by epochs."""
 

@@ -39,6 +39,10 @@ Loss = Callable[
 """Logits, mask (class index or IGNORE) and pixel weights (none means 1) to one number."""
 
 
+Lesson = Callable[[Float[Tensor, "B K H W"], Float[Tensor, "B K H W"]], Float[Tensor, ""]]
+"""A network's logits and a teacher's probabilities to how far they are from each other."""
+
+
 @dataclass(frozen=True)
 class Pixels:
     """A batch as every loss needs it; the softmax is taken once."""
@@ -113,20 +117,40 @@ def build(config: LossConfig, class_weights: Float[Tensor, " K"] | None = None, 
     return loss
 
 
+def lesson(config: LossConfig, reduce: Reduce = alone) -> Lesson:
+    """What a network learns from a teacher: to say what it says, by the measures that the loss has for masks."""
+    dice_weight = config.dice_weight if config.name == "dice_cross_entropy" else 0.0
+    return partial(to_teacher, dice_weight=dice_weight, reduce=reduce)
+
+
 def to_teacher(
-    logits: Float[Tensor, "B K H W"], probabilities: Float[Tensor, "B K H W"], reduce: Reduce = alone
+    logits: Float[Tensor, "B K H W"],
+    probabilities: Float[Tensor, "B K H W"],
+    dice_weight: float = 0.0,
+    reduce: Reduce = alone,
 ) -> Float[Tensor, ""]:
     """Mean cross-entropy between a teacher's probabilities and the network's (Hinton et al., 2015), of all pixels.
 
+    And dice_weight times the Dice semimetric, 1 - 2 sum min(p, q) / (sum p + sum q), mean over classes (Wang et al.,
+    2023): for a q of zeros and ones it is the Dice loss, and for others it is least where p is q, as the Dice loss is
+    not.
+
     Args:
-        logits: of the network.
-        probabilities: of the teacher, summing to 1 over K.
+        logits: of the network, which says p.
+        probabilities: q of the teacher, summing to 1 over K.
+        dice_weight: of the second part.
         reduce: as for `build`.
     """
-    exact = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    lost = -(probabilities * torch.log_softmax(exact, dim=1)).sum()
+    log_probability = torch.log_softmax(logits.to(torch.promote_types(logits.dtype, torch.float32)), dim=1)
+    lost = -(probabilities * log_probability).sum()
     total, pixels = reduce(torch.stack([lost, lost.new_tensor(probabilities[:, 0].numel())])).unbind()
-    return total / pixels
+    entropy = total / pixels
+    if dice_weight == 0.0:
+        return entropy
+    said = log_probability.exp()
+    maps = (torch.minimum(said, probabilities), said + probabilities)
+    common, both = reduce(torch.stack([each.sum((0, 2, 3)) for each in maps])).unbind()
+    return entropy + dice_weight * (1.0 - 2.0 * common / both.clamp_min(1e-8)).mean()
 
 
 def of_levels(

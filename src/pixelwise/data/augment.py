@@ -314,34 +314,33 @@ def _crop(batch: Tensor, patch: Size) -> Tensor:
     return batch[..., top : top + patch[0], left : left + patch[1]]
 
 
-def _move(image: Tensor, mask: Tensor, made: Draw, patch: Size) -> tuple[Tensor, Tensor]:
-    """Crop, flip and warp windows to patches."""
+def _move(image: Tensor, labels: Tensor, made: Draw, patch: Size) -> tuple[Tensor, Tensor]:
+    """Crop, flip and warp windows to patches; both are B x channels x h x w."""
     if bool(made.warped.all()):
-        return _warped(image, mask, made, patch)
+        return _warped(image, labels, made, patch)
     # laid as resampled ones are: sums over pixels shall not depend on what else is in the batch
-    images, masks = (_crop(part, patch).clone(memory_format=torch.contiguous_format) for part in (image, mask))
+    parts = [_crop(part, patch).clone(memory_format=torch.contiguous_format) for part in (image, labels)]
     if bool(made.warped.any()):
-        moved, moved_mask = _warped(image, mask, made, patch)
-        warped = made.warped.to(image.device)
-        images = torch.where(warped[:, None, None, None], moved, images)
-        masks = torch.where(warped[:, None, None], moved_mask, masks)
+        warped = made.warped.to(image.device)[:, None, None, None]
+        pairs = zip(_warped(image, labels, made, patch), parts, strict=True)
+        parts = [torch.where(warped, moved, still) for moved, still in pairs]
     mirrored = torch.diagonal(made.matrix, dim1=1, dim2=2) < 0.0  # B 2: x, y
     for flips, axes in (((True, False), (-1,)), ((False, True), (-2,)), ((True, True), (-2, -1))):
         rows = torch.nonzero(~made.warped & (mirrored == torch.tensor(flips)).all(dim=1))[:, 0]
-        if len(rows):
-            images[rows], masks[rows] = images[rows].flip(axes), masks[rows].flip(axes)
-    return images, masks
+        for part in parts if len(rows) else ():
+            part[rows] = part[rows].flip(axes)
+    return parts[0], parts[1]
 
 
-def _warped(image: Tensor, mask: Tensor, made: Draw, patch: Size) -> tuple[Tensor, Tensor]:
+def _warped(image: Tensor, labels: Tensor, made: Draw, patch: Size) -> tuple[Tensor, Tensor]:
     """All samples resampled."""
     window = (image.shape[2], image.shape[3])
     grid = _sampling_grid(made, window, patch, image.device).to(image.dtype)
     images = F.grid_sample(image, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
-    # classes are at most 255 and the nearest one is copied, so that floats hold them exactly
-    labels = mask[:, None].to(image.dtype)
-    labels = F.grid_sample(labels, grid, mode="nearest", padding_mode="reflection", align_corners=False)[:, 0]
-    return images, labels.to(mask.dtype)
+    # labels are at most 255 and the nearest one is copied, so that floats hold them exactly
+    numbers = labels.to(image.dtype)
+    moved = F.grid_sample(numbers, grid, mode="nearest", padding_mode="reflection", align_corners=False)
+    return images, moved.to(labels.dtype)
 
 
 def apply(
@@ -360,8 +359,8 @@ def apply(
         patch: height and width of the result.
         scaling: as for `augment`.
     """
-    images, masks = _move(_as_numbers(image), mask, made, patch)
-    return _recoloured(images, made, scaling), masks
+    images, labels = _move(_as_numbers(image), mask[:, None], made, patch)
+    return _recoloured(images, made, scaling), labels[:, 0]
 
 
 def _as_numbers(image: Shaped[Tensor, "B C h w"]) -> Float[Tensor, "B C h w"]:
@@ -420,20 +419,20 @@ def augment(
 def augment_with_maps(
     image: Shaped[Tensor, "B C h w"],
     mask: UInt8[Tensor, "B h w"],
-    maps: Float[Tensor, "B M h w"],
+    maps: UInt8[Tensor, "B M h w"],
     seeds: Int[Tensor, " B"],
     patch: Size,
     config: AugmentConfig,
     scaling: Float[Tensor, "B 2 C"],
-) -> tuple[Float[Tensor, "B C H W"], UInt8[Tensor, "B H W"], Float[Tensor, "B M H W"]]:
-    """What `augment` makes of windows, and maps of them that are moved as the image is and keep their values.
+) -> tuple[Float[Tensor, "B C H W"], UInt8[Tensor, "B H W"], UInt8[Tensor, "B M H W"]]:
+    """What `augment` makes of windows, and maps of them that are moved as the mask is.
 
     A function of the user's own, `config.own`, is not called: nobody knows what it would do to maps.
 
     Args:
         image: windows, as for `augment`.
         mask: of them, as for `augment`.
-        maps: numbers that belong to the windows' pixels; between pixels they are interpolated.
+        maps: bytes that belong to the windows' pixels.
         seeds: as for `augment`, like the rest.
         patch: height and width of the result.
         config: which changes.
@@ -444,9 +443,8 @@ def augment_with_maps(
     """
     _refuse_small((image.shape[2], image.shape[3]), patch)
     made = draw(seeds, patch, config)
-    both, masks = _move(torch.cat([_as_numbers(image), maps], dim=1), mask, made, patch)
-    images, moved = both.split_with_sizes([image.shape[1], maps.shape[1]], dim=1)
-    return _recoloured(images, made, scaling), masks, moved
+    images, labels = _move(_as_numbers(image), torch.cat([mask[:, None], maps], dim=1), made, patch)
+    return _recoloured(images, made, scaling), labels[:, 0], labels[:, 1:]
 
 
 def _refuse_small(window: Size, patch: Size) -> None:

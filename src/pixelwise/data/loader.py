@@ -36,7 +36,7 @@ class Batch:
     """Class index or IGNORE."""
     seeds: Int64[Tensor, " B"]
     """One seed per sample, for its augmentation."""
-    told: UInt8[Tensor, "B h w N"] | None = None
+    told: UInt8[Tensor, "B N h w"] | None = None
     """What a teacher says of the windows' pixels, packed; none without one."""
 
     def pin_memory(self) -> "Batch":
@@ -238,5 +238,5 @@ def _collate(samples: list[Sample]) -> Batch:
         scaling=torch.from_numpy(np.stack([sample.scaling for sample in samples])),
         mask=torch.from_numpy(np.stack([sample.mask for sample in samples])),
         seeds=torch.tensor([sample.seed for sample in samples], dtype=torch.int64),
-        told=torch.from_numpy(np.stack(told)) if told else None,
+        told=torch.from_numpy(np.stack(told)).permute(0, 3, 1, 2) if told else None,
     )

@@ -5,7 +5,7 @@ Legend: B batch, F features, h w size at one level.
 
 import copy
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import torch
@@ -297,10 +297,9 @@ def parameter_count(module: nn.Module) -> int:
 
 
 @torch.no_grad()
-def average_into(average: nn.Module, current: nn.Module, decay: float) -> None:
-    """Move `average` towards `current`: average = decay * average + (1 - decay) * current, buffers too."""
-    pairs = zip(average.state_dict().values(), current.state_dict().values(), strict=True)
-    for mean, value in pairs:
+def average_into(average: Mapping[str, Tensor], current: Mapping[str, Tensor], decay: float) -> None:
+    """Move the state of a network towards another: average = decay * average + (1 - decay) * current, buffers too."""
+    for mean, value in zip(average.values(), current.values(), strict=True):
         if mean.is_floating_point():
             mean.lerp_(value, 1.0 - decay)
         else:

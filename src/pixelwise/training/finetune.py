@@ -174,20 +174,23 @@ def freeze(network: nn.Module, what: str) -> None:
         network.get_submodule(name).requires_grad_(requires_grad=False)
 
 
-def rate_scales(network: nn.Module, decay: float) -> dict[nn.Parameter, float]:
-    """By how much each weight learns more slowly than the output layer: `decay` to the power of its distance from it.
+def rate_scales(network: nn.Module, decay: float) -> dict[str, float]:
+    """By how much each weight, by its name, learns more slowly than the output layer.
+
+    That is `decay` to the power of its distance from it.
 
     The expanding path is one step away, the coarsest level of the contracting path two, and so on to the finest; an
     encoder from elsewhere is two steps away as a whole.
     """
     encoder = network.get_submodule("encoder")
-    # levels of its own that a pretrained encoder was given begin anew, as the decoder does
-    fresh = [encoder.get_submodule("levels")] if isinstance(encoder, TimmEncoder) else []
-    levels = [] if fresh else [*getattr(encoder, "levels", [encoder])]
-    scales = dict.fromkeys(network.parameters(), 1.0)
-    for name in ("decoder", "bottleneck"):
-        scales |= dict.fromkeys(network.get_submodule(name).parameters(), decay)
-    scales |= dict.fromkeys(encoder.parameters(), decay**2)
-    for distance, level in enumerate(reversed(levels), 2):
-        scales |= dict.fromkeys(level.parameters(), decay**distance)
-    return scales | {parameter: decay for part in fresh for parameter in part.parameters()}
+    powers = {"": 0, "decoder.": 1, "bottleneck.": 1, "encoder.": 2}
+    if isinstance(encoder, TimmEncoder):
+        powers["encoder.levels."] = 1  # those of its own that a pretrained encoder was given begin anew
+    elif isinstance(levels := getattr(encoder, "levels", None), nn.ModuleList):
+        powers |= {f"encoder.levels.{len(levels) - 1 - above}.": 2 + above for above in range(len(levels))}
+    # the longest beginning of its name says how far away a weight is
+    nearest = sorted(powers, key=len, reverse=True)
+    return {
+        weight: decay ** powers[next(beginning for beginning in nearest if weight.startswith(beginning))]
+        for weight, _ in network.named_parameters()
+    }

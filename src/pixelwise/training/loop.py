@@ -22,7 +22,7 @@ from pixelwise.data.loader import Batch, Share
 from pixelwise.errors import TrainingError
 from pixelwise.inference.predictor import Model
 from pixelwise.inference.scoring import count
-from pixelwise.losses import Loss, border_weights, of_levels, to_teacher
+from pixelwise.losses import Lesson, Loss, border_weights, of_levels
 from pixelwise.metrics import Scores
 from pixelwise.models.blocks import centre_crop
 from pixelwise.models.unet import Logits
@@ -83,10 +83,6 @@ class History:
         return is_best
 
 
-Lesson = Callable[[Float[Tensor, "B K h w"], Float[Tensor, "B K h w"]], Float[Tensor, ""]]
-"""From the network's logits and a teacher's probabilities to how far they are from each other."""
-
-
 @dataclass(frozen=True)
 class Fit:
     """All that the loop works with."""
@@ -106,7 +102,7 @@ class Fit:
     """Told the history, whether the model is the best so far, and the state of the update: saves, prints."""
     after_setback: Callable[[History, State], None]
     """Told that the state is again that after the last epoch of the history: saves, tells."""
-    lesson: Lesson = to_teacher
+    lesson: Lesson
     """What a teacher adds to the loss, of batches that hold what it says."""
 
 
@@ -238,8 +234,9 @@ def _patches(job: Fit, batch: Batch) -> _Patches:
     window, truth, scaling = (part.to(device, non_blocking=True) for part in (batch.image, batch.mask, batch.scaling))
     if batch.told is None:
         return _Patches(*augment(window, truth, batch.seeds, size, augmenting, scaling))
-    said = unpacked(batch.told.to(device, non_blocking=True), len(job.model.classes))
-    return _Patches(*augment_with_maps(window, truth, said, batch.seeds, size, augmenting, scaling))
+    told = batch.told.to(device, non_blocking=True)
+    image, mask, moved = augment_with_maps(window, truth, told, batch.seeds, size, augmenting, scaling)
+    return _Patches(image, mask, unpacked(moved, len(job.model.classes)))
 
 
 def _loss(job: Fit, patches: _Patches) -> Float[Tensor, ""]:
@@ -269,6 +266,7 @@ def validate(
 ) -> Epoch:
     """Score the averaged weights on the validation split, each image by one process."""
     rank, processes = job.fabric.global_rank, job.fabric.world_size
+    job.update.begin_validation()
     counts, loss = count(job.model, job.validation[rank::processes])
     counts, loss = (total_over_processes(job.fabric, part) for part in (counts, loss))
     scores = Scores(classes=tuple(job.model.classes.names), names=("validation",), counts=counts[None])

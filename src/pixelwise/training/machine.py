@@ -27,6 +27,9 @@ from pixelwise.training.update import make_optimizer
 STATE_BYTES = 16
 """Of each weight while it is trained: itself, two moments, and its average; gradients come as maps go."""
 
+WHOLE_BYTES = 4
+"""Of each weight, where processes divide them: put together it computes, and as an average it validates."""
+
 COPY_BYTES = 16
 """Of each weight in the state that a run can go back to: all but the gradient."""
 
@@ -73,6 +76,8 @@ class Work(Section):
     batch_size: int
     precision: str
     compiled: bool = False
+    divided: int = 1
+    """Processes that the weights, and what belongs to them, are divided among; what is measured has no more of it."""
 
 
 class Speed(Section):
@@ -88,9 +93,14 @@ class Speed(Section):
 
     def bytes_with(self, patches: int) -> int:
         """Memory of a run whose steps have so many patches: activations grow with them, weights do not."""
-        fixed = STATE_BYTES * self.weights
-        each = max(0, self.training_bytes - fixed) / self.work.batch_size
-        return fixed + round(each * patches)
+        measured = (STATE_BYTES if self.work.divided == 1 else WHOLE_BYTES) * self.weights
+        each = max(0, self.training_bytes - measured) / self.work.batch_size
+        return state_bytes(self.weights, self.work.divided) + round(each * patches)
+
+
+def state_bytes(weights: int, divided: int) -> int:
+    """What a process holds of weights that so many processes divide, and of what belongs to them."""
+    return STATE_BYTES * weights if divided == 1 else (STATE_BYTES // divided + WHOLE_BYTES) * weights
 
 
 def this_machine(device: torch.device) -> Machine:
@@ -179,14 +189,17 @@ def expected_bytes(work: Work) -> int:
     times = work.batch_size * work.patch_size[0] * work.patch_size[1] / (2 * edges[0] * edges[1])
     sizes = [storage.nbytes() for storage in kept.values()]
     maps = round(times * (sum(sizes) + 2 * max(sizes, default=0)))
-    return WORKSPACE_BYTES + STATE_BYTES * weights + maps
+    return WORKSPACE_BYTES + state_bytes(weights, work.divided) + maps
 
 
 def rehearsal(work: Work, device: torch.device) -> tuple[Callable[[], None], Callable[[], None]]:
     """A step of training and a prediction on random numbers, with all that they do in a run but for making samples."""
     plain = TrainingConfig()
     network = build(work.model, work.channels, work.classes).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    average, optimizer = copy.deepcopy(network).eval(), make_optimizer(network, plain)
+    average: nn.Module = network
+    optimizer: torch.optim.Optimizer = torch.optim.SGD(network.parameters())
+    if work.divided == 1:  # else no process has all of an average and of moments
+        average, optimizer = copy.deepcopy(network), make_optimizer(network, plain)
     ready: nn.Module = torch.compile(network) if work.compiled else network  # type: ignore[assignment]
     loss = build_loss(LossConfig())
     image = torch.randn(work.batch_size, work.channels, *work.patch_size, device=device)
@@ -197,18 +210,19 @@ def rehearsal(work: Work, device: torch.device) -> tuple[Callable[[], None], Cal
     precision = functools.partial(torch.autocast, device.type, torch.bfloat16, enabled=work.precision == "bfloat16")
 
     def step() -> None:
+        network.train()
         with precision():
             logits = ready(image)
         of_levels(loss, logits, mask).backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(network.parameters(), plain.clip_norm)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        average_into(average, network, plain.ema_decay)
+        average_into(average.state_dict(), network.state_dict(), plain.ema_decay)
 
     @torch.inference_mode()
     def predict() -> None:
         with precision():
-            average(image)
+            average.eval()(image)
 
     return step, predict
 

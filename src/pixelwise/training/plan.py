@@ -293,6 +293,21 @@ def batch_rule(situation: Situation) -> Rule:
         yield Decision("model.norm", "group", f"batches of {batch} are too small for batch statistics")
 
 
+def shard_rule(situation: Situation) -> Rule:
+    """GPUs divide a network that none of them can hold and train."""
+    if situation.machine.device != "cuda" or situation.processes == 1 or situation.is_given("training.shard"):
+        return
+    model = situation.config.model
+    if not situation.is_given("model.width"):
+        model = model.model_copy(update={"width": WIDTHS[0]})
+    needed = _may_take(_work(situation, model, "float32", 1))
+    if needed > _room_bytes(situation, model):
+        because = (
+            f"training it may take {_gb(needed)} in each process, and {_gb(_room_bytes(situation, model))} are free"
+        )
+        yield Decision("training.shard", value=True, because=because)
+
+
 def precision_rule(situation: Situation) -> Rule:
     """The faster of float32 and bfloat16, measured."""
     if situation.is_given("training.precision"):
@@ -528,6 +543,7 @@ RULES = (
     stride_rule,
     patch_rule,
     batch_rule,
+    shard_rule,
     precision_rule,
     width_rule,
     compilation_rule,
@@ -566,4 +582,5 @@ def _work(situation: Situation, model: ModelConfig, precision: str, patches: int
         patch_size=situation.config.data.patch_size,
         batch_size=patches,
         precision=precision,
+        divided=situation.processes if situation.config.training.shard else 1,
     )

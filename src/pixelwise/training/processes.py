@@ -16,18 +16,25 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Float
 from lightning_fabric import Fabric
+from lightning_fabric.strategies.model_parallel import ModelParallelStrategy
 from torch import Tensor, nn
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 from torch.distributed.constants import default_pg_timeout
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 
 from pixelwise.config import Config
 from pixelwise.errors import ConfigError
 from pixelwise.inference.predictor import choose_device
+from pixelwise.models.blocks import Doubling, parameter_count
 
 Precision = Literal["32-true", "bf16-mixed"]
 
 MEETING = "pixelwise/store"
 """Where torchrun's store says on which port the first process has opened one."""
+
+PART_WEIGHTS = 500_000
+"""Parts of a network with fewer weights are divided together with what they belong to: each is a message of its own."""
 
 PRECISIONS: dict[str, Precision] = {"float32": "32-true", "bfloat16": "bf16-mixed"}
 """Fabric's names of ours."""
@@ -55,7 +62,7 @@ def join(config: Config, environment: Mapping[str, str] = os.environ) -> Fabric:
             accelerator=device.type,
             devices=local,
             num_nodes=nodes,
-            strategy="ddp" if local * nodes > 1 else "auto",
+            strategy=_strategy(config, local * nodes),
             precision=PRECISIONS[config.training.precision],
         )
         fabric.launch()
@@ -67,6 +74,37 @@ def join(config: Config, environment: Mapping[str, str] = os.environ) -> Fabric:
     atexit.unregister(leave)
     atexit.register(leave)
     return fabric
+
+
+def _strategy(config: Config, count: int) -> str | ModelParallelStrategy:
+    """How processes work together."""
+    if count == 1:
+        return "auto"
+    if not config.training.shard:
+        return "ddp"
+    return ModelParallelStrategy(divide, data_parallel_size=count, tensor_parallel_size=1)
+
+
+def divide(network: nn.Module, mesh: DeviceMesh) -> nn.Module:
+    """Let each process hold its shards of a network, of which a part is put together while it computes.
+
+    That is FSDP2 (Zhao et al., 2023). Parts are the large ones of what lists and sequences hold, and are no such
+    themselves, since some of these are gone through and not called; all that is left belongs to the network as a whole.
+
+    Args:
+        network: with its weights in the usual order of axes.
+        mesh: the processes, along an axis `data_parallel`.
+    """
+    several = (nn.ModuleList, nn.Sequential)
+    lists = [module for module in network.modules() if isinstance(module, several)]
+    parts = [part for some in reversed(lists) for part in some if not isinstance(part, several)]
+    for part in parts:
+        if parameter_count(part) >= PART_WEIGHTS:
+            fully_shard(part, mesh=mesh["data_parallel"])
+        if isinstance(part, Doubling) and isinstance(part, FSDPModule):
+            register_fsdp_forward_method(part, "beside")
+    fully_shard(network, mesh=mesh["data_parallel"])
+    return network
 
 
 def _connect(device: torch.device, environment: Mapping[str, str]) -> None:

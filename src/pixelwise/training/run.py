@@ -295,12 +295,15 @@ def _fit(request: Request, config: Config, material: Material, files: Files, fab
         on_step=_step_listener(listener, config.training.batch_size),
         after_epoch=_keeper(files, update, description, clock, listener) if fabric.is_global_zero else _nothing,
         after_setback=_setback_keeper(files, clock, listener) if fabric.is_global_zero else _nothing,
-        lesson=partial(losses.to_teacher, reduce=totals),
+        lesson=losses.lesson(config.loss, totals),
     )
     if config.training.time is not None:
         clock.note_validation(_validation_seconds(job))
-    if fabric.is_global_zero and not request.resume:
-        checkpoint.save(files.last, update.state(), history, 0.0)  # a run can be resumed from its first moment on
+    if not request.resume:
+        state = update.state()  # each process may have a part of it
+        if fabric.is_global_zero:
+            checkpoint.save(files.last, state, history, 0.0)  # a run can be resumed from its first moment on
+        del state
     with stop, board:
         fit(job, _batches(config, samples, fabric), history, steps_per_epoch)
     return stop()
@@ -366,7 +369,8 @@ def _update(
         moved = finetune.transfer(network, start, request.dataset.classes, config.finetune.merge)
         watcher.say(f"weights from {request.start_from}; {moved.describe()}")
     finetune.freeze(network, config.finetune.freeze)
-    network = network.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    order = torch.contiguous_format if config.training.shard else torch.channels_last  # torch divides no others
+    network = network.to(fabric.device, memory_format=order)  # type: ignore[call-overload]
     if fabric.world_size > 1:
         alone = processes.share_batch_norm(network)
         if alone:
@@ -396,6 +400,7 @@ def rate_range(request: Request, config: Config, material: Material) -> RateRang
         config=plain,
         update=update,
         loss=losses.build(plain.loss, weights),
+        lesson=losses.lesson(plain.loss),
         model=Model(update.average, description, fabric.device),
         validation=(),
         clock=Clock(float, STEPS, None, set_aside_seconds=0.0, trained_seconds=0.0, pixels_after=0.0, stopped=bool),

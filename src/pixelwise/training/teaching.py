@@ -115,10 +115,10 @@ def packed(probabilities: Float[Tensor, "K h w"]) -> UInt8[np.ndarray, "h w N"]:
     return both.permute(1, 2, 0).cpu().numpy()
 
 
-def unpacked(said: UInt8[Tensor, "B h w N"], classes: int) -> Float[Tensor, "B K h w"]:
+def unpacked(said: UInt8[Tensor, "B N h w"], classes: int) -> Float[Tensor, "B K h w"]:
     """Probabilities, within 1 / `STEPS` for the classes that were kept, summing to 1 over K."""
-    kept = said.shape[-1] // 2
-    numbers, shares = said[..., :kept].long(), said[..., kept:].float() / STEPS
-    rest = (1.0 - shares.sum(-1, keepdim=True)).clamp_min(0.0) / max(1, classes - kept)
-    full = rest.expand(*rest.shape[:-1], classes).scatter(-1, numbers, shares)
-    return (full / full.sum(-1, keepdim=True)).permute(0, 3, 1, 2)
+    kept = said.shape[1] // 2
+    numbers, shares = said[:, :kept].long(), said[:, kept:].float() / STEPS
+    rest = (1.0 - shares.sum(1, keepdim=True)).clamp_min(0.0) / max(1, classes - kept)
+    full = rest.expand(-1, classes, -1, -1).scatter(1, numbers, shares)
+    return full / full.sum(1, keepdim=True)
