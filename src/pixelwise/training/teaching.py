@@ -32,7 +32,7 @@ KEPT = 3
 STEPS = 255
 """Probabilities are kept in so many steps."""
 
-LAYOUT_VERSION = 1
+LAYOUT_VERSION = 2
 """Raised when the content of the files changes."""
 
 
@@ -110,7 +110,8 @@ class Teacher:
 
 def packed(probabilities: Float[Tensor, "K h w"]) -> UInt8[np.ndarray, "h w N"]:
     """The most probable classes of each pixel, and then how probable they are, in 1 / `STEPS`."""
-    shares, numbers = probabilities.float().topk(min(KEPT, len(probabilities)), dim=0)
+    kept = min(KEPT, max(1, len(probabilities) - 1))  # the last one has what is left
+    shares, numbers = probabilities.float().topk(kept, dim=0)
     both = torch.cat([numbers, (shares * STEPS).round()]).to(torch.uint8)
     return both.permute(1, 2, 0).cpu().numpy()
 

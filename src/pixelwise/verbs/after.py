@@ -3,20 +3,16 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pixelwise import config as configs
-from pixelwise.data.cache import Cache
 from pixelwise.errors import ConfigError, DataError
 from pixelwise.evaluation import refine as refining
-from pixelwise.evaluation import saved
 from pixelwise.evaluation.quantised import Quantised
 from pixelwise.evaluation.quantised import quantise as quantise_run
 from pixelwise.evaluation.refine import Step
 from pixelwise.evaluation.scores import units_of
 from pixelwise.files import write_json
 from pixelwise.models import bundle as bundles
-from pixelwise.training.folder import Files
 from pixelwise.training.watch import Watcher
-from pixelwise.verbs.runs import dataset_to_score, load, open_cases
+from pixelwise.verbs.runs import Finished
 
 SHOWN_IMAGES = 16
 """About so many training images show a network that is put into eight bits which values its maps have."""
@@ -43,21 +39,18 @@ def quantise(run: Path | str, out: Path | str | None = None, *, watcher: Watcher
         ConfigError: NNCF or OpenVINO is not installed.
         DataError: the folder is not that of a run, its images cannot be read, or the file cannot be written.
     """
-    watcher, files = watcher or Watcher(), Files(Path(run))
-    path = Path(out) if out is not None else files.folder / "int8.xml"
+    watcher = watcher or Watcher()
+    path = Path(out) if out is not None else Path(run) / "int8.xml"
     if path.suffix != ".xml":
         raise ConfigError(f"The file to write is called {path.name}.", remedy="OpenVINO reads names that end in .xml.")
-    said = saved.read_facts(files.run)
-    model = load(run, "cpu")
-    dataset = dataset_to_score(model, said, None)
-    split = saved.read_split(files.split, dataset)
-    cache = Cache.of(configs.load(files.config), dataset)
-    if not split.validation:
+    finished = Finished.open(run, "cpu")
+    training, validation = finished.split.train, finished.split.validation
+    if not validation:
         raise DataError(
             "This run has no validation images.", where=run, remedy="Put the run of one fold into eight bits."
         )
-    shown = open_cases(cache, split.train[:: max(1, len(split.train) // SHOWN_IMAGES)], model, watcher)
-    scored = open_cases(cache, split.validation, model, watcher)
+    shown = finished.cases(training[:: max(1, len(training) // SHOWN_IMAGES)], watcher)
+    scored = finished.cases(validation, watcher)
     watcher.say(f"finding the range of maps on {len(shown)} training images")
     return quantise_run(Path(run), shown, scored, path)
 
@@ -77,13 +70,8 @@ def refine(run: Path | str, *, flips: bool = False, watcher: Watcher | None = No
         BundleError: there is no model.
         DataError: the folder is not that of a run, its images cannot be read, or the bundle cannot be written.
     """
-    watcher, files = watcher or Watcher(), Files(Path(run))
-    said = saved.read_facts(files.run)
-    model = load(run, configs.load(files.config).device)
-    dataset = dataset_to_score(model, said, None)
-    split = saved.read_split(files.split, dataset)
-    cache = Cache.of(configs.load(files.config), dataset)
-    cases = open_cases(cache, split.validation, model, watcher)
+    watcher, finished = watcher or Watcher(), Finished.open(run)
+    cases, best = finished.cases(finished.split.validation, watcher), finished.files.best
     if not cases:
         raise DataError(
             "This run has no validation images.",
@@ -92,9 +80,9 @@ def refine(run: Path | str, *, flips: bool = False, watcher: Watcher | None = No
         )
     tried = ("horizontal", "both", "rotations") if flips else ()
     units = units_of([case.case.name for case in cases], [case.case.group for case in cases])
-    refined, steps = refining.refine(model, cases, units, tried, watcher.say)
-    bundle = bundles.load(files.best)
+    refined, steps = refining.refine(finished.model, cases, units, tried, watcher.say)
+    bundle = bundles.load(best)
     kept = {"prediction": refined.description.prediction, "postprocessing": refined.description.postprocessing}
-    bundles.save(replace(bundle, description=bundle.description.model_copy(update=kept)), files.best)
-    write_json(files.folder / "refine.json", [step.to_json() for step in steps])
-    return Refined(files.best, tuple(steps))
+    bundles.save(replace(bundle, description=bundle.description.model_copy(update=kept)), best)
+    write_json(finished.files.folder / "refine.json", [step.to_json() for step in steps])
+    return Refined(best, tuple(steps))

@@ -5,14 +5,17 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from pixelwise import config as configs
 from pixelwise.data import folder as folders
 from pixelwise.data.cache import Cache, Decoded, with_channels
 from pixelwise.data.dataset import Case, Dataset
+from pixelwise.data.split import Split
 from pixelwise.errors import ConfigError, DataError
 from pixelwise.evaluation import saved, sides
 from pixelwise.evaluation.scores import Evaluation
 from pixelwise.inference import int8, predictor
 from pixelwise.inference.predictor import Model
+from pixelwise.training.folder import Files
 from pixelwise.training.watch import Watcher
 
 
@@ -44,6 +47,36 @@ class Run:
     def report(self) -> Path:
         """The page to open in a browser."""
         return self.folder / "report.html"
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run that has ended, opened with its model and its data."""
+
+    files: Files
+    model: Model
+    dataset: Dataset
+    split: Split
+    cache: Cache
+
+    @classmethod
+    def open(cls, run: Path | str, device: str | None = None) -> "Finished":
+        """The run in a folder; its model goes to the device of its settings if none is named.
+
+        Raises:
+            BundleError: there is no model.
+            DataError: the folder is not that of a run, or its images are gone.
+        """
+        files = Files(Path(run))
+        said = saved.read_facts(files.run)
+        config = configs.load(files.config)
+        model = load(run, device or config.device)
+        dataset = dataset_to_score(model, said, None)
+        return cls(files, model, dataset, saved.read_split(files.split, dataset), Cache.of(config, dataset))
+
+    def cases(self, chosen: Sequence[Case], watcher: Watcher) -> list[Decoded]:
+        """Some of its images with masks."""
+        return open_cases(self.cache, chosen, self.model, watcher)
 
 
 def load(path: Path | str, device: str = "auto") -> Model:

@@ -5,9 +5,8 @@ from pathlib import Path
 
 from pixelwise import config as configs
 from pixelwise.config import Config
-from pixelwise.data.cache import Cache
 from pixelwise.errors import ConfigError, PixelwiseError
-from pixelwise.evaluation import forgetting, saved, sides
+from pixelwise.evaluation import forgetting, sides
 from pixelwise.files import make_folder, write_json
 from pixelwise.models import bundle as bundles
 from pixelwise.training import processes
@@ -15,7 +14,7 @@ from pixelwise.training import run as runs
 from pixelwise.training.folder import Begun, Files, read_begun, settle
 from pixelwise.training.watch import Watcher
 from pixelwise.verbs.data import checked
-from pixelwise.verbs.runs import Run, dataset_to_score, load, open_cases
+from pixelwise.verbs.runs import Finished, Run, load
 from pixelwise.verbs.scores import evaluate_run
 from pixelwise.verbs.settings import agree_on_folder, name_of, next_free, with_budget
 
@@ -124,17 +123,15 @@ def _tell_what_is_left(source: Path, folder: Path, watcher: Watcher) -> None:
         return
     try:
         device = configs.load(Files(folder).config).device
-        said, earlier, later = saved.read_facts(Files(source).run), load(source, device), load(folder, device)
-        dataset = dataset_to_score(earlier, said, None)
-        cases, side = sides.choose(dataset, None, saved.read_split(Files(source).split, dataset))
-        cache = Cache.of(configs.load(Files(folder).config), dataset)
+        earlier, later = Finished.open(source, device), load(folder, device)
+        cases, side = sides.choose(earlier.dataset, None, earlier.split)
         chosen = cases[:: -(-len(cases) // REMEMBERED_IMAGES)]
-        if later.description.preprocessing.channels != earlier.description.preprocessing.channels:
+        if later.description.preprocessing.channels != earlier.model.description.preprocessing.channels:
             watcher.say(
                 "note: what the model forgets is not measured: its images have other channels than the old ones"
             )
             return
-        rows = forgetting.before_and_after(earlier, later, open_cases(cache, chosen, earlier, Watcher()))
+        rows = forgetting.before_and_after(earlier.model, later, earlier.cases(chosen, Watcher()))
     except PixelwiseError as error:  # the run itself is finished
         watcher.say(f"note: what the model forgets is not measured: {error}")
         return
