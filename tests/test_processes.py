@@ -456,17 +456,18 @@ def train_both(data: Path, tmp_path: Path, settings: tuple[str, ...], processes:
 def test_several_processes_train_the_network_of_one(
     nine: Path, tmp_path: Path, batch: int, processes: int, divided: bool
 ) -> None:
-    settings = (*SETTINGS, *SGD, f"training.batch_size={batch}", f"training.shard={divided}")
+    twenty = ("training.steps_per_epoch=10", "training.epochs=2")
+    settings = (*SETTINGS, *SGD, *twenty, f"training.batch_size={batch}", f"training.shard={divided}")
     one, two = train_both(nine, tmp_path, settings, processes)
     assert len(json.loads((two / "split.json").read_text())["validation"]) % 2 == 1
-    # Sums are added in another order, which moves float32 in the 7th digit; eight steps of SGD carry that on without
-    # amplifying it much. Measured: 3e-7 of a loss, 5e-5 of a weight at most; one process whose initial weights are
+    # Sums are added in another order, which moves float32 in the 7th digit; twenty steps of SGD carry that on without
+    # amplifying it much. Measured: 2e-5 of a loss, 5e-5 of a weight at most; one process whose initial weights are
     # moved by 1e-7 parts from itself likewise. (Momentum parts by up to 7e-4, where a ReLU flips in the last step.)
     # Gradients off by the number of processes, or statistics of half a batch, move all in the second digit.
     for mine, other in zip(history(two), history(one), strict=True):
         assert (mine["step"], mine["learning_rate"]) == (other["step"], other["learning_rate"])
-        assert mine["train_loss"] == pytest.approx(other["train_loss"], rel=1e-5)
-        assert mine["validation_loss"] == pytest.approx(other["validation_loss"], rel=2e-5)
+        assert mine["train_loss"] == pytest.approx(other["train_loss"], rel=1e-4)
+        assert mine["validation_loss"] == pytest.approx(other["validation_loss"], rel=1e-4)
         assert mine["miou"] == pytest.approx(other["miou"], abs=1e-3)  # of 6912 pixels, two may flip
     mine, other = tensors(two), tensors(one)
     assert mine.keys() == other.keys()
