@@ -4,6 +4,7 @@ The pages `templates/report.*` say how it looks; this module puts scores and pic
 """
 
 import base64
+import functools
 import hashlib
 import json
 import math
@@ -98,10 +99,11 @@ def write(path: Path, content: Content) -> None:
 
 def render(content: Content) -> str:
     """The report as HTML text. Equal contents give equal text."""
-    templates = environment()
+    template = _template()
+    templates = template.environment
     rows = _worst_first(content.scores["per_image"])
     style, script = (part(templates, name) for name in ("report.css", "report.js"))
-    page: str = templates.get_template("report.html.j2").render(
+    page: str = template.render(
         content=content,
         pooled=content.scores["pooled"],
         image_mean=content.scores["image_mean"],
@@ -128,6 +130,12 @@ def render(content: Content) -> str:
         script_hash=base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii"),
     )
     return page
+
+
+@functools.cache
+def _template() -> Any:
+    """Of the report: it takes longer to compile than to fill in."""
+    return environment().get_template("report.html.j2")
 
 
 def environment() -> Any:
