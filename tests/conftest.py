@@ -1,9 +1,12 @@
 """Fixtures that several test modules share."""
 
+import gc
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from hypothesis import settings
 from PIL import Image
@@ -15,6 +18,11 @@ settings.load_profile("pixelwise")
 REALDATA = Path(os.environ.get("PIXELWISE_REALDATA", Path(__file__).parents[2] / "shared" / "data"))
 
 
+def pytest_collection_finish() -> None:
+    """All that is imported by now stays: garbage is not looked for in it again and again."""
+    gc.freeze()
+
+
 @pytest.fixture(scope="session")
 def realdata() -> Path:
     """The folder of real data sets, where there is one."""
@@ -23,10 +31,28 @@ def realdata() -> Path:
     return REALDATA
 
 
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test reads or fills the user's cache of decoded images."""
-    monkeypatch.setenv("PIXELWISE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test, and no fixture of a module, reads or fills the user's cache of decoded images."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PIXELWISE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _idle_processor() -> Iterator[None]:
+    """Tests beside each other are no other programs: what a run measures of the machine is kept for the next run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(psutil, "cpu_percent", lambda **_given: 0.0)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _only_what_users_have() -> Iterator[None]:
+    """Processes that tests start find no torchmetrics, which Lightning Fabric imports wherever it is."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent / "absent"), prepend=os.pathsep)
+        yield
 
 
 def draw_discs(folder: Path, count: int = 8, size_px: int = 48, seed: int = 0) -> Path:
