@@ -28,8 +28,9 @@ def counts_of(generator: np.random.Generator, images: int) -> Tensor:
     objects = generator.gamma(2.0, 500.0, images)
     quality = generator.beta(8.0, 2.0, images)
     hit = np.round(objects * quality)
-    rows = [[[8000.0, 0.3 * (o - h)], [o - h, h]] for o, h in zip(np.round(objects), hit, strict=True)]
-    return torch.from_numpy(np.round(np.array(rows)).astype(np.int64))
+    missed = np.round(objects) - hit
+    counts = np.stack([np.full(images, 8000.0), 0.3 * missed, missed, hit], axis=1)
+    return torch.from_numpy(np.round(counts).astype(np.int64)).reshape(-1, 2, 2)
 
 
 # --- weights ---------------------------------------------------------------------------------------------------------

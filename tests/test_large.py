@@ -12,6 +12,7 @@ import tifffile
 from scipy.ndimage import gaussian_filter
 from test_inference import PixelNetwork, make
 
+from pixelwise import api
 from pixelwise.classes import IGNORE
 from pixelwise.config import ModelConfig, PostprocessingConfig, PredictionConfig, parse_bytes
 from pixelwise.data import formats, npy, windows, writing
@@ -517,9 +518,10 @@ def test_what_is_no_amount_of_memory(text: str) -> None:
 KILLED = """
 import sys
 from pixelwise.cli import main
-from pixelwise.data import windows
+from pixelwise.data import windows, writing
 from pixelwise.inference import large, tiles
 windows.WHOLE_BYTES, tiles.BAND_VALUES, tiles.BAND_ROWS = 0, 1, 16
+writing.TILE_PX = large.TILE_PX = 64
 note = large.Kept.note
 def noting(kept, state):
     note(kept, state)
@@ -530,7 +532,10 @@ main()
 
 
 @pytest.mark.slow
-def test_a_prediction_that_is_killed_goes_on_and_does_at_most_one_band_twice(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("all_large")
+def test_a_prediction_that_is_killed_goes_on_and_does_at_most_one_band_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from pixelwise.models import bundle
 
     small = make(ModelConfig(width=4, depth=2), channels=3, tile_size=(64, 64), overlap=0.5)
@@ -538,16 +543,19 @@ def test_a_prediction_that_is_killed_goes_on_and_does_at_most_one_band_twice(tmp
     pixels = RNG.integers(0, 4, (800, 330, 3), dtype=np.uint8)
     tifffile.imwrite(tmp_path / "a.tif", pixels, tile=(32, 32), compression="zlib", photometric="rgb")
 
-    def start(out: str) -> subprocess.Popen[str]:
-        command = ["predict", str(tmp_path / "model.safetensors"), str(tmp_path / "a.tif"), "-o", str(tmp_path / out)]
-        return subprocess.Popen([sys.executable, "-c", KILLED, *command], stdout=subprocess.PIPE, text=True)
-
-    def bands(output: str) -> list[str]:
-        return [line for line in output.splitlines() if line.startswith("band")][1:]  # the first is the beginning
-
-    whole = bands(start("whole").communicate()[0])
+    monkeypatch.setattr(tiles, "BAND_VALUES", 1)
+    monkeypatch.setattr(tiles, "BAND_ROWS", 16)
+    noted: list[tuple[int, int]] = []
+    note = large.Kept.note
+    monkeypatch.setattr(
+        large.Kept, "note", lambda kept, state: note(kept, state) or noted.append((state.block, state.rows))
+    )
+    api.predict_files(tmp_path / "model.safetensors", [tmp_path / "a.tif"], tmp_path / "whole")
+    whole = noted[1:]  # the first is the beginning
     assert len(whole) > 20
-    process, seen = start("killed"), 0
+    command = ["predict", str(tmp_path / "model.safetensors"), str(tmp_path / "a.tif"), "-o", str(tmp_path / "killed")]
+    process = subprocess.Popen([sys.executable, "-c", KILLED, *command], stdout=subprocess.PIPE, text=True)
+    seen = 0
     assert process.stdout is not None
     with process.stdout:
         while seen < 8:
@@ -555,8 +563,9 @@ def test_a_prediction_that_is_killed_goes_on_and_does_at_most_one_band_twice(tmp
         process.kill()
         process.wait()
     assert not (tmp_path / "killed" / "a.tif").exists()
-    again = start("killed").communicate()[0].splitlines()
-    rest = [line for line in again if line.startswith("band")]
+    noted.clear()
+    api.predict_files(tmp_path / "model.safetensors", [tmp_path / "a.tif"], tmp_path / "killed")
+    rest = noted
     assert rest == whole[-len(rest) :]
     assert len(rest) <= len(whole) - seen + 2  # one band more than is left; the kill may come before its line is read
     one, other = (tifffile.imread(tmp_path / name / "a.tif") for name in ("whole", "killed"))
@@ -589,11 +598,11 @@ def test_memory_is_kept_image_after_image(tmp_path: Path) -> None:
     network = unet.build(about.model, 3, 60)
     bundle.save(bundle.Bundle(about, bundle.state_on_cpu(network)), tmp_path / "model.safetensors")
     images = [tmp_path / "a.tif", tmp_path / "b.tif"]
-    pixels = np.zeros((250, 24_000, 3), np.uint8)  # a row of tiles of the whole width would take more than a gigabyte
+    pixels = np.zeros((208, 24_000, 3), np.uint8)  # a row of tiles of the whole width would take more than a gigabyte
     pixels[::7, ::5] = 200
     for path in images:
         tifffile.imwrite(path, pixels, tile=(256, 256), compression="zlib", photometric="rgb")
     paths = [str(path) for path in (tmp_path / "model.safetensors", tmp_path / "out", *images)]
     ran = subprocess.run([sys.executable, "-c", PROGRAM, *paths], capture_output=True, text=True, check=True)
     assert int(ran.stdout.split()[-1]) < 9.3e8
-    assert all(tifffile.imread(tmp_path / "out" / path.name).shape == (250, 24_000) for path in images)
+    assert all(tifffile.imread(tmp_path / "out" / path.name).shape == (208, 24_000) for path in images)

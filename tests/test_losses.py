@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from itertools import count
-from pathlib import Path
 from typing import get_args
 
 import numpy as np
@@ -16,7 +15,6 @@ from torch import Tensor
 from pixelwise.classes import IGNORE
 from pixelwise.config import LossConfig
 from pixelwise.losses import LOSSES, Loss, _middles, border_weights, build, of_levels
-from pixelwise.training.processes import leave
 
 K = 3
 WEIGHTS = torch.tensor([0.5, 1.0, 3.0])
@@ -254,36 +252,6 @@ def test_averaged_gradients_of_two_processes_are_those_of_one_with_the_whole_bat
         torch.testing.assert_close(value, expected)
         gradient[2 * index : 2 * index + 2] = local / 2  # the average over processes of dL/d(their own images)
     torch.testing.assert_close(gradient, expected_gradient)
-
-
-def _process(rank: int, folder: str) -> None:
-    """One of two real processes: data-parallel training of one 1x1 convolution, one step."""
-    import torch.distributed as dist
-    from torch.distributed.nn.functional import all_reduce
-
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-    torch.manual_seed(0)
-    model = torch.nn.parallel.DistributedDataParallel(torch.nn.Conv2d(K, K, 1).double())
-    images, mask, weight = (values[2 * rank : 2 * rank + 2] for values in batch())
-    loss = build(LossConfig(), WEIGHTS, reduce=all_reduce)
-    loss(model(images), mask, weight).backward()
-    torch.save([parameter.grad for parameter in model.parameters()], f"{folder}/{rank}.pt")
-    del model
-    leave()
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")  # torch.distributed's own
-def test_two_real_processes_have_the_gradient_of_one(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(_process, args=(str(tmp_path),), nprocs=2)
-    torch.manual_seed(0)
-    model = torch.nn.Conv2d(K, K, 1).double()
-    images, mask, weight = batch()
-    build(LossConfig(), WEIGHTS)(model(images), mask, weight).backward()
-    for rank in range(2):
-        for ours, theirs in zip(model.parameters(), torch.load(tmp_path / f"{rank}.pt"), strict=True):
-            torch.testing.assert_close(theirs, ours.grad)
 
 
 # referees

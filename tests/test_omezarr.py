@@ -20,10 +20,17 @@ RNG = np.random.default_rng(4)
 KINDS = {"t": "time", "c": "channel", "z": "space", "y": "space", "x": "space"}
 
 
-def write(path: Path, pixels: np.ndarray, axes: str = "yx", version: str = "0.4", more: dict | None = None) -> Path:
+def write(
+    path: Path,
+    pixels: np.ndarray,
+    axes: str = "yx",
+    version: str = "0.4",
+    more: dict | None = None,
+    chunk: int = 16,
+) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     group = zarr.open_group(path, mode="w", zarr_format=2 if version == "0.4" else 3)
-    chunks = tuple(min(16, edge) for edge in pixels.shape)
+    chunks = tuple(min(chunk, edge) for edge in pixels.shape)
     group.create_array("0", data=pixels, chunks=chunks)
     scale = [0.5 * (number + 1) for number in range(len(axes))]
     described = {
@@ -75,7 +82,7 @@ def test_a_mask_has_the_axes_and_scales_of_its_image(
 ) -> None:
     model = make(ModelConfig(width=4, depth=2), PixelNetwork())
     pixels = RNG.integers(0, 2, (1, 1100, 700)).astype(np.float32)
-    path = write(tmp_path / "a.ome.zarr", pixels, "cyx", version)
+    path = write(tmp_path / "a.ome.zarr", pixels, "cyx", version, chunk=128)  # of 16 there would be thousands of files
     if large:
         monkeypatch.setattr(windows, "WHOLE_BYTES", 0)
     done = api.predict_files(model, [path], tmp_path / "out", memory_bytes=10**12)

@@ -9,7 +9,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jaxtyping import UInt8
-from monai.metrics import compute_average_surface_distance, compute_hausdorff_distance, compute_surface_dice
 from scipy import ndimage
 
 from pixelwise.classes import IGNORE
@@ -90,6 +89,8 @@ def test_a_class_in_neither_mask_has_no_score_and_does_not_count() -> None:
 @pytest.mark.filterwarnings("ignore")  # MONAI's own
 @pytest.mark.parametrize("seed", range(4))
 def test_distances_agree_with_monai(seed: int) -> None:
+    from monai.metrics import compute_average_surface_distance, compute_hausdorff_distance, compute_surface_dice
+
     prediction, target = pair(seed)
     hot = [one_hot(mask, 3) for mask in (prediction, target)]
     found = compare_boundaries(prediction, target, 3, 2.0)

@@ -105,6 +105,15 @@ def gradients(model: nn.Module, name: str, part: slice, reduce: Any) -> dict[str
     return {"loss": value.detach()} | {key: p.grad for key, p in model.named_parameters() if p.grad is not None}
 
 
+def weighted_gradients(convolution: nn.Module, part: slice, reduce: Any) -> list[Tensor]:
+    """Of a convolution from a loss with weights of classes and of pixels, in double precision."""
+    image, mask = images()
+    weight = torch.linspace(0.5, 1.5, mask.numel(), dtype=torch.float64).view(mask.shape)
+    loss = build_loss(LossConfig(), torch.tensor([0.5, 1.0, 3.0]), reduce)
+    loss(convolution(image[part].double()), mask[part], weight[part]).backward()
+    return [p.grad for p in convolution.parameters() if p.grad is not None]
+
+
 VALIDATED: list[list[str]] = []
 """Images of each validation that this process counted."""
 
@@ -150,6 +159,9 @@ def compute(rank: int, world_size: int) -> dict[str, Any]:
         "validation": {count: validate(fabric, count) for count in (1, 2, 5)},
     }
     found["validated"] = VALIDATED
+    torch.manual_seed(0)
+    convolution = nn.parallel.DistributedDataParallel(nn.Conv2d(2, 3, 1).double())
+    found["weighted"] = weighted_gradients(convolution, part, torch.distributed.nn.functional.all_reduce)
     for name in LOSSES:
         model = network()
         share_batch_norm(model)
@@ -313,6 +325,15 @@ def test_processes_that_divide_a_network_train_that_of_one(two: list[dict[str, A
         assert found["held"] < 0.6 * weights
         assert found["parts"] == 8  # six convolutions, the one that doubles, and all that is left
     assert sum(each["divided"]["held"] for each in two) == weights
+
+
+@pytest.mark.slow
+def test_with_weights_and_the_sum_of_torch_gradients_are_those_of_one_process(two: list[dict[str, Any]]) -> None:
+    torch.manual_seed(0)
+    expected = weighted_gradients(nn.Conv2d(2, 3, 1).double(), WHOLE, lambda sums: sums)
+    for found in two:
+        for mine, value in zip(found["weighted"], expected, strict=True):
+            torch.testing.assert_close(mine, value)
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """From settings and a folder to a bundle."""
 
 import errno
+import functools
 import itertools
 import json
 import math
@@ -9,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,7 @@ from PIL import Image
 import pixelwise
 from pixelwise.config import TrainingConfig
 from pixelwise.errors import BundleError, ConfigError, DataError, TrainingError
+from pixelwise.evaluation import figures
 from pixelwise.models.bundle import hash_of_tensors
 from pixelwise.training.clock import Clock
 from pixelwise.training.folder import Files
@@ -58,6 +61,44 @@ def assert_equal_runs(one: Path, other: Path) -> None:
         assert torch.equal(first[name], second[name]), name
 
 
+Once = Callable[..., pixelwise.Run]
+
+
+@pytest.fixture(scope="module")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
+    """Runs of the discs, with settings beside the quick ones: each is trained once and only read, or copied.
+
+    Their reports have no curves.
+    """
+    folder = tmp_path_factory.mktemp("once")
+    data = draw_discs(folder / "discs")
+
+    @functools.cache
+    def run(*overrides: str, stop_after: int = 0) -> pixelwise.Run:
+        out = folder / "_".join([*overrides, str(stop_after)])
+        with pytest.MonkeyPatch.context() as patch:
+            leave_curves_out(patch)
+            return pixelwise.train(data, out, config=quick(*overrides), watcher=Stopping(stop_after))
+
+    return run
+
+
+def leave_curves_out(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(figures, "svg", lambda *_given: "")
+    patch.setattr(figures, "save_learning_curves", lambda *_given: None)
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports without curves: drawing takes half the time of a run of which only weights or scores are looked at."""
+    leave_curves_out(monkeypatch)
+
+
+def copied(run: pixelwise.Run, folder: Path) -> Path:
+    """A run that a test may change."""
+    return Path(shutil.copytree(run.folder, folder))
+
+
 @pytest.mark.slow
 def test_a_run_leaves_every_file_it_promises(discs: Path, tmp_path: Path) -> None:
     run = pixelwise.train(discs, tmp_path / "run", config=quick())
@@ -71,6 +112,7 @@ def test_a_run_leaves_every_file_it_promises(discs: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("undrawn")
 def test_equal_seeds_give_equal_weights_and_others_do_not(discs: Path, tmp_path: Path) -> None:
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         pixelwise.train(discs, tmp_path / name, config=quick(f"seed={seed}", "model.dropout=0.2"))
@@ -79,21 +121,24 @@ def test_equal_seeds_give_equal_weights_and_others_do_not(discs: Path, tmp_path:
 
 
 @pytest.mark.slow
-def test_a_run_is_repeated_by_its_own_settings(discs: Path, tmp_path: Path) -> None:
-    pixelwise.train(discs, tmp_path / "a", config=quick())
-    pixelwise.train(discs, tmp_path / "b", config=pixelwise.settings(tmp_path / "a" / "config.yaml"))
-    assert_equal_runs(tmp_path / "a", tmp_path / "b")
+@pytest.mark.usefixtures("undrawn")
+def test_a_run_is_repeated_by_its_own_settings(once: Once, discs: Path, tmp_path: Path) -> None:
+    first = once().folder
+    pixelwise.train(discs, tmp_path / "again", config=pixelwise.settings(first / "config.yaml"))
+    assert_equal_runs(first, tmp_path / "again")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("after_steps", [3, 4, 6])
-def test_an_interrupted_run_goes_on_to_the_same_weights(discs: Path, tmp_path: Path, after_steps: int) -> None:
-    config = quick("training.epochs=3", "model.dropout=0.2")
-    pixelwise.train(discs, tmp_path / "whole", config=config)
-    pixelwise.train(discs, tmp_path / "broken", config=config, watcher=Stopping(after_steps))
+@pytest.mark.usefixtures("undrawn")
+def test_an_interrupted_run_goes_on_to_the_same_weights(
+    once: Once, discs: Path, tmp_path: Path, after_steps: int
+) -> None:
+    settings = ("training.epochs=3", "model.dropout=0.2")
+    pixelwise.train(discs, tmp_path / "broken", config=quick(*settings), watcher=Stopping(after_steps))
     assert (tmp_path / "broken" / "report.html").exists(), "Ctrl-C leaves model, scores and report"
     pixelwise.train(discs, tmp_path / "broken", resume=True)
-    assert_equal_runs(tmp_path / "whole", tmp_path / "broken")
+    assert_equal_runs(once(*settings).folder, tmp_path / "broken")
 
 
 @pytest.mark.slow
@@ -108,36 +153,35 @@ def test_it_learns_two_images_by_heart(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_time_budget_is_kept_and_ends_annealed(discs: Path, tmp_path: Path) -> None:
-    config = pixelwise.settings(None, [*QUICK[:-2], "training.time=12", "training.warmup_fraction=0.1"])
+    config = pixelwise.settings(None, [*QUICK[:-2], "training.time=9", "training.warmup_fraction=0.1"])
     began = time.monotonic()
     run = pixelwise.train(discs, tmp_path / "run", config=config)
-    assert time.monotonic() - began < 14
+    assert time.monotonic() - began < 11
     rows = [json.loads(line) for line in (run.folder / "history.jsonl").read_text().splitlines()]
     assert rows[-1]["learning_rate"] < 0.1 * max(row["learning_rate"] for row in rows)
 
 
 @pytest.mark.slow
-def test_resuming_nothing_and_starting_twice_are_refused(discs: Path, tmp_path: Path) -> None:
+def test_resuming_nothing_and_starting_twice_are_refused(once: Once, discs: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no run to resume"):
         pixelwise.train(discs, tmp_path / "empty", config=quick(), resume=True)
-    pixelwise.train(discs, tmp_path / "run", config=quick("training.epochs=1"))
+    folder = copied(once("training.epochs=1"), tmp_path / "run")
     with pytest.raises(ConfigError, match="a run in this folder already"):
-        pixelwise.train(discs, tmp_path / "run", config=quick())
+        pixelwise.train(discs, folder, config=quick())
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["other", "changed", "gone"])
-def test_of_a_damaged_checkpoint_the_one_before_it_is_taken(discs: Path, tmp_path: Path, kind: str) -> None:
-    config = quick("training.epochs=3")
-    pixelwise.train(discs, tmp_path / "whole", config=config)
-    folder = pixelwise.train(discs, tmp_path / "run", config=config, watcher=Stopping(8)).folder
+@pytest.mark.usefixtures("undrawn")
+def test_of_a_damaged_checkpoint_the_one_before_it_is_taken(once: Once, discs: Path, tmp_path: Path, kind: str) -> None:
+    folder = copied(once("training.epochs=3", stop_after=8), tmp_path / "run")
     damage(folder / "last.ckpt", kind)
     said: list[str] = []
     watcher = Watcher()
     watcher.say = said.append  # type: ignore[method-assign]
     pixelwise.train(discs, folder, resume=True, watcher=watcher)
     assert any("last.ckpt" in text and "The one before it is taken" in text for text in said)
-    assert_equal_runs(tmp_path / "whole", folder)
+    assert_equal_runs(once("training.epochs=3").folder, folder)
 
 
 def damage(path: Path, kind: str) -> None:
@@ -150,8 +194,8 @@ def damage(path: Path, kind: str) -> None:
 
 
 @pytest.mark.slow
-def test_without_any_checkpoint_that_is_whole_the_run_is_refused(discs: Path, tmp_path: Path) -> None:
-    folder = pixelwise.train(discs, tmp_path / "run", config=quick("training.epochs=1")).folder
+def test_without_any_checkpoint_that_is_whole_the_run_is_refused(once: Once, discs: Path, tmp_path: Path) -> None:
+    folder = copied(once("training.epochs=1"), tmp_path / "run")
     for name in ("last.ckpt", "previous.ckpt"):
         damage(folder / name, "changed")
     with pytest.raises(BundleError, match=r"last\.ckpt.*cannot be resumed.*not what was written"):
@@ -163,9 +207,9 @@ def test_without_any_checkpoint_that_is_whole_the_run_is_refused(discs: Path, tm
 
 
 @pytest.mark.slow
-def test_a_run_that_ended_before_its_first_checkpoint_begins_anew(discs: Path, tmp_path: Path) -> None:
-    config = quick()
-    whole = pixelwise.train(discs, tmp_path / "whole", config=config).folder
+@pytest.mark.usefixtures("undrawn")
+def test_a_run_that_ended_before_its_first_checkpoint_begins_anew(once: Once, discs: Path, tmp_path: Path) -> None:
+    whole = once().folder
     prepared = ("begun.json", "findings.json", "split.json", "fingerprint.json", "plan.json", "run.json", "config.yaml")
     for count in (1, 3, len(prepared)):
         folder = tmp_path / f"broken {count}"
@@ -178,8 +222,11 @@ def test_a_run_that_ended_before_its_first_checkpoint_begins_anew(discs: Path, t
 
 
 @pytest.mark.slow
-def test_a_run_that_was_to_start_from_another_does_so_when_it_begins_anew(discs: Path, tmp_path: Path) -> None:
-    first = pixelwise.train(discs, tmp_path / "first", config=quick("training.epochs=1")).folder
+@pytest.mark.usefixtures("undrawn")
+def test_a_run_that_was_to_start_from_another_does_so_when_it_begins_anew(
+    once: Once, discs: Path, tmp_path: Path
+) -> None:
+    first = once("training.epochs=1").folder
     whole = pixelwise.train(discs, tmp_path / "whole", config=quick(), start_from=first).folder
     folder = tmp_path / "broken"
     folder.mkdir()
@@ -203,11 +250,11 @@ class Filling:
 @pytest.mark.slow
 # of eight files before training, and three after each epoch
 @pytest.mark.parametrize("files", [2, 7, 9, 10, 11])
+@pytest.mark.usefixtures("undrawn")
 def test_a_disk_that_fills_up_costs_a_run_nothing_but_time(
-    discs: Path, tmp_path: Path, files: int, monkeypatch: pytest.MonkeyPatch
+    once: Once, discs: Path, tmp_path: Path, files: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = quick()
-    whole = pixelwise.train(discs, tmp_path / "whole", config=config).folder
+    config, whole = quick(), once().folder
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", Filling(files))
         with pytest.raises(DataError, match="No space left"):
@@ -220,17 +267,16 @@ def test_a_disk_that_fills_up_costs_a_run_nothing_but_time(
 
 
 @pytest.mark.slow
-def test_an_image_that_vanished_is_named_and_put_back_the_run_goes_on(discs: Path, tmp_path: Path) -> None:
-    config = quick("training.epochs=3")
-    whole = pixelwise.train(discs, tmp_path / "whole", config=config).folder
-    folder = pixelwise.train(discs, tmp_path / "broken", config=config, watcher=Stopping(4)).folder
+@pytest.mark.usefixtures("undrawn")
+def test_an_image_that_vanished_is_named_and_put_back_the_run_goes_on(once: Once, discs: Path, tmp_path: Path) -> None:
+    folder = copied(once("training.epochs=3", stop_after=8), tmp_path / "broken")
     image = sorted((discs / "images").iterdir())[2]
     image.rename(tmp_path / "aside.png")
     with pytest.raises(DataError, match=f"'{image.stem}'"):
         pixelwise.train(discs, folder, resume=True)
     (tmp_path / "aside.png").rename(image)
     pixelwise.train(discs, folder, resume=True)
-    assert_equal_runs(whole, folder)
+    assert_equal_runs(once("training.epochs=3").folder, folder)
 
 
 def test_a_folder_in_which_no_run_was_begun_is_not_resumed(tmp_path: Path) -> None:
@@ -239,10 +285,10 @@ def test_a_folder_in_which_no_run_was_begun_is_not_resumed(tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-def test_a_damaged_run_is_refused_by_the_name_of_its_file(discs: Path, tmp_path: Path) -> None:
+def test_a_damaged_run_is_refused_by_the_name_of_its_file(once: Once, discs: Path, tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
-    folder = pixelwise.train(discs, tmp_path / "run", config=quick("training.epochs=1")).folder
+    folder = copied(once("training.epochs=1"), tmp_path / "run")
     files = Files(folder)
     checkpoint, fingerprint = files.last.read_bytes(), files.fingerprint.read_bytes()
     for progress in ("{}", "[]", "nothing"):
@@ -263,8 +309,8 @@ def test_a_damaged_run_is_refused_by_the_name_of_its_file(discs: Path, tmp_path:
 
 
 @pytest.mark.slow
-def test_a_run_that_went_on_for_longer_says_so_in_its_settings(discs: Path, tmp_path: Path) -> None:
-    folder = pixelwise.train(discs, tmp_path / "run", config=quick("training.epochs=1")).folder
+def test_a_run_that_went_on_for_longer_says_so_in_its_settings(once: Once, discs: Path, tmp_path: Path) -> None:
+    folder = copied(once("training.epochs=1"), tmp_path / "run")
     pixelwise.train(discs, folder, config=pixelwise.settings(epochs=3), resume=True, watcher=Stopping(6))
     assert pixelwise.settings(folder / "config.yaml").training.epochs == 3
     pixelwise.train(discs, folder, resume=True)
@@ -306,6 +352,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_a_remedy(discs: Path, tmp_
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["cross_entropy", "dice", "focal", "tversky", "lovasz"])
+@pytest.mark.usefixtures("undrawn")
 def test_every_loss_trains(discs: Path, tmp_path: Path, name: str) -> None:
     config = quick(f"loss.name={name}", "training.epochs=1", "training.steps_per_epoch=2")
     assert pixelwise.train(discs, tmp_path / "run", config=config).scores.counts.sum() > 0
@@ -332,6 +379,7 @@ def test_every_loss_trains(discs: Path, tmp_path: Path, name: str) -> None:
         "model.stride=2",
     ],
 )
+@pytest.mark.usefixtures("undrawn")
 def test_every_setting_trains(discs: Path, tmp_path: Path, override: str) -> None:
     config = quick(override, "training.epochs=1", "training.steps_per_epoch=2")
     assert pixelwise.train(discs, tmp_path / "run", config=config).scores.counts.sum() > 0
@@ -340,12 +388,12 @@ def test_every_setting_trains(discs: Path, tmp_path: Path, override: str) -> Non
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler here")
 def test_a_compiled_network_has_the_weights_of_a_plain_one(discs: Path, tmp_path: Path) -> None:
-    # in processes of their own, since the checks of shapes in this one are nothing to compile
-    for name, override in (("plain", "training.compile=false"), ("compiled", "training.compile=true")):
-        settings = (*QUICK, "training.epochs=1", "training.steps_per_epoch=2", override)
-        options = [part for setting in settings for part in ("--set", setting)]
-        command = [sys.executable, "-m", "pixelwise", "train", str(discs), "--out", str(tmp_path / name), *options]
-        subprocess.run(command, check=True, capture_output=True)
+    settings = ("training.epochs=1", "training.steps_per_epoch=2")
+    pixelwise.train(discs, tmp_path / "plain", config=quick(*settings, "training.compile=false"))
+    # in a process of its own, since the checks of shapes in this one are nothing to compile
+    options = [part for setting in (*QUICK, *settings, "training.compile=true") for part in ("--set", setting)]
+    command = [sys.executable, "-m", "pixelwise", "train", str(discs), "--out", str(tmp_path / "compiled"), *options]
+    subprocess.run(command, check=True, capture_output=True)
     plain, compiled = (weights(tmp_path / name, "best.safetensors") for name in ("plain", "compiled"))
     assert plain.keys() == compiled.keys()
     for name, tensor in plain.items():
@@ -375,21 +423,21 @@ def test_early_stopping_waits_for_its_patience(discs: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-def test_fine_tuning_starts_where_the_other_run_ended(discs: Path, tmp_path: Path) -> None:
-    first = pixelwise.train(discs, tmp_path / "first", config=quick())
+def test_fine_tuning_starts_where_the_other_run_ended(once: Once, discs: Path, tmp_path: Path) -> None:
+    first = once()
     stay = ("training.learning_rate=1e-30", "training.epochs=1", "training.steps_per_epoch=1", "seed=5")
     settings = [text for text in QUICK if not text.startswith("model")]
     config = pixelwise.settings(None, [*settings, *stay, "training.weight_decay=0"])
     pixelwise.train(discs, tmp_path / "second", config=config, start_from=first.folder)
-    before, after = (weights(tmp_path / name, "best.safetensors") for name in ("first", "second"))
+    before, after = (weights(folder, "best.safetensors") for folder in (first.folder, tmp_path / "second"))
     convolutions = [name for name in before if before[name].ndim == 4]
     for name in convolutions:
         torch.testing.assert_close(after[name], before[name])
 
 
 @pytest.mark.slow
-def test_fine_tuning_refuses_another_network(discs: Path, tmp_path: Path) -> None:
-    first = pixelwise.train(discs, tmp_path / "first", config=quick("training.epochs=1"))
+def test_fine_tuning_refuses_another_network(once: Once, discs: Path, tmp_path: Path) -> None:
+    first = once("training.epochs=1")
     with pytest.raises(ConfigError, match=r"'model\.width' is 16, but the run to start from has 8"):
         pixelwise.train(discs, tmp_path / "second", config=quick("model.width=16"), start_from=first.folder)
 
@@ -446,6 +494,7 @@ def test_sgd_moves_by_rate_times_clipped_gradient() -> None:
     assert update.average.weight.item() == pytest.approx(1.9, abs=1e-6)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_step_in_parts_is_the_step_as_a_whole(discs: Path, tmp_path: Path) -> None:
     """With a loss that is a mean over equally many pixels of each patch, and a normalisation of each image alone."""
     settings = [
@@ -518,9 +567,8 @@ def test_undefined_scores_are_null_in_the_history() -> None:
 
 
 @pytest.mark.slow
-def test_what_a_run_says_can_be_read_back(discs: Path, tmp_path: Path) -> None:
-    pixelwise.train(discs, tmp_path / "run", config=quick("training.epochs=1"))
-    files = Files(tmp_path / "run")
+def test_what_a_run_says_can_be_read_back(once: Once) -> None:
+    files = Files(once("training.epochs=1").folder)
     plan = json.loads(files.plan.read_text())
     assert {"setting", "value", "because"} <= plan["decisions"][0].keys()
     split = json.loads(files.split.read_text())
