@@ -121,13 +121,14 @@ SITUATIONS = {
 
 
 class Small(Told):
-    """GPUs with 0.6 GB free."""
+    """GPUs with little memory that is free."""
 
-    def __init__(self, device: str = "cuda") -> None:
-        super().__init__(device=device)
+    def __init__(self, room: int = 600_000_000) -> None:
+        super().__init__(device="cuda")
+        self._room = room
 
     def room_bytes(self, allowed: int | None, processes: int = 1) -> int:  # noqa: ARG002  each has its own
-        return 600_000_000
+        return self._room
 
 
 LARGE = ("model.width=96", "model.depth=5", "data.patch_size=[64, 64]", "training.precision=float32")
@@ -142,6 +143,10 @@ def test_gpus_divide_a_network_that_none_of_them_can_hold() -> None:
     assert values(made)["training.shard"] is True
     assert made.config.training.shard
     assert {work.divided for work in stopwatch.asked} == {8}
+    assert "training.compile" not in values(made)
+    # a plan for a given time looks for blocks of pixels first, with what it may be that will be divided
+    deep = ("model.convolutions=16", "model.depth=5", "data.patch_size=[64, 64]", "training.time=1h")
+    assert values(planned(deep, stopwatch=Small(room=300_000_000), processes=8))["training.shard"] is True
     with pytest.raises(MachineError, match="width 96"):
         planned((*LARGE, "training.shard=false"), stopwatch=Small(), processes=8)
     with pytest.raises(MachineError, match="width 96"):
@@ -159,8 +164,8 @@ def test_a_divided_network_takes_less_by_what_the_others_hold() -> None:
     speeds = {"training_patches_per_second": 1.0, "prediction_patches_per_second": 1.0, "weights": 100}
     whole = Speed(work=work, training_bytes=1600 + 4000, **speeds)
     assert whole.bytes_with(2) == 1600 + 2000
-    shared = Speed(work=work.model_copy(update={"divided": 4}), training_bytes=400 + 4000, **speeds)
-    assert shared.bytes_with(2) == 400 + 400 + 2000
+    shared = Speed(work=work.model_copy(update={"divided": 3}), training_bytes=400 + 4000, **speeds)
+    assert shared.bytes_with(2) == 533 + 400 + 2000
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda", "mps"])

@@ -174,8 +174,9 @@ def compute(rank: int, world_size: int) -> dict[str, Any]:
 
 
 def steps(fabric: Any, part: slice) -> dict[str, Any]:
-    """Three updates, the last of which is made twice, and what they leave."""
+    """Three updates of two parts, the last of which is made twice, and what they leave."""
     model = network()
+    model.encoder.levels[0].requires_grad_(requires_grad=False)
     if fabric.world_size > 1:
         share_batch_norm(model)
     scales = {name: 0.5 if name.startswith("encoder") else 1.0 for name, _ in model.named_parameters()}
@@ -188,7 +189,9 @@ def steps(fabric: Any, part: slice) -> dict[str, Any]:
         if len(after) == 3:
             update.put_back(before[2])
         before.append(update.state())
-        update.backward(loss(update.network(image[part] + number), mask[part], None))
+        for is_last in (False, True):
+            with update.part(is_last):
+                update.backward(0.5 * loss(update.network(image[part] + number), mask[part], None))
         update.step(number, 0.5)
         after.append(update.state())
     update.begin_validation()
@@ -482,7 +485,7 @@ def test_several_processes_train_the_network_of_one(
     one, two = train_both(nine, tmp_path, settings, processes)
     assert len(json.loads((two / "split.json").read_text())["validation"]) % 2 == 1
     # Sums are added in another order, which moves float32 in the 7th digit; twenty steps of SGD carry that on without
-    # amplifying it much. Measured: 2e-5 of a loss, 5e-5 of a weight at most; one process whose initial weights are
+    # amplifying it much. Measured: 2e-5 of a loss, 2e-4 of a weight at most; one process whose initial weights are
     # moved by 1e-7 parts from itself likewise. (Momentum parts by up to 7e-4, where a ReLU flips in the last step.)
     # Gradients off by the number of processes, or statistics of half a batch, move all in the second digit.
     for mine, other in zip(history(two), history(one), strict=True):
@@ -494,7 +497,7 @@ def test_several_processes_train_the_network_of_one(
     assert mine.keys() == other.keys()
     for name in (key for key in mine if not key.startswith("optimizer")):
         torch.testing.assert_close(
-            mine[name], other[name], rtol=1e-4, atol=1e-4, msg=lambda t, name=name: f"{name}: {t}"
+            mine[name], other[name], rtol=5e-4, atol=1e-4, msg=lambda t, name=name: f"{name}: {t}"
         )
     scores = json.loads((two / "scores.json").read_text())
     assert sum(row["pixels"] for row in scores["pooled"]["per_class"]) == scores["images"] * 48 * 48

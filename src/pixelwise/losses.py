@@ -118,7 +118,7 @@ def build(config: LossConfig, class_weights: Float[Tensor, " K"] | None = None, 
 
 
 def lesson(config: LossConfig, reduce: Reduce = alone) -> Lesson:
-    """What a network learns from a teacher: to say what it says, by the measures that the loss has for masks."""
+    """What a network learns from a teacher: cross-entropy, and the Dice semimetric where the loss has Dice beside."""
     dice_weight = config.dice_weight if config.name == "dice_cross_entropy" else 0.0
     return partial(to_teacher, dice_weight=dice_weight, reduce=reduce)
 
@@ -131,9 +131,9 @@ def to_teacher(
 ) -> Float[Tensor, ""]:
     """Mean cross-entropy between a teacher's probabilities and the network's (Hinton et al., 2015), of all pixels.
 
-    And dice_weight times the Dice semimetric, 1 - 2 sum min(p, q) / (sum p + sum q), mean over classes (Wang et al.,
-    2023): for a q of zeros and ones it is the Dice loss, and for others it is least where p is q, as the Dice loss is
-    not.
+    And dice_weight times the Dice semimetric, 1 - 2 sum min(p, q) / (sum p + sum q) (Wang et al., 2023): for a q of
+    zeros and ones it is the Dice loss, and for others it is least where p is q, as the Dice loss is not. It is the
+    mean over the classes that the teacher is sure of (q > 1/2) somewhere in the batch; see `tversky` for why.
 
     Args:
         logits: of the network, which says p.
@@ -148,9 +148,11 @@ def to_teacher(
     if dice_weight == 0.0:
         return entropy
     said = log_probability.exp()
-    maps = (torch.minimum(said, probabilities), said + probabilities)
-    common, both = reduce(torch.stack([each.sum((0, 2, 3)) for each in maps])).unbind()
-    return entropy + dice_weight * (1.0 - 2.0 * common / both.clamp_min(1e-8)).mean()
+    maps = (torch.minimum(said, probabilities), said + probabilities, (probabilities > 0.5).to(said.dtype))
+    common, both, sure = reduce(torch.stack([each.sum((0, 2, 3)) for each in maps])).unbind()
+    counts = sure > 0
+    distance = 1.0 - 2.0 * common / torch.where(both > 0, both, 1.0)
+    return entropy + dice_weight * (distance * counts).sum() / counts.sum().clamp(min=1)
 
 
 def of_levels(

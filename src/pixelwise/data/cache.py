@@ -7,7 +7,7 @@ so that a changed file is decoded anew and a copied folder is not.
 import functools
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
@@ -165,14 +165,22 @@ class _Files:
     def store(self, image: np.ndarray, mask: np.ndarray, facts: dict[str, np.ndarray]) -> None:
         content = BytesIO()
         np.savez(content, **facts)  # type: ignore[arg-type]  # numpy's stub takes the first for a flag
-        try:
-            make_folder(self.image.parent)
-            write_atomically(self.image, to_npy(image))
-            write_atomically(self.mask, to_npy(mask))
-            write_atomically(self.facts, content.getvalue())
-        except DataError as error:
-            remedy = f"{error.remedy} PIXELWISE_CACHE or --set data.cache=FOLDER say where decoded images are kept."
-            raise DataError(error.what, where=error.where, remedy=remedy) from None
+        store({self.image: to_npy(image), self.mask: to_npy(mask), self.facts: content.getvalue()})
+
+
+def store(contents: Mapping[Path, bytes]) -> None:
+    """Write files of a cache, one after the other.
+
+    Raises:
+        DataError: the cache cannot be written; says how to choose another.
+    """
+    try:
+        for path, content in contents.items():
+            make_folder(path.parent)
+            write_atomically(path, content)
+    except DataError as error:
+        remedy = f"{error.remedy} PIXELWISE_CACHE or --set data.cache=FOLDER say where decoded images are kept."
+        raise DataError(error.what, where=error.where, remedy=remedy) from None
 
 
 def default_folder() -> Path:

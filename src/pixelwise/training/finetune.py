@@ -186,8 +186,8 @@ def rate_scales(network: nn.Module, decay: float) -> dict[str, float]:
     powers = {"": 0, "decoder.": 1, "bottleneck.": 1, "encoder.": 2}
     if isinstance(encoder, TimmEncoder):
         powers["encoder.levels."] = 1  # those of its own that a pretrained encoder was given begin anew
-    elif isinstance(levels := getattr(encoder, "levels", None), nn.ModuleList):
-        powers |= {f"encoder.levels.{len(levels) - 1 - above}.": 2 + above for above in range(len(levels))}
+    elif isinstance(levels := getattr(encoder, "levels", None), (nn.ModuleList, nn.Sequential)):
+        powers |= {f"encoder.levels.{level}.": away for away, level in enumerate(reversed(range(len(levels))), 2)}
     # the longest beginning of its name says how far away a weight is
     nearest = sorted(powers, key=len, reverse=True)
     return {

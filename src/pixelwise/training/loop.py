@@ -218,14 +218,14 @@ class _Patches:
 
     image: Float[Tensor, "B C H W"]
     mask: UInt8[Tensor, "B H W"]
-    said: Float[Tensor, "B K H W"] | None = None
-    """A teacher's probabilities."""
+    told: UInt8[Tensor, "B N H W"] | None = None
+    """What a teacher says, packed: unpacked it is many times as large."""
 
     def parts(self, count: int) -> "Iterator[_Patches]":
         """The same in so many parts."""
         images, masks = self.image.tensor_split(count), self.mask.tensor_split(count)
-        said = self.said.tensor_split(count) if self.said is not None else [None] * count
-        return map(_Patches, images, masks, said)
+        told = self.told.tensor_split(count) if self.told is not None else [None] * count
+        return map(_Patches, images, masks, told)
 
 
 def _patches(job: Fit, batch: Batch) -> _Patches:
@@ -235,8 +235,7 @@ def _patches(job: Fit, batch: Batch) -> _Patches:
     if batch.told is None:
         return _Patches(*augment(window, truth, batch.seeds, size, augmenting, scaling))
     told = batch.told.to(device, non_blocking=True)
-    image, mask, moved = augment_with_maps(window, truth, told, batch.seeds, size, augmenting, scaling)
-    return _Patches(image, mask, unpacked(moved, len(job.model.classes)))
+    return _Patches(*augment_with_maps(window, truth, told, batch.seeds, size, augmenting, scaling))
 
 
 def _loss(job: Fit, patches: _Patches) -> Float[Tensor, ""]:
@@ -245,10 +244,11 @@ def _loss(job: Fit, patches: _Patches) -> Float[Tensor, ""]:
     size = (finest.shape[-2], finest.shape[-1])
     mask = centre_crop(patches.mask, size)  # unpadded networks give less
     loss = of_levels(job.loss, logits, mask, pixel_weights(mask, job.config))
-    if patches.said is None:
+    if patches.told is None:
         return loss
+    said = unpacked(centre_crop(patches.told, size), len(job.model.classes))
     share = job.config.loss.teacher_weight
-    return (1.0 - share) * loss + share * job.lesson(finest, centre_crop(patches.said, size))
+    return (1.0 - share) * loss + share * job.lesson(finest, said)
 
 
 def pixel_weights(mask: Tensor, config: Config) -> Float[Tensor, "B H W"] | None:

@@ -28,7 +28,7 @@ STATE_BYTES = 16
 """Of each weight while it is trained: itself, two moments, and its average; gradients come as maps go."""
 
 WHOLE_BYTES = 4
-"""Of each weight, where processes divide them: put together it computes, and as an average it validates."""
+"""Of each weight, where processes divide them: it is put together to compute, and the average to validate."""
 
 COPY_BYTES = 16
 """Of each weight in the state that a run can go back to: all but the gradient."""
@@ -77,7 +77,7 @@ class Work(Section):
     precision: str
     compiled: bool = False
     divided: int = 1
-    """Processes that the weights, and what belongs to them, are divided among; what is measured has no more of it."""
+    """Processes that the weights and what belongs to them are divided among; above 1, only weights are measured."""
 
 
 class Speed(Section):
@@ -100,7 +100,7 @@ class Speed(Section):
 
 def state_bytes(weights: int, divided: int) -> int:
     """What a process holds of weights that so many processes divide, and of what belongs to them."""
-    return STATE_BYTES * weights if divided == 1 else (STATE_BYTES // divided + WHOLE_BYTES) * weights
+    return STATE_BYTES * weights if divided == 1 else STATE_BYTES * weights // divided + WHOLE_BYTES * weights
 
 
 def this_machine(device: torch.device) -> Machine:
@@ -198,8 +198,11 @@ def rehearsal(work: Work, device: torch.device) -> tuple[Callable[[], None], Cal
     network = build(work.model, work.channels, work.classes).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     average: nn.Module = network
     optimizer: torch.optim.Optimizer = torch.optim.SGD(network.parameters())
-    if work.divided == 1:  # else no process has all of an average and of moments
+    if work.divided == 1:
         average, optimizer = copy.deepcopy(network), make_optimizer(network, plain)
+    else:  # no process has all of an average, of moments, or of gradients
+        for weight in network.parameters():
+            weight.register_post_accumulate_grad_hook(_let_go)
     ready: nn.Module = torch.compile(network) if work.compiled else network  # type: ignore[assignment]
     loss = build_loss(LossConfig())
     image = torch.randn(work.batch_size, work.channels, *work.patch_size, device=device)
@@ -225,6 +228,10 @@ def rehearsal(work: Work, device: torch.device) -> tuple[Callable[[], None], Cal
             average.eval()(image)
 
     return step, predict
+
+
+def _let_go(weight: Tensor) -> None:
+    weight.grad = None
 
 
 class Stopwatch:

@@ -237,7 +237,8 @@ def stride_rule(situation: Situation) -> Rule:
 
 def _width_with(stride: int, situation: Situation) -> int:
     """Of the network that would be planned with this stride."""
-    planned, _ = _decided(situation.but({"model.stride": stride}), (patch_rule, batch_rule, precision_rule, width_rule))
+    rules = (patch_rule, batch_rule, shard_rule, precision_rule, width_rule)
+    planned, _ = _decided(situation.but({"model.stride": stride}), rules)
     return planned.config.model.width
 
 
@@ -297,14 +298,13 @@ def shard_rule(situation: Situation) -> Rule:
     """GPUs divide a network that none of them can hold and train."""
     if situation.machine.device != "cuda" or situation.processes == 1 or situation.is_given("training.shard"):
         return
-    model = situation.config.model
-    if not situation.is_given("model.width"):
-        model = model.model_copy(update={"width": WIDTHS[0]})
-    needed = _may_take(_work(situation, model, "float32", 1))
-    if needed > _room_bytes(situation, model):
-        because = (
-            f"training it may take {_gb(needed)} in each process, and {_gb(_room_bytes(situation, model))} are free"
-        )
+    config = situation.config
+    is_given = situation.is_given("model.width")
+    model = config.model if is_given else config.model.model_copy(update={"width": WIDTHS[0]})
+    needed = _may_take(_work(situation, model, config.training.precision, 1))
+    room = _room_bytes(situation, model)
+    if needed > room:
+        because = f"whole it may take {_gb(needed)} in each process, and {_gb(room)} are free"
         yield Decision("training.shard", value=True, because=because)
 
 
@@ -372,8 +372,8 @@ def compilation_rule(situation: Situation) -> Rule:
     On a CPU it was measured to bring nothing over channels-last maps in bfloat16.
     """
     config, training = situation.config, situation.config.training
-    if situation.machine.device != "cuda" or situation.is_given("training.compile"):
-        return
+    if situation.machine.device != "cuda" or situation.is_given("training.compile") or training.shard:
+        return  # divided, its parts would be compiled one by one, which was not measured
     plain = _speed(situation, config.model, training.precision)
     patches = PATCHES_WITHOUT_BUDGET if training.epochs is None else training.epochs * situation.patches
     expected = patches / (plain.training_patches_per_second * situation.processes)

@@ -9,6 +9,7 @@ import gc
 import logging
 import os
 import time
+import warnings
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, Literal
@@ -21,12 +22,13 @@ from torch import Tensor, nn
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 from torch.distributed.constants import default_pg_timeout
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
+from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+from torch.distributed.tensor import DTensor
 
 from pixelwise.config import Config
 from pixelwise.errors import ConfigError
 from pixelwise.inference.predictor import choose_device
-from pixelwise.models.blocks import Doubling, parameter_count
+from pixelwise.models.blocks import Doubling
 
 Precision = Literal["32-true", "bf16-mixed"]
 
@@ -46,7 +48,7 @@ def join(config: Config, environment: Mapping[str, str] = os.environ) -> Fabric:
     Calling it again, for another precision, keeps the group.
 
     Args:
-        config: settings; `device` and `training.precision` count.
+        config: settings; `device`, `training.precision` and `training.shard` count.
         environment: where torchrun and SLURM say how many processes there are.
 
     Raises:
@@ -78,11 +80,19 @@ def join(config: Config, environment: Mapping[str, str] = os.environ) -> Fabric:
 
 def _strategy(config: Config, count: int) -> str | ModelParallelStrategy:
     """How processes work together."""
-    if count == 1:
-        return "auto"
-    if not config.training.shard:
-        return "ddp"
-    return ModelParallelStrategy(divide, data_parallel_size=count, tensor_parallel_size=1)
+    if divides(config, count):
+        return ModelParallelStrategy(divide, data_parallel_size=count, tensor_parallel_size=1)
+    return "ddp" if count > 1 else "auto"
+
+
+def divides(config: Config, count: int) -> bool:
+    """Whether so many processes divide the network among them."""
+    return config.training.shard and count > 1
+
+
+def local_count(environment: Mapping[str, str] = os.environ) -> int:
+    """How many processes torchrun or srun have started on this machine."""
+    return _process_counts(environment)[0]
 
 
 def divide(network: nn.Module, mesh: DeviceMesh) -> nn.Module:
@@ -94,17 +104,33 @@ def divide(network: nn.Module, mesh: DeviceMesh) -> nn.Module:
     Args:
         network: with its weights in the usual order of axes.
         mesh: the processes, along an axis `data_parallel`.
+
+    Raises:
+        ConfigError: torch cannot divide this network.
     """
+    # nothing here changes the maps of a layer in place
+    warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
     several = (nn.ModuleList, nn.Sequential)
     lists = [module for module in network.modules() if isinstance(module, several)]
-    parts = [part for some in reversed(lists) for part in some if not isinstance(part, several)]
-    for part in parts:
-        if parameter_count(part) >= PART_WEIGHTS:
-            fully_shard(part, mesh=mesh["data_parallel"])
-        if isinstance(part, Doubling) and isinstance(part, FSDPModule):
-            register_fsdp_forward_method(part, "beside")
-    fully_shard(network, mesh=mesh["data_parallel"])
+    parts = [part for some in reversed(lists) for part in some if part is not None and not isinstance(part, several)]
+    try:
+        for part in dict.fromkeys(parts):
+            if _whole_weights(part) >= PART_WEIGHTS:
+                fully_shard(part, mesh=mesh["data_parallel"])
+            if isinstance(part, Doubling):
+                register_fsdp_forward_method(part, "beside")
+        fully_shard(network, mesh=mesh["data_parallel"])
+    except (AssertionError, NotImplementedError, RuntimeError, ValueError) as error:
+        raise ConfigError(
+            f"This network cannot be divided among processes ({' '.join(str(error).split())}).",
+            remedy="Use --set training.shard=false, or another model.encoder.",
+        ) from None
     return network
+
+
+def _whole_weights(part: nn.Module) -> int:
+    """Numbers of a part, fixed ones too, that none of its own parts divides."""
+    return sum(weight.numel() for weight in part.parameters() if not isinstance(weight, DTensor))
 
 
 def _connect(device: torch.device, environment: Mapping[str, str]) -> None:

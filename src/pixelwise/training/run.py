@@ -23,7 +23,7 @@ from pixelwise.data.dataset import Dataset
 from pixelwise.data.finding import Finding, to_json, to_text
 from pixelwise.data.loader import Batch, Share, Windows, stream
 from pixelwise.data.split import Split, restore
-from pixelwise.errors import memory_errors
+from pixelwise.errors import ConfigError, memory_errors
 from pixelwise.files import make_folder, read_json, write_atomically, write_json
 from pixelwise.inference.predictor import Model, choose_device
 from pixelwise.inference.predictor import load as load_model
@@ -53,6 +53,9 @@ from pixelwise.training.watch import Several, TensorBoard, Watcher, tensorboard_
 
 REPORT_SECONDS = 5.0
 """Set aside for writing the report and leaving."""
+
+LONGEST_ASKING = 0.7
+"""A teacher that takes a larger share of the time that is left leaves too little to learn in."""
 
 LOOKING = 2.0
 """Sorting mistakes and drawing pictures for the report takes about as long as comparing outlines."""
@@ -128,7 +131,7 @@ def _train(request: Request, files: Files, fabric: Fabric, watcher: Watcher) -> 
     with fabric.rank_zero_first():
         material = resized(material, config)
     if request.teacher is not None:
-        material = _told(request.teacher, config, material, fabric, watcher)
+        material = _told(request, config, material, fabric, watcher)
     if fabric.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(fabric.device)  # of what the plan has measured
     with _determinism(config.training.deterministic), watching_memory(every_seconds=0.05) as peak:
@@ -138,16 +141,41 @@ def _train(request: Request, files: Files, fabric: Fabric, watcher: Watcher) -> 
     return Trained(request.folder, material.cache, material.split, fabric.is_global_zero, interrupted)
 
 
-def _told(teacher: Path, config: Config, material: Material, fabric: Fabric, watcher: Watcher) -> Material:
+def _told(request: Request, config: Config, material: Material, fabric: Fabric, watcher: Watcher) -> Material:
     """The same data with what a teacher says of the training images, of which every process asks for its share."""
-    asked = teaching.Teacher(load_model(teacher, config.device), material.cache.folder)
-    progress = partial(watcher.work, "asking the teacher")
-    asked.open_all(material.train[fabric.global_rank :: fabric.world_size], progress)
+    assert request.teacher is not None
+    asked = teaching.Teacher(load_model(request.teacher, config.device), material.cache.folder)
+    # those of a machine have one cache
+    share = material.train[fabric.local_rank :: processes.local_count()]
+    _refuse_long_asking(request, asked, share, config)
+    asked.open_all(share, partial(watcher.work, "asking the teacher"))
     fabric.barrier()
-    told = asked.open_all(material.train)  # there already, where the processes have one cache
+    told = asked.open_all(material.train)
     del asked
     give_back_memory()
     return replace(material, told=told)
+
+
+def _refuse_long_asking(request: Request, teacher: teaching.Teacher, cases: Sequence[Decoded], config: Config) -> None:
+    """Ask for one image, and see whether there is time for the others.
+
+    Raises:
+        ConfigError: there is not.
+    """
+    unknown = [case for case in cases if not teacher.has_seen(case)]
+    if config.training.time is None or not request.began or not unknown:
+        return
+    began = time.monotonic()
+    teacher.open_all(unknown[:1])
+    needed = (time.monotonic() - began) * _pixels(unknown[1:]) / unknown[0].pixels
+    left = config.training.time - (time.monotonic() - request.began)
+    if needed > LONGEST_ASKING * left:
+        raise ConfigError(
+            f"To ask the teacher for {len(unknown)} images takes about {needed:.0f} s, and {max(0.0, left):.0f} s of "
+            "the time are left.",
+            where=request.teacher,
+            remedy="Give more --time, or a faster teacher, such as one fold of an ensemble.",
+        )
 
 
 def _prepared(request: Request, files: Files, fabric: Fabric, watcher: Watcher) -> Material:
@@ -369,8 +397,8 @@ def _update(
         moved = finetune.transfer(network, start, request.dataset.classes, config.finetune.merge)
         watcher.say(f"weights from {request.start_from}; {moved.describe()}")
     finetune.freeze(network, config.finetune.freeze)
-    order = torch.contiguous_format if config.training.shard else torch.channels_last  # torch divides no others
-    network = network.to(fabric.device, memory_format=order)  # type: ignore[call-overload]
+    if not processes.divides(config, fabric.world_size):  # else the device gets it part by part, and divided
+        network = network.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if fabric.world_size > 1:
         alone = processes.share_batch_norm(network)
         if alone:
@@ -422,6 +450,7 @@ def rate_range(request: Request, config: Config, material: Material) -> RateRang
 def _validation_seconds(job: Fit) -> float:
     """How long this process will validate, from predicting one image twice: the first time allocates."""
     middle = _middle(job.validation)
+    job.update.begin_validation()
     count(job.model, [middle])
     began = time.monotonic()
     count(job.model, [middle])

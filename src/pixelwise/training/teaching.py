@@ -18,10 +18,9 @@ from torch import Tensor
 from pixelwise.classes import ClassTable
 from pixelwise.config import Config
 from pixelwise.data import npy
-from pixelwise.data.cache import Decoded, hash_of, to_npy
+from pixelwise.data.cache import Decoded, hash_of, store, to_npy
 from pixelwise.data.loader import Told
 from pixelwise.errors import ConfigError, DataError
-from pixelwise.files import make_folder, write_atomically
 from pixelwise.inference.predictor import BAND_BYTES, Model
 from pixelwise.models.bundle import Bundle
 from pixelwise.training.finetune import SHAPE
@@ -84,17 +83,23 @@ class Teacher:
                 progress(len(opened), len(cases))
         return opened
 
+    def has_seen(self, case: Decoded) -> bool:
+        """Whether a file holds what it says of a case; damaged it holds nothing."""
+        try:
+            npy.mapped(self._file(case))
+        except (OSError, ValueError, EOFError):
+            return False
+        return True
+
     def _open(self, case: Decoded) -> Told:
+        if not self.has_seen(case):
+            store({self._file(case): to_npy(self._say(case))})
+        return partial(npy.mapped, self._file(case))
+
+    def _file(self, case: Decoded) -> Path:
         parts = (str(LAYOUT_VERSION), case.digest, self.model.identity)
         key = hash_of(part.encode() for part in parts)
-        path = self.folder / key[:2] / f"{key}.told.npy"
-        open_file = partial(npy.mapped, path)
-        try:
-            open_file()
-        except (OSError, ValueError, EOFError):  # not there yet, or damaged
-            make_folder(path.parent)
-            write_atomically(path, to_npy(self._say(case)))
-        return open_file
+        return self.folder / key[:2] / f"{key}.told.npy"
 
     def _say(self, case: Decoded) -> UInt8[np.ndarray, "H W N"]:
         try:

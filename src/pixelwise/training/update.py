@@ -14,6 +14,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from pixelwise.config import TrainingConfig
 from pixelwise.models.blocks import average_into
+from pixelwise.training.processes import SharedBatchNorm
 
 LOWEST_RATE_FRACTION = 0.01
 """Annealed schedules end at this share of the peak rate."""
@@ -76,7 +77,7 @@ class Update:
 
     Args:
         fabric: device, precision and processes.
-        network: the plain network, already on the device.
+        network: the plain network, on the device; on the CPU if the processes divide it.
         config: settings of the loop.
         scales: as for `make_optimizer`.
     """
@@ -100,12 +101,16 @@ class Update:
         whole, divided = self.average.state_dict(), network.state_dict()
         self._is_divided = any(isinstance(tensor, DTensor) for tensor in divided.values())
         self._mean = {name: tensor.clone() for name, tensor in divided.items()} if self._is_divided else whole
+        self._unshared = _unshared_statistics(network) if self._is_divided else []
         self.learning_rate = 0.0
         self.rate_scale = 1.0
         """What setbacks have left of the learning rate."""
 
     def begin_training(self) -> None:
-        """Dropout and batch statistics as in training, but in parts that are fixed."""
+        """Dropout and batch statistics as in training, but in parts that are fixed.
+
+        Of a divided network, the average leaves the device until it is validated again.
+        """
         if self._is_divided:
             self.average.cpu()
         self.network.train()
@@ -121,8 +126,10 @@ class Update:
                 tensor.copy_(_whole(self._mean[name]))
 
     def part(self, is_last: bool) -> AbstractContextManager[None]:
-        """Within, a part of a step is computed; processes add up their gradients in the last one only."""
-        waiting: AbstractContextManager[None] = self._fabric.no_backward_sync(self.network, enabled=not is_last)
+        """Within, a part of a step is computed; processes add up their gradients in the last one."""
+        # divided, they do so in each part: else the gradients of the whole network would stay until the last one
+        waits = not is_last and not self._is_divided
+        waiting: AbstractContextManager[None] = self._fabric.no_backward_sync(self.network, enabled=waits)
         return waiting
 
     def backward(self, loss: Float[Tensor, ""]) -> None:
@@ -145,6 +152,8 @@ class Update:
             )
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        for statistics in self._unshared:  # those of the first process for all, as DDP does
+            torch.distributed.broadcast(statistics, src=0)
         # the first steps move far: an average that remembers the start would hold the run back
         average_into(self._mean, self.plain.state_dict(), min(self._config.ema_decay, (1 + step) / (10 + step)))
 
@@ -166,7 +175,7 @@ class Update:
         """Make everything as it was when `state` gave this.
 
         Raises:
-            RuntimeError, KeyError, ValueError: it is the state of another network.
+            KeyError, ValueError: it is the state of another network.
         """
         _fill(self.plain.state_dict(), _below(state, "network."))
         _fill(self._mean, _below(state, "average."))
@@ -183,6 +192,12 @@ def _is_fixed(part: nn.Module) -> bool:
     """Whether a part has weights, none of which is trained."""
     trained = [parameter.requires_grad for parameter in part.parameters()]
     return bool(trained) and not any(trained)
+
+
+def _unshared_statistics(network: nn.Module) -> list[Tensor]:
+    """Numbers that each process has of its own share of a batch."""
+    alone = [part for part in network.modules() if not isinstance(part, SharedBatchNorm)]
+    return [numbers for part in alone for numbers in part.buffers(recurse=False) if numbers.is_floating_point()]
 
 
 def _whole(tensor: Tensor) -> Tensor:
@@ -223,7 +238,7 @@ def _fill(live: State, saved: State) -> None:
     for name, tensor in live.items():
         if tensor.shape != saved[name].shape:
             raise ValueError(f"{name} has shape {tuple(saved[name].shape)} in place of {tuple(tensor.shape)}")
-        tensor.copy_(_like(tensor, saved[name]))
+        tensor.copy_(_like(tensor, saved[name]) if isinstance(tensor, DTensor) else saved[name])
 
 
 def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from pixelwise import config as configs
 from pixelwise.config import Config
+from pixelwise.data.cache import Cache
 from pixelwise.errors import ConfigError, PixelwiseError
 from pixelwise.evaluation import forgetting, sides
 from pixelwise.files import make_folder, write_json
@@ -14,7 +15,7 @@ from pixelwise.training import run as runs
 from pixelwise.training.folder import Begun, Files, read_begun, settle
 from pixelwise.training.watch import Watcher
 from pixelwise.verbs.data import checked
-from pixelwise.verbs.runs import Finished, Run, load
+from pixelwise.verbs.runs import Finished, Run, load, open_cases
 from pixelwise.verbs.scores import evaluate_run
 from pixelwise.verbs.settings import agree_on_folder, name_of, next_free, with_budget
 
@@ -122,8 +123,8 @@ def _tell_what_is_left(source: Path, folder: Path, watcher: Watcher) -> None:
         watcher.say(f"note: what the model forgets is not measured: {source} is a bundle, which does not know its data")
         return
     try:
-        device = configs.load(Files(folder).config).device
-        earlier, later = Finished.open(source, device), load(folder, device)
+        config = configs.load(Files(folder).config)
+        earlier, later = Finished.open(source, config.device), load(folder, config.device)
         cases, side = sides.choose(earlier.dataset, None, earlier.split)
         chosen = cases[:: -(-len(cases) // REMEMBERED_IMAGES)]
         if later.description.preprocessing.channels != earlier.model.description.preprocessing.channels:
@@ -131,7 +132,8 @@ def _tell_what_is_left(source: Path, folder: Path, watcher: Watcher) -> None:
                 "note: what the model forgets is not measured: its images have other channels than the old ones"
             )
             return
-        rows = forgetting.before_and_after(earlier.model, later, earlier.cases(chosen, Watcher()))
+        cases = open_cases(Cache.of(config, earlier.dataset), chosen, earlier.model, Watcher())
+        rows = forgetting.before_and_after(earlier.model, later, cases)
     except PixelwiseError as error:  # the run itself is finished
         watcher.say(f"note: what the model forgets is not measured: {error}")
         return
