@@ -132,8 +132,8 @@ def _tell_what_is_left(source: Path, folder: Path, watcher: Watcher) -> None:
                 "note: what the model forgets is not measured: its images have other channels than the old ones"
             )
             return
-        cases = open_cases(Cache.of(config, earlier.dataset), chosen, earlier.model, Watcher())
-        rows = forgetting.before_and_after(earlier.model, later, cases)
+        shown = open_cases(Cache.of(config, earlier.dataset), chosen, earlier.model, Watcher())
+        rows = forgetting.before_and_after(earlier.model, later, shown)
     except PixelwiseError as error:  # the run itself is finished
         watcher.say(f"note: what the model forgets is not measured: {error}")
         return
