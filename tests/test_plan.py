@@ -158,6 +158,20 @@ def test_what_fits_is_not_divided() -> None:
     assert "training.shard" not in values(planned(stopwatch=Told(), processes=8))
 
 
+def test_the_largest_batch_is_the_last_that_fits() -> None:
+    work = Work(model=ModelConfig(), channels=1, classes=2, patch_size=(32, 32), batch_size=4, precision="float32")
+    speed = Speed(
+        work=work,
+        training_patches_per_second=1.0,
+        prediction_patches_per_second=1.0,
+        training_bytes=1600 + 4000,  # 100 weights, and 1000 for each patch
+        weights=100,
+    )
+    for room in (0, 1599, 1600, 2599, 2600, 9000, 10**6):
+        fitting = [patches for patches in range(1, 17) if speed.bytes_with(patches) <= room]
+        assert speed.largest_batch(16, room) == max(fitting, default=0)
+
+
 def test_a_divided_network_takes_less_by_what_the_others_hold() -> None:
     """By hand: 100 weights with 16 bytes each; two of four patches have 1000 bytes each beside them."""
     work = Work(model=ModelConfig(), channels=1, classes=2, patch_size=(32, 32), batch_size=4, precision="float32")

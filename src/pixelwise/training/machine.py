@@ -93,9 +93,17 @@ class Speed(Section):
 
     def bytes_with(self, patches: int) -> int:
         """Memory of a run whose steps have so many patches: activations grow with them, weights do not."""
+        return state_bytes(self.weights, self.work.divided) + round(self._patch_bytes * patches)
+
+    def largest_batch(self, most: int, room_bytes: int) -> int:
+        """So many patches, up to `most`, that a run may compute together in that memory; 0 if not a single one."""
+        left = room_bytes - state_bytes(self.weights, self.work.divided)
+        return max(0, min(most, int(left / self._patch_bytes) if self._patch_bytes else most)) if left >= 0 else 0
+
+    @property
+    def _patch_bytes(self) -> float:
         measured = (STATE_BYTES if self.work.divided == 1 else WHOLE_BYTES) * self.weights
-        each = max(0, self.training_bytes - measured) / self.work.batch_size
-        return state_bytes(self.weights, self.work.divided) + round(each * patches)
+        return max(0, self.training_bytes - measured) / self.work.batch_size
 
 
 def state_bytes(weights: int, divided: int) -> int:

@@ -395,8 +395,9 @@ def memory_rule(situation: Situation) -> Rule:
     speed = _speed(situation, config.model, config.training.precision)
     most = max(1, config.training.batch_size // situation.processes)
     possible = [config.training.accumulate] if situation.is_given("training.accumulate") else range(1, most + 1)
-    needs = {parts: _taken_bytes(situation, speed, parts) for parts in possible}
-    parts, needed = next(((parts, need) for parts, need in needs.items() if need <= room), [*needs.items()][-1])
+    together = speed.largest_batch(_patches(situation), room)
+    parts = next((parts for parts in possible if _at_a_time(situation, parts) <= together), possible[-1])
+    needed = _taken_bytes(situation, speed, parts)
     if needed > room:
         raise _too_large(situation, config.model, needed)
     because = f"it will hold about {_gb(_peak_bytes(situation.but({'training.accumulate': parts})))} at most"
