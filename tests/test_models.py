@@ -338,7 +338,7 @@ def test_averages_move_by_one_minus_decay() -> None:
     nn.init.constant_(current.weight, 3.0)
     current.running_mean.fill_(10.0)
     current.num_batches_tracked.fill_(7)
-    average_into(mean, current, 0.9)
+    average_into(mean.state_dict(), current.state_dict(), 0.9)
     assert mean.weight.item() == pytest.approx(0.9 * 1 + 0.1 * 3)
     assert mean.running_mean.item() == pytest.approx(1.0)
     assert mean.num_batches_tracked.item() == 7

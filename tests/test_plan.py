@@ -145,7 +145,7 @@ def test_gpus_divide_a_network_that_none_of_them_can_hold() -> None:
     assert {work.divided for work in stopwatch.asked} == {8}
     assert "training.compile" not in values(made)
     # a plan for a given time looks for blocks of pixels first, with what it may be that will be divided
-    deep = ("model.convolutions=16", "model.depth=5", "data.patch_size=[64, 64]", "training.time=1h")
+    deep = ("model.convolutions=16", "model.depth=5", "data.patch_size=[64, 64]", "training.time=2s")
     assert values(planned(deep, stopwatch=Small(room=300_000_000), processes=8))["training.shard"] is True
     with pytest.raises(MachineError, match="width 96"):
         planned((*LARGE, "training.shard=false"), stopwatch=Small(), processes=8)
@@ -434,6 +434,8 @@ def test_many_images_want_a_network_that_sees_each_of_them_often() -> None:
     assert (few, many) == (32, 16)
     # and 20 000 are enough, however many images there are
     assert planned(["training.time=40m"], fingerprint(images=10**6), Told(quadratic)).config.model.width == 24
+    # where time is too short for that, the network is not the narrowest, but may see a quarter of what that would see
+    assert planned(["training.time=2m"], fingerprint(images=10**6), Told(quadratic)).config.model.width == 16
 
 
 def blockwise(work: Work) -> float:

@@ -44,7 +44,11 @@ PATCHES_TO_SEE = 2500
 `USUAL_WIDTH` needs as many times more as it is wider."""
 
 PASSES_TO_SEE = 20
-"""Nor may it see the training images fewer times, unless that would be more than `PATCHES_WITHOUT_BUDGET`."""
+"""Nor may it see the training images fewer times, unless that would be more than `PATCHES_WITHOUT_BUDGET`, or more than
+`NARROWEST_SHARE` of what the narrowest network sees: where time is too short for all of them, width is worth more."""
+
+NARROWEST_SHARE = 0.25
+"""See `PASSES_TO_SEE`."""
 
 RARE = 0.02
 """A class with a smaller share of the pixels is rare."""
@@ -337,7 +341,7 @@ def width_rule(situation: Situation) -> Rule:
         because = "32 features serve most data" if width == USUAL_WIDTH else "memory allows no wider network"
         yield Decision("model.width", width, f"no time budget was given; {because}")
         return
-    seconds, needed = budget * PLANNED_SHARE, _patches_to_see(situation)
+    seconds, needed = budget * PLANNED_SHARE, 0
     chosen, seen = WIDTHS[0], 0.0
     for width in WIDTHS:
         model = situation.config.model.model_copy(update={"width": width})
@@ -348,6 +352,7 @@ def width_rule(situation: Situation) -> Rule:
                 raise
             break
         possible = seconds * speed.training_patches_per_second * situation.processes
+        needed = needed or _patches_to_see(situation, possible)
         # the wider of two that saw the same data for as long was no better: it needs more to show its worth
         if width > WIDTHS[0] and possible < needed * max(1.0, width / USUAL_WIDTH):
             break
@@ -361,9 +366,10 @@ def width_rule(situation: Situation) -> Rule:
     yield Decision("model.width", chosen, f"in {budget:.0f} s it sees about {seen:.0f} patches, measured here; {wider}")
 
 
-def _patches_to_see(situation: Situation) -> int:
+def _patches_to_see(situation: Situation, narrowest_sees: float) -> int:
     """How many patches a network has to see to be worth its size."""
-    return max(PATCHES_TO_SEE, min(round(PASSES_TO_SEE * situation.patches), PATCHES_WITHOUT_BUDGET))
+    passes = min(PASSES_TO_SEE * situation.patches, PATCHES_WITHOUT_BUDGET, NARROWEST_SHARE * narrowest_sees)
+    return max(PATCHES_TO_SEE, round(passes))
 
 
 def compilation_rule(situation: Situation) -> Rule:
