@@ -359,18 +359,19 @@ def apply(
         patch: height and width of the result.
         scaling: as for `augment`.
     """
-    images, labels = _move(_as_numbers(image), mask[:, None], made, patch)
-    return _recoloured(images, made, scaling), labels[:, 0]
+    images, labels = _changed(image, mask[:, None], made, patch, scaling)
+    return images, labels[:, 0]
 
 
-def _as_numbers(image: Shaped[Tensor, "B C h w"]) -> Float[Tensor, "B C h w"]:
-    return image if image.is_floating_point() else image.float()
-
-
-def _recoloured(
-    images: Float[Tensor, "B C H W"], made: Draw, scaling: Float[Tensor, "B 2 C"] | None
-) -> Float[Tensor, "B C H W"]:
-    """Patches, normalised and with other intensities; those that came in are overwritten."""
+def _changed(
+    image: Shaped[Tensor, "B C h w"],
+    labels: Shaped[Tensor, "B L h w"],
+    made: Draw,
+    patch: Size,
+    scaling: Float[Tensor, "B 2 C"] | None,
+) -> tuple[Float[Tensor, "B C H W"], Shaped[Tensor, "B L H W"]]:
+    """What `apply` does, for any number of labels of a pixel."""
+    images, moved = _move(image if image.is_floating_point() else image.float(), labels, made, patch)
     if scaling is not None:
         factor, shift = scaling.to(images)[..., None, None].unbind(1)
         images = images.mul_(factor).add_(shift)
@@ -381,7 +382,7 @@ def _recoloured(
             images = part.change(images, amount, made.seeds)
         elif len(rows):
             images[rows] = part.change(images[rows], amount[rows], made.seeds[rows])
-    return images
+    return images, moved
 
 
 @torch.no_grad()
@@ -442,9 +443,9 @@ def augment_with_maps(
         DataError: the windows are smaller than the patch.
     """
     _refuse_small((image.shape[2], image.shape[3]), patch)
-    made = draw(seeds, patch, config)
-    images, labels = _move(_as_numbers(image), torch.cat([mask[:, None], maps], dim=1), made, patch)
-    return _recoloured(images, made, scaling), labels[:, 0], labels[:, 1:]
+    labels = torch.cat([mask[:, None], maps], dim=1)
+    images, moved = _changed(image, labels, draw(seeds, patch, config), patch, scaling)
+    return images, moved[:, 0], moved[:, 1:]
 
 
 def _refuse_small(window: Size, patch: Size) -> None:

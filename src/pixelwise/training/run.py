@@ -162,8 +162,10 @@ def _refuse_long_asking(request: Request, teacher: teaching.Teacher, cases: Sequ
     Raises:
         ConfigError: there is not.
     """
+    if config.training.time is None or not request.began:
+        return
     unknown = [case for case in cases if not teacher.has_seen(case)]
-    if config.training.time is None or not request.began or not unknown:
+    if not unknown:
         return
     began = time.monotonic()
     teacher.open_all(unknown[:1])
