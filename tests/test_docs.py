@@ -2,12 +2,14 @@
 
 import re
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 from conftest import QUICK, draw_discs
 
 import pixelwise
+from pixelwise import api
 
 ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(r"```python\n(.*?)```", re.DOTALL)
@@ -32,9 +34,12 @@ def test_links_between_pages_lead_somewhere() -> None:
                 assert (page.parent / target).exists(), f"{page}: {target}"
 
 
-def test_every_public_name_is_there_and_listed_once() -> None:
-    homes = [name for names in pixelwise._HOMES.values() for name in names]
-    assert sorted(homes) == sorted(pixelwise.__all__)
+@pytest.mark.parametrize("module", [pixelwise, api])
+def test_every_public_name_is_there_and_listed_once(module: ModuleType) -> None:
+    homes = [name for names in module._HOMES.values() for name in names]
+    assert sorted(homes) == sorted(module.__all__)
     assert len(set(homes)) == len(homes)
     for name in homes:
-        assert getattr(pixelwise, name).__name__ == name
+        assert getattr(module, name).__name__ == name
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = module.nothing

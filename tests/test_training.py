@@ -26,7 +26,8 @@ from pixelwise.evaluation import figures
 from pixelwise.models.bundle import hash_of_tensors
 from pixelwise.training.clock import Clock
 from pixelwise.training.folder import Files
-from pixelwise.training.loop import Epoch, part_weights
+from pixelwise.training.history import Epoch
+from pixelwise.training.loop import part_weights
 from pixelwise.training.update import LOWEST_RATE_FRACTION, Update, make_optimizer, rate_factor
 from pixelwise.training.watch import Watcher
 
@@ -555,6 +556,10 @@ def test_the_clock_sets_aside_time_for_what_comes_after(monkeypatch: pytest.Monk
     assert told.progress(1) == pytest.approx(50 / (100 - 1.15 * 40))
     now[0] += 5.0
     assert told.progress(1) == 1.0
+    told = clock(None, 100.0, after=3.0)
+    told.note_validation(1.0, 20.0)  # saving is done once more, however much is predicted after it
+    now[0] += 10.0
+    assert told.progress(1) == pytest.approx(10 / (100 - 1.15 * (4 + 20)))
 
 
 def test_steps_end_a_run_without_budget() -> None:

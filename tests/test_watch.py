@@ -13,7 +13,7 @@ from typing import TextIO
 import pytest
 
 from pixelwise.training import watch
-from pixelwise.training.loop import Epoch
+from pixelwise.training.history import Epoch
 from pixelwise.training.watch import PlainLines, Several, TensorBoard, Terminal, Watcher, epoch_line, on_this_terminal
 
 ROW = Epoch(

@@ -1,16 +1,37 @@
 """What a user can do with Pixelwise, one function each; the command line calls these and nothing else."""
 
-from pixelwise.verbs.after import Refined, quantise, refine
-from pixelwise.verbs.data import check, describe, fix, preview
-from pixelwise.verbs.folds import Folds, train_folds
-from pixelwise.verbs.measure import bench
-from pixelwise.verbs.networks import networks, unet
-from pixelwise.verbs.predict import predict_files
-from pixelwise.verbs.runs import Run, load
-from pixelwise.verbs.scores import compare, evaluate, score_lines
-from pixelwise.verbs.settings import new_run_folder, new_search_folder, next_free, settings
-from pixelwise.verbs.train import train
-from pixelwise.verbs.tune import Tuning, tune
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pixelwise.verbs.after import Refined, quantise, refine
+    from pixelwise.verbs.data import check, describe, fix
+    from pixelwise.verbs.folds import Folds, train_folds
+    from pixelwise.verbs.measure import bench
+    from pixelwise.verbs.networks import networks, unet
+    from pixelwise.verbs.predict import predict_files
+    from pixelwise.verbs.preview import preview
+    from pixelwise.verbs.runs import Run, load
+    from pixelwise.verbs.scores import compare, evaluate, score_lines
+    from pixelwise.verbs.settings import new_run_folder, new_search_folder, next_free, settings
+    from pixelwise.verbs.train import train
+    from pixelwise.verbs.tune import Tuning, tune
+
+# Where each of them lives: what a verb needs is imported when it is first used, and training needs most.
+_HOMES = {
+    "pixelwise.verbs.after": ("Refined", "quantise", "refine"),
+    "pixelwise.verbs.data": ("check", "describe", "fix"),
+    "pixelwise.verbs.folds": ("Folds", "train_folds"),
+    "pixelwise.verbs.measure": ("bench",),
+    "pixelwise.verbs.networks": ("networks", "unet"),
+    "pixelwise.verbs.predict": ("predict_files",),
+    "pixelwise.verbs.preview": ("preview",),
+    "pixelwise.verbs.runs": ("Run", "load"),
+    "pixelwise.verbs.scores": ("compare", "evaluate", "score_lines"),
+    "pixelwise.verbs.settings": ("new_run_folder", "new_search_folder", "next_free", "settings"),
+    "pixelwise.verbs.train": ("train",),
+    "pixelwise.verbs.tune": ("Tuning", "tune"),
+}
 
 __all__ = [
     "Folds",
@@ -39,3 +60,14 @@ __all__ = [
     "tune",
     "unet",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(importlib.import_module(home), name)
+    raise AttributeError(f"module 'pixelwise.api' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -70,12 +70,18 @@ def copy_file(path: Path, to: Path) -> None:
             raise cannot_write(to, error) from None
 
 
-def keep_previous(path: Path, other: Path) -> None:
+def previous(path: Path) -> Path:
+    """Where `keep_previous` keeps what was in the place of a file."""
+    return path.with_name(f"previous{path.suffix}")
+
+
+def keep_previous(path: Path) -> None:
     """Give a file that is about to be replaced another name as well, under which it stays.
 
     Raises:
         DataError: the folder cannot be written.
     """
+    other = previous(path)
     if not path.exists():
         return
     try:

@@ -13,9 +13,9 @@ from typing import Any
 from torch import Tensor
 
 from pixelwise.errors import BundleError
-from pixelwise.files import keep_previous, write_atomically
+from pixelwise.files import keep_previous, previous, write_atomically
 from pixelwise.models.bundle import hash_of_tensors
-from pixelwise.training.loop import Epoch, History
+from pixelwise.training.history import Epoch, History
 from pixelwise.training.update import State, Update
 
 FORMAT = "pixelwise-checkpoint"
@@ -43,13 +43,8 @@ def save(path: Path, state: State, history: History, seconds: float) -> None:
     progress = {**vars(history), "epochs": [vars(row) for row in history.epochs], "seconds": seconds}
     metadata = {"format": FORMAT, "progress": json.dumps(progress), "hash": hash_of_tensors(state)}
     content = to_bytes(state, metadata)
-    keep_previous(path, previous(path))
+    keep_previous(path)
     write_atomically(path, content)
-
-
-def previous(path: Path) -> Path:
-    """Where the checkpoint before the last one lies."""
-    return path.with_name(f"previous{path.suffix}")
 
 
 def restore(path: Path, update: Update) -> Progress:

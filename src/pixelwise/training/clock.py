@@ -38,15 +38,16 @@ class Clock:
         self._pixels_after = pixels_after
         self._stopped = stopped
         self._began = time.monotonic() - trained_seconds
-        self._validation_seconds = 0.0
+        self._validation_seconds = self._saving_seconds = 0.0
 
     def trained(self) -> float:
         """Seconds of training and validation, pauses left out."""
         return time.monotonic() - self._began
 
-    def note_validation(self, seconds: float) -> None:
-        """Remember how long a validation took, with saving: the next one and the final evaluation take as long."""
+    def note_validation(self, seconds: float, saving_seconds: float = 0.0) -> None:
+        """Remember how long validation and saving took: the next will take as long, and by pixel what comes after."""
         self._validation_seconds = max(seconds, 0.8 * self._validation_seconds)
+        self._saving_seconds = max(saving_seconds, 0.8 * self._saving_seconds)
 
     def progress(self, step: int) -> float:
         """Share of the run that is over, 0 to 1, the same in all processes; 1 as soon as someone asked for the end."""
@@ -56,5 +57,6 @@ class Clock:
         return self._agreed(min(1.0, max(by_steps, by_time, wish)))
 
     def _of_budget(self, budget: float) -> float:
-        reserve = SAFETY * self._validation_seconds * (1.0 + self._pixels_after)
+        predicting = self._validation_seconds * (1.0 + self._pixels_after)
+        reserve = SAFETY * (predicting + self._saving_seconds)
         return self.trained() / max(budget - self._set_aside - reserve, 1e-3)

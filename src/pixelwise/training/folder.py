@@ -18,11 +18,10 @@ from pixelwise.data.cache import hash_of_cases
 from pixelwise.data.dataset import Dataset
 from pixelwise.data.fingerprint import Fingerprint
 from pixelwise.errors import ConfigError, DataError
-from pixelwise.files import read_json
+from pixelwise.files import previous, read_json
 from pixelwise.inference.predictor import choose_device
 from pixelwise.models import bundle as bundles
 from pixelwise.models import encoders
-from pixelwise.training import checkpoint
 from pixelwise.training.material import Material
 
 MAY_CHANGE = ("training.epochs", "training.time", "training.patience")
@@ -86,7 +85,7 @@ class Files:
     @property
     def has_checkpoint(self) -> bool:
         """Whether there is a state to resume from."""
-        return self.last.exists() or checkpoint.previous(self.last).exists()
+        return self.last.exists() or previous(self.last).exists()
 
     @property
     def best(self) -> Path:

@@ -6,8 +6,7 @@ B batch, C channels, K classes, H W patch, h w window.
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, UInt8
@@ -28,59 +27,10 @@ from pixelwise.models.blocks import centre_crop
 from pixelwise.models.unet import Logits
 from pixelwise.training.clock import Clock
 from pixelwise.training.health import SETBACKS, SLOWER, Vitals, failure, signs
+from pixelwise.training.history import Epoch, History
 from pixelwise.training.processes import largest, total_over_processes
 from pixelwise.training.teaching import unpacked
 from pixelwise.training.update import State, Update
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """One row of the history."""
-
-    epoch: int
-    step: int
-    """Updates made so far."""
-    seconds: float
-    """Since the start of the run, pauses left out."""
-    train_loss: float
-    validation_loss: float
-    """Cross-entropy per pixel."""
-    miou: float
-    dice: float
-    iou: list[float | None]
-    """Per class; none for a class neither present nor predicted."""
-    learning_rate: float
-    images_per_second: float
-    """Patches per second of training, over all processes."""
-    warnings: dict[str, str] = field(default_factory=dict)
-    """What probably is not as it should be, and what to do, where no earlier epoch has said it; setbacks before it."""
-
-    def to_json(self) -> dict[str, Any]:
-        """The row as JSON has it; nan becomes null."""
-        return {key: None if value != value else value for key, value in vars(self).items()}  # noqa: PLR0124  nan
-
-
-@dataclass
-class History:
-    """What happened so far; a resumed run goes on from it."""
-
-    step: int = 0
-    epochs: list[Epoch] = field(default_factory=list)
-    best_score: float = -math.inf
-    best_epoch: int = -1
-    rate_scale: float = 1.0
-    """What setbacks have left of the learning rate."""
-    setbacks: list[str] = field(default_factory=list)
-    """Why training went back to the state after an earlier epoch, with a lower rate."""
-
-    def add(self, epoch: Epoch) -> bool:
-        """Append a row; true if it is the best so far."""
-        self.epochs.append(epoch)
-        score = epoch.miou if math.isfinite(epoch.miou) else -math.inf
-        is_best = score > self.best_score or self.best_epoch < 0
-        if is_best:
-            self.best_score, self.best_epoch = score, epoch.epoch
-        return is_best
 
 
 @dataclass(frozen=True)
@@ -126,8 +76,9 @@ def fit(job: Fit, batches_from: Callable[[int], Iterator[Batch]], history: Histo
         rate = (history.step - first_step) * job.config.training.batch_size / seconds
         began = time.monotonic()
         epoch = validate(job, history, train_loss, rate, waited / seconds)
+        validated = time.monotonic()
         job.after_epoch(history, history.add(epoch), good)
-        job.clock.note_validation(time.monotonic() - began)
+        job.clock.note_validation(validated - began, time.monotonic() - validated)
 
 
 def _all_finite(job: Fit) -> bool:

@@ -35,7 +35,8 @@ from pixelwise.models import unet
 from pixelwise.training import checkpoint, finetune, processes, teaching
 from pixelwise.training.clock import Clock
 from pixelwise.training.folder import Files, refuse_other_data
-from pixelwise.training.loop import Fit, History, fit, train_step
+from pixelwise.training.history import History
+from pixelwise.training.loop import Fit, fit, train_step
 from pixelwise.training.machine import SMALLER, VERSIONS, Stopwatch
 from pixelwise.training.material import (
     Material,

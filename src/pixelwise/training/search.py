@@ -25,11 +25,10 @@ from pixelwise.data.dataset import Dataset
 from pixelwise.data.fingerprint import Fingerprint
 from pixelwise.data.split import Split
 from pixelwise.errors import ConfigError, DataError, MachineError, PixelwiseError, TrainingError, extra
-from pixelwise.files import make_folder, read_json, write_json
-from pixelwise.training import checkpoint
+from pixelwise.files import make_folder, previous, read_json, write_json
 from pixelwise.training import run as runs
 from pixelwise.training.folder import Files
-from pixelwise.training.loop import Epoch
+from pixelwise.training.history import Epoch
 from pixelwise.training.plan import WIDTHS, Plan
 from pixelwise.training.space import Space
 from pixelwise.training.watch import Watcher
@@ -395,7 +394,7 @@ class _Both(Watcher):
 
 def _tidy(files: Files) -> None:
     """A trial is never resumed: its checkpoints are large."""
-    for path in (files.last, checkpoint.previous(files.last)):
+    for path in (files.last, previous(files.last)):
         path.unlink(missing_ok=True)
 
 

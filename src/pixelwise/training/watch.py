@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, TextIO
 
-from pixelwise.training.loop import Epoch
+from pixelwise.training.history import Epoch
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
