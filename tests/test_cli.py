@@ -339,5 +339,12 @@ def test_help_and_import_answer_at_once() -> None:
     assert time.perf_counter() - began < 2.0
 
 
+def test_checking_and_predicting_do_not_wait_for_what_only_training_needs() -> None:
+    program = "import sys; from pixelwise import api; api.check, api.predict_files; print(*sys.modules)"
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert "pixelwise.verbs.predict" in told.split()
+    assert "lightning_fabric" not in told.split()
+
+
 def test_version_is_printed(run_cli) -> None:
     assert run_cli("--version")[1].startswith("pixelwise 0.")

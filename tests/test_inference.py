@@ -118,12 +118,13 @@ def test_bands_come_in_order_and_cover_the_image_once() -> None:
         tiles = torch.from_numpy(np.stack(windows)).permute(0, 3, 1, 2)
         return torch.cat([tiles, 1 - tiles], dim=1)
 
-    rows = 0
+    seen = np.zeros((70, 40), int)
     for band in bands(image, predict, tiling):
-        assert band.top == rows
-        rows += band.probabilities.shape[1]
-        np.testing.assert_allclose(band.probabilities[0], image[band.top : rows, :, 0], atol=1e-5)
-    assert rows == 70
+        assert seen[: band.top].all()
+        assert seen[band.place[0], : band.left].all()
+        seen[band.place] += 1
+        np.testing.assert_allclose(band.probabilities[0], image[*band.place, 0], atol=1e-5)
+    assert (seen == 1).all()
 
 
 def test_resized_images_come_back_at_their_own_size() -> None:

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from scipy.ndimage import gaussian_filter
 from test_inference import PixelNetwork, make
 
 from pixelwise import api
-from pixelwise.classes import IGNORE
+from pixelwise.classes import IGNORE, ClassTable
 from pixelwise.config import ModelConfig, PostprocessingConfig, PredictionConfig, parse_bytes
 from pixelwise.data import formats, npy, windows, writing
 from pixelwise.data.tiff import Placement
@@ -22,6 +23,7 @@ from pixelwise.errors import ConfigError, WriteError
 from pixelwise.inference import files, jobs, large, postprocess, tiles
 from pixelwise.inference.jobs import Outputs
 from pixelwise.inference.predictor import Model
+from pixelwise.models.unet import build
 
 RNG = np.random.default_rng(5)
 SIZE = (200, 330)
@@ -55,7 +57,7 @@ def narrow(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """Bands may be so many columns wide."""
 
     def bound(columns: int) -> None:
-        monkeypatch.setattr(large, "_room", lambda *_: columns * tiles._column_bytes(MODEL_TILING, 2))
+        monkeypatch.setattr(large, "_room", lambda *given: columns * given[-1])
 
     return bound
 
@@ -90,7 +92,7 @@ def test_the_mask_does_not_depend_on_the_memory(
 @pytest.mark.parametrize("columns", [1, 150, 300, 100_000])
 def test_blocks_cover_an_image_once(overlap: float, width: int, columns: int) -> None:
     tiling = tiles.Tiling((64, 64), 0, 8 if width > 64 else 0, 4, overlap, "gaussian")
-    cut = tiles.blocks((10, width), tiling, columns * tiles._column_bytes(tiling, 2), 2)
+    cut = tiles.blocks((10, width), tiling, columns)
     assert [column for block in cut for column in block.columns] == list(range(width))
     assert all(block.rows == range(10) for block in cut)
     if columns > width + 200:
@@ -291,7 +293,9 @@ def test_windows_of_one_value_are_predicted_once(image: np.ndarray) -> None:
     model = model.with_prediction(PredictionConfig(tile_size=(64, 64), overlap=0.5))
     mask = model.predict(image).mask
     with_remembering, network.calls = network.calls, 0
-    plain = np.concatenate([band.labels() for band in tiles.bands(image, lambda w: plainly(model, w), MODEL_TILING)])
+    plain = np.empty(SIZE, np.uint8)
+    for band in tiles.bands(image, lambda w: plainly(model, w), MODEL_TILING):
+        plain[band.place] = band.labels()
     assert with_remembering < network.calls / 2
     np.testing.assert_array_equal(mask, plain)
 
@@ -329,6 +333,72 @@ def test_a_large_file_gets_a_tiled_tiff(name: str, model: Model, image: np.ndarr
     with tifffile.TiffFile(done.written[0]) as file:
         assert file.pages.first.is_tiled
         assert (33922 in file.pages.first.tags) is (name == "a.tif")
+
+
+@pytest.mark.parametrize(
+    "outputs",
+    [{}, {"mask_format": "tif"}, {"probabilities": True}, {"polygons": "geojson"}, {"draw": lambda image, *_: image}],
+)
+def test_a_file_is_read_by_windows_where_that_changes_no_result(
+    outputs: dict[str, object], model: Model, image: np.ndarray, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    image[:70, :90] = 0
+    tags = [(42113, 2, 0, "0", True)]  # zero means no data
+    tifffile.imwrite(tmp_path / "a.tif", image, tile=(32, 32), compression="zlib", photometric="rgb", extratags=tags)
+    refined = PostprocessingConfig(smallest_px=(5, 20))
+    model = Model(model.network, model.description.model_copy(update={"postprocessing": refined}), model.device)
+    made = {}
+    for name, bytes_, calls in (("whole", 2**24, 1), ("windows", 0, 1 if "draw" in outputs else 0)):
+        seen = Mock(wraps=files.channels.read)
+        monkeypatch.setattr(windows, "SMALL_BYTES", bytes_)
+        monkeypatch.setattr(files.channels, "read", seen)
+        wanted = Outputs(tmp_path / name, memory_bytes=1, **outputs)
+        done = files.run(model, jobs.plan([tmp_path / "a.tif"], wanted), wanted)
+        assert not done.failed
+        assert seen.call_count == calls
+        made[name] = {path.name: path for path in done.written}
+    assert list(made["windows"]) == list(made["whole"])
+    for name, path in made["whole"].items():
+        assert made["windows"][name].read_bytes() == path.read_bytes()
+    assert not list(tmp_path.glob("windows/.pixelwise*"))
+
+
+@pytest.mark.parametrize("kind", ["float", "alpha", "striped", "resized", "five classes"])
+def test_windows_of_other_files_and_models_give_the_same(
+    kind: str, model: Model, image: np.ndarray, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    if kind == "float":
+        image = image.astype(np.float32)
+    if kind == "alpha":
+        image = np.dstack([image, np.full(SIZE, 255, np.uint8)])
+    if kind == "resized":
+        seen = model.description.preprocessing.model_copy(update={"resize": (64, 96)})
+        model = Model(model.network, model.description.model_copy(update={"preprocessing": seen}), model.device)
+    if kind == "five classes":
+        config, classes = ModelConfig(width=4, depth=2), ClassTable.from_names(list("abcde"))
+        model = make(config, build(config, 3, 5), channels=3, tile_size=(64, 64), overlap=0.75)
+        model = Model(model.network, model.description.model_copy(update={"classes": classes}), model.device)
+    layout = {"rowsperstrip": 7} if kind == "striped" else {"tile": (32, 32)}
+    tifffile.imwrite(tmp_path / "a.tif", image, compression="zlib", photometric="rgb", **layout)
+    monkeypatch.setattr(windows, "SMALL_BYTES", 0)
+    done = api.predict_files(model, [tmp_path / "a.tif"], tmp_path / "out")
+    assert not done.failed
+    np.testing.assert_array_equal(formats.read_mask(done.written[0]), model.predict(image[:, :, :3]).mask)
+
+
+def test_an_image_that_fails_by_windows_leaves_nothing(
+    model: Model, image: np.ndarray, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", image, tile=(32, 32), compression="zlib", photometric="rgb")
+    with tifffile.TiffFile(tmp_path / "a.tif") as file:
+        place = file.pages.first.dataoffsets[-1]
+    content = bytearray((tmp_path / "a.tif").read_bytes())
+    content[place : place + 9] = b"no zlib.."
+    (tmp_path / "a.tif").write_bytes(content)
+    monkeypatch.setattr(windows, "SMALL_BYTES", 0)
+    done = api.predict_files(model, [tmp_path / "a.tif"], tmp_path / "out")
+    assert [error.where for error in done.failed] == [tmp_path / "a.tif"]
+    assert not list((tmp_path / "out").iterdir())
 
 
 @pytest.mark.usefixtures("all_large")
@@ -519,8 +589,8 @@ KILLED = """
 import sys
 from pixelwise.cli import main
 from pixelwise.data import windows, writing
-from pixelwise.inference import large, tiles
-windows.WHOLE_BYTES, tiles.BAND_VALUES, tiles.BAND_ROWS = 0, 1, 16
+from pixelwise.inference import large
+windows.WHOLE_BYTES = 0
 writing.TILE_PX = large.TILE_PX = 64
 note = large.Kept.note
 def noting(kept, state):
@@ -543,8 +613,6 @@ def test_a_prediction_that_is_killed_goes_on_and_does_at_most_one_band_twice(
     pixels = RNG.integers(0, 4, (800, 330, 3), dtype=np.uint8)
     tifffile.imwrite(tmp_path / "a.tif", pixels, tile=(32, 32), compression="zlib", photometric="rgb")
 
-    monkeypatch.setattr(tiles, "BAND_VALUES", 1)
-    monkeypatch.setattr(tiles, "BAND_ROWS", 16)
     noted: list[tuple[int, int]] = []
     note = large.Kept.note
     monkeypatch.setattr(

@@ -222,6 +222,22 @@ def test_the_last_process_writes_the_file_of_all(
     assert path.read_text() == text
 
 
+def test_the_last_process_knows_what_has_failed_in_all(
+    model: Model, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("0.png", "1.png"):  # one for each process
+        (images / name).write_bytes(b"no image")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    told = {}
+    for rank in ("1", "0"):
+        monkeypatch.setenv("RANK", rank)
+        done = api.predict_files(model, [images], tmp_path / "out")
+        told[rank] = ([Path(error.where or "").name for error in done.failed], done.is_complete)
+    assert told == {"1": (["1.png"], False), "0": (["0.png", "1.png"], True)}
+    assert below(tmp_path / "out") == ["2.png", "3.png", "4.png"]
+    assert not list((tmp_path / "out").glob(".pixelwise*"))
+
+
 def test_a_damaged_line_costs_only_its_image(model: Model, images: Path, tmp_path: Path) -> None:
     api.predict_files(model, [images], tmp_path / "out")
     path = tmp_path / "out" / "predictions.jsonl"
@@ -258,6 +274,7 @@ def test_processes_share_the_images(images: Path, tmp_path: Path) -> None:
     file = tmp_path / "model.safetensors"
     described = model.description
     bundle.save(bundle.Bundle(described, bundle.state_on_cpu(unet.build(described.model, 1, 2))), file)
+    (images / "5.png").write_bytes(b"no image")  # of the second process
     arguments = [sys.executable, "-m", "pixelwise", "predict", str(file), str(images), "-o", str(tmp_path / "out")]
     ranks = [
         subprocess.Popen(
@@ -269,7 +286,7 @@ def test_processes_share_the_images(images: Path, tmp_path: Path) -> None:
         for rank in range(2)
     ]
     said = [process.communicate(timeout=120)[0] for process in ranks]
-    assert [process.returncode for process in ranks] == [0, 0]
+    assert sorted(process.returncode for process in ranks) == [0, 1]  # the last one says what has failed
     assert said[0].startswith("3 files written")
     assert said[1].startswith("2 files written")
     assert below(tmp_path / "out") == [f"{number}.png" for number in range(5)]

@@ -1,11 +1,15 @@
 """The network: the paper's numbers, any size, any part."""
 
+from unittest.mock import Mock
+
 import pytest
 import torch
+import torch.nn.functional as F  # noqa: N812  the name everybody knows it by
 from torch import nn
 
 from pixelwise.config import SIZES, ModelConfig, load
 from pixelwise.errors import ConfigError
+from pixelwise.models import strips
 from pixelwise.models.blocks import (
     BLOCKS,
     NORMS,
@@ -90,6 +94,49 @@ def test_what_is_laid_beside_a_skip_is_the_same_with_and_without_gradients(heigh
     torch.testing.assert_close(up.beside(skip, below), expected)
     with torch.no_grad():
         torch.testing.assert_close(up.beside(skip, below), expected)
+
+
+@pytest.mark.parametrize("size", [(8, 6), (7, 6), (1, 5)])
+def test_halving_is_torchs_max_pooling(size: tuple[int, int]) -> None:
+    maps = torch.randn(2, 3, *size)
+    expected = F.max_pool2d(maps, 2, ceil_mode=True)
+    assert torch.equal(strips.halved(maps), expected)
+    with torch.no_grad():
+        assert torch.equal(strips.halved(maps), expected)
+
+
+@pytest.mark.parametrize(
+    ("changes", "blocks"),
+    [
+        # of 160 rows three levels have more than 32; of other sizes some are joined with maps of not half their size
+        ({}, 6),
+        ({"convolutions": 1}, 6),
+        ({"convolutions": 3}, 6),
+        ({"convolutions": 5}, 0),  # the rows around a strip would be nearly as many as its own
+        ({"decoder": "nested"}, 9),
+        ({"attention": True}, 6),
+        ({"downsampling": "convolution"}, 4),
+        ({"norm": "instance"}, 0),
+        ({"squeeze_excitation": True}, 0),
+        ({"padded": False}, 0),
+    ],
+)
+@pytest.mark.parametrize("size", [(160, 48), (156, 48), (153, 51)])
+def test_a_prediction_in_strips_is_that_of_the_whole(
+    size: tuple[int, int], changes: dict[str, object], blocks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(strips, "STRIP_ROWS", 16)
+    torch.manual_seed(0)
+    config = ModelConfig(width=4, depth=3, **changes)
+    edges = size if config.padded else [valid_size_px(config, edge) for edge in size]
+    network, image = folded(build(config, 3, 2).double().eval()), torch.randn(2, 3, *edges, dtype=torch.float64)
+    whole, before = network(image), image.clone()
+    through = Mock(wraps=strips.through)
+    monkeypatch.setattr(strips, "through", through)
+    with torch.no_grad():
+        torch.testing.assert_close(network(image), whole)
+    assert through.call_count == blocks or (size != (160, 48) and 0 < through.call_count < blocks)
+    assert torch.equal(image, before)
 
 
 @pytest.mark.parametrize("laid", [torch.contiguous_format, torch.channels_last])

@@ -47,6 +47,12 @@ class NoWidths(nn.Module):
         return [image]
 
 
+class Views(MyEncoder):
+    def forward(self, image):
+        features = super().forward(image)
+        return [features[0], features[0][:, :1, ::2, ::2].expand(-1, 5, -1, -1), *features[2:]]
+
+
 class Floors(MyEncoder):
     def forward(self, image):
         features = [self.levels[0](image)]
@@ -128,6 +134,7 @@ def test_an_encoder_of_the_users_own_meets_the_decoder() -> None:
         ("no_parts:MyEncoder", r"there is no no_parts\.py here"),
         ("hungry_parts:MyEncoder", "no_such_library"),
         ("broken_parts:MyEncoder", "ZeroDivisionError"),
+        ("my_parts:Views", "some are views of others"),
         ("my_parts:Floors", "rounded up"),
         ("my_parts:Wrong", "cannot be made: TypeError"),
         ("my_parts:Tuple", "needs a list"),

@@ -392,7 +392,8 @@ def predict(
         typer.echo(f"kept, since changed after they were predicted: {files}; delete them to predict anew", err=True)
     for error in result.failed:
         typer.echo(f"failed: {error}", err=True)
-    if result.failed:
+    # torchrun ends all processes as soon as one has an exit code: only that which ends last has one
+    if result.failed and result.is_complete:
         raise DataError(f"{len(result.failed)} of the images could not be predicted; they are named above.")
 
 

@@ -15,6 +15,9 @@ from pixelwise.data.raster import ImageInfo, Raster, as_image, chosen_page
 WHOLE_BYTES = 2**28
 """An image whose pixels take no more is decoded whole: 89 megapixels of 8-bit colour."""
 
+SMALL_BYTES = 2**24
+"""An image whose pixels take no more is decoded whole to be predicted: reading windows would save no memory."""
+
 THINNED_ROWS = 256
 """So many rows are read at a time where few of them are wanted."""
 
@@ -99,7 +102,16 @@ class ZarrSource:
 
 def is_large(info: ImageInfo) -> bool:
     """Whether an image is too large to be decoded whole, where its file allows windows."""
-    return info.height * info.width * info.channels * np.dtype(info.dtype).itemsize > WHOLE_BYTES
+    return _bytes_of(info) > WHOLE_BYTES
+
+
+def is_small(info: ImageInfo) -> bool:
+    """Whether it would save no memory to read an image by windows."""
+    return _bytes_of(info) <= SMALL_BYTES
+
+
+def _bytes_of(info: ImageInfo) -> int:
+    return info.height * info.width * info.channels * np.dtype(info.dtype).itemsize
 
 
 def open_image(path: Path, page: int | None = None) -> Source:
@@ -114,8 +126,11 @@ def open_image(path: Path, page: int | None = None) -> Source:
     Raises:
         DataError: as `formats.read_image`.
     """
-    if not is_large(formats.read_info(path)):
-        return formats.read_image(path, page)
+    return open_windows(path, page) if is_large(formats.read_info(path)) else formats.read_image(path, page)
+
+
+def open_windows(path: Path, page: int | None = None) -> Source:
+    """The same, of which windows are read wherever its file allows it, be it small or large."""
     if is_zarr(path):
         return ZarrSource.open(path, page)
     if formats.content_of(path) != "TIFF":

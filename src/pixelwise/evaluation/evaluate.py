@@ -141,8 +141,8 @@ def _look_at(model: Model, case: Decoded, tolerance_px: float) -> tuple[_Seen, U
     for part in compare(model, case):
         confidence, counted = part.band.probabilities.amax(0), part.truth != IGNORE
         sums += tally(confidence[counted], (part.predicted == part.truth)[counted])
-        mask[part.rows] = part.predicted.to(torch.uint8).cpu().numpy()
-        confident[part.rows] = (confidence >= CONFIDENT).cpu().numpy()
+        mask[part.band.place] = part.predicted.to(torch.uint8).cpu().numpy()
+        confident[part.band.place] = (confidence >= CONFIDENT).cpu().numpy()
     mask, truth = model.cleaned(mask), np.asarray(case.mask)
     counts = confusion(torch.from_numpy(mask), torch.from_numpy(np.array(truth)), classes)
     outlines = compare_boundaries(mask, truth, classes, tolerance_px)

@@ -20,9 +20,9 @@ from pixelwise.data.cache import hash_of, to_npy
 from pixelwise.data.loader import Share, share_of_this_process
 from pixelwise.data.nifti import is_nifti
 from pixelwise.data.omezarr import is_zarr
-from pixelwise.data.windows import open_image, open_mask, thinned
+from pixelwise.data.windows import open_image, open_mask, open_windows, thinned
 from pixelwise.errors import DataError, PixelwiseError, WriteError
-from pixelwise.files import cannot_write, make_folder, write_atomically
+from pixelwise.files import cannot_write, make_folder, read_json, write_atomically, write_json
 from pixelwise.inference.jobs import Job, Outputs, Plan
 from pixelwise.inference.large import Kept, Subject, predict_parts
 from pixelwise.inference.ledger import Ledger, Made, state_of
@@ -30,7 +30,7 @@ from pixelwise.inference.predictor import Model
 from pixelwise.memory import keeping_freed_memory
 
 OVERVIEW_PX = 2048
-"""The longer edge of the overlay of an image that is predicted by windows."""
+"""The longer edge of the overlay of a large image."""
 
 Progress = Callable[[str, int, int], None]
 """Told what is being done, and how many parts of how many are."""
@@ -50,7 +50,10 @@ class Predicted:
     edited: list[Path] = field(default_factory=list)
     """Files that were changed since an earlier call has written them; they and what belongs to them stay."""
     failed: list[PixelwiseError] = field(default_factory=list)
-    """Images that could not be read or do not fit the model; each names its file."""
+    """Images that could not be read or do not fit the model; each names its file. Those of other processes are among
+    them if all is done."""
+    is_complete: bool = True
+    """All images of the call are done; else another process is still at work on its own."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ def run(model: Model, plan: Plan, outputs: Outputs, progress: Progress | None = 
     """Predict and write what is not there yet; an image that cannot be read does not keep the others from being done.
 
     Of several processes, as torchrun or srun start them, each does a part of the images; the last one to come to its
-    end writes COCO's file of all.
+    end knows what has failed in the others, and writes COCO's file of all.
 
     Raises:
         ConfigError: the environment numbers processes wrongly.
@@ -99,24 +102,36 @@ def run(model: Model, plan: Plan, outputs: Outputs, progress: Progress | None = 
         for index, job in enumerate(jobs):
             _try(work, job)
             work.progress("predicting", index + 1, len(jobs))
-        if outputs.coco is not None and _is_last(outputs.folder, share):
-            try:
-                # the others have written their parts of the ledger in the meantime
-                _do_coco(replace(work, ledger=Ledger.of(outputs.folder, share)), outputs.coco, plan.jobs)
-            finally:
-                for rank in range(share.processes):
-                    _marker(outputs.folder, rank).unlink(missing_ok=True)
+        done = _with_others(outputs.folder, share, done)
+        if outputs.coco is not None and done.is_complete:
+            # the others have written their parts of the ledger in the meantime
+            _do_coco(replace(work, ledger=Ledger.of(outputs.folder, share)), outputs.coco, plan.jobs)
     return done
 
 
-def _is_last(folder: Path, share: Share) -> bool:
-    """Whether all processes have done their parts, which each says by an empty file."""
-    write_atomically(_marker(folder, share.rank), b"")
-    return all(_marker(folder, rank).exists() for rank in range(share.processes))
+def _with_others(folder: Path, share: Share, done: Predicted) -> Predicted:
+    """What was done, and if all processes have done their parts, what failed in the others; each says so in a file."""
+    if share.processes == 1:
+        return done
+    said = [(error.what, str(error.where), error.remedy) for error in done.failed]
+    write_json(_marker(folder, share.rank), said)
+    markers = [_marker(folder, rank) for rank in range(share.processes)]
+    try:
+        failed = [error for rank, marker in enumerate(markers) if rank != share.rank for error in read_json(marker)]
+        markers[0].unlink()  # of two that come to their ends together, one takes it
+    except (DataError, FileNotFoundError):  # not there yet, or gone
+        return replace(done, is_complete=False)
+    done.failed.extend(DataError(what, where=where, remedy=remedy) for what, where, remedy in failed)
+    for marker in markers[1:]:
+        marker.unlink(missing_ok=True)
+    return done
 
 
 def _marker(folder: Path, rank: int, environment: Mapping[str, str] = os.environ) -> Path:
-    names = ("TORCHELASTIC_RUN_ID", "MASTER_PORT", "SLURM_JOB_ID", "SLURM_STEP_ID")
+    names = (
+        *("TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT", "MASTER_PORT"),
+        *("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT"),
+    )
     launch = hash_of([repr([environment.get(name) for name in names]).encode()])[:16]
     return folder / f".pixelwise-done-{launch}-{rank}"
 
@@ -163,6 +178,8 @@ def _try(work: _Work, job: Job) -> None:
         where = job.mask.parent / place.name if place.parent == work.staging else place
         raise WriteError(error.what, where=where, remedy=error.remedy) from None
     except PixelwiseError as error:
+        if job.by_windows and not job.is_large:
+            Kept.beside(job.mask).remove()  # it is soon done again
         work.done.failed.append(type(error)(error.what, where=job.source, remedy=error.remedy))
 
 
@@ -172,7 +189,7 @@ def _do(work: _Work, job: Job) -> None:
     if job.channels:
         made = made.model_copy(update={"options": repr((made.options, [state_of(path) for path in job.channels]))})
     if work.ledger.has(made, job.targets):
-        if job.is_large:
+        if job.by_windows:
             Kept.beside(job.mask).remove()  # of a call that was killed between its last two steps
         work.done.unchanged.extend(job.targets)
     elif edited := work.ledger.edited(job.targets):
@@ -186,14 +203,17 @@ def _do(work: _Work, job: Job) -> None:
 def _make(work: _Work, made: Made, job: Job) -> None:
     """Predict an image; its files take their places when all are there."""
     staged = job.inside(work.staging)
-    if not job.is_large:
+    if not job.by_windows:
         _write(work, job, staged, _predict(work.model, job, work.outputs))
         _put(work, made, staged.targets, job.targets)
         return
     kept = _parts(work, made, job)
     if job.probabilities is not None:
         staged = replace(staged, probabilities=kept.probabilities.path)  # it is what it will be
-    _write_bands(work, staged, kept)
+    if job.is_large:
+        _write_bands(work, staged, kept)
+    else:
+        _write(work, job, staged, _joined(work, job, kept))
     _put(work, made, staged.targets, job.targets)
     kept.remove()
 
@@ -242,12 +262,20 @@ def _parts(work: _Work, made: Made, job: Job) -> Kept:
     """The mask of an image that is predicted by windows."""
     return predict_parts(
         work.model,
-        Subject(open_image(job.source), f"{made.source} {made.source_state}", job.nodata),
+        Subject(open_windows(job.source), f"{made.source} {made.source_state}", job.nodata),
         make_folder(job.mask.parent) / job.mask.name,
-        memory_bytes=work.outputs.memory_bytes,
+        memory_bytes=work.outputs.memory_bytes if job.is_large else None,
         probabilities=job.probabilities is not None,
-        progress=partial(work.progress, f"rows of {job.source.name}"),
+        progress=partial(work.progress, f"rows of {job.source.name}") if job.is_large else None,
     )
+
+
+def _joined(work: _Work, job: Job, kept: Kept) -> _Result:
+    """What will be written of an image whose parts are done; only now, and only to be drawn, is it read whole."""
+    mask = work.model.cleaned(kept.whole())
+    if job.overlay is None or work.outputs.draw is None:
+        return _Result(mask)
+    return _Result(mask, work.outputs.draw(channels.read(job.source, job.channels), mask, work.model.classes))
 
 
 def _write_bands(work: _Work, staged: Job, kept: Kept) -> None:
@@ -263,7 +291,7 @@ def _write_bands(work: _Work, staged: Job, kept: Kept) -> None:
 
 
 def _write_overview(work: _Work, path: Path, source: Path, mask: Path) -> None:
-    """A smaller overlay, of an image that is predicted by windows."""
+    """A smaller overlay, of a large image."""
     image, classes = open_image(source), work.model.classes
     step = -(-max(image.shape[:2]) // OVERVIEW_PX)
     corrected = open_mask(mask)

@@ -24,7 +24,7 @@ from pixelwise.data.naming import masks_beside_images, without_channel
 from pixelwise.data.nifti import is_nifti
 from pixelwise.data.omezarr import is_zarr
 from pixelwise.data.tiff import Placement
-from pixelwise.data.windows import is_large, placement_of
+from pixelwise.data.windows import allows_windows, is_large, is_small, placement_of
 from pixelwise.errors import ConfigError, DataError
 
 Draw = Callable[
@@ -55,10 +55,10 @@ class Outputs:
 
     folder: Path
     mask_format: MaskFormat | None = None
-    """None for `png`, and `tif` where an image says where on earth it lies. Masks of stacks, and of images that are
-    predicted by windows, are TIFF in any case; those of NIfTI and OME-Zarr are what their image is."""
+    """None for `png`, and `tif` where an image says where on earth it lies. Masks of stacks and of large images are
+    TIFF in any case; those of NIfTI and OME-Zarr are what their image is."""
     draw: Draw | None = None
-    """Also write NAME_overlay.png, drawn by this; of an image that is predicted by windows it is smaller."""
+    """Also write NAME_overlay.png, drawn by this; of a large image it is smaller."""
     probabilities: bool = False
     """Also write NAME_probabilities.npy, float32 K H W."""
     polygons: Polygons | None = None
@@ -66,7 +66,7 @@ class Outputs:
     tolerance_px: float = 0.0
     """How far a simplified outline may be from the true one."""
     memory_bytes: int = 2_000_000_000
-    """What the process may take while it predicts by windows."""
+    """What the process may take while it predicts a large image."""
 
     @property
     def coco(self) -> Path | None:
@@ -94,8 +94,10 @@ class Job:
     """Where its pixels lie, if it says so."""
     channels: tuple[Path, ...] = ()
     """Files with the other channels of the source."""
+    by_windows: bool = False
+    """It is predicted by windows of its file."""
     is_large: bool = False
-    """It is predicted by windows."""
+    """It is predicted by windows, and its mask is never held whole."""
     is_stack: bool = False
     """It holds several images, or is a volume or a folder of chunks: nothing but a mask is written of it."""
 
@@ -131,7 +133,7 @@ class Plan:
     """Files of the folders that are masks of other images by their name."""
 
     def without_extras(self, outputs: Outputs) -> list[Path]:
-        """Images of which not all is written that is wanted: stacks, and outlines of what is predicted by windows."""
+        """Images of which not all is written that is wanted: stacks, and outlines of large images."""
         pictures = outputs.draw is not None or outputs.probabilities
         outlines = outputs.polygons is not None
         return [job.source for job in self.jobs if (pictures and job.is_stack) or (outlines and not job.has_outlines)]
@@ -256,13 +258,15 @@ def _without_suffix(place: Path) -> Path:
 
 
 def _job(source: Path, folder: Path, name: str, outputs: Outputs) -> Job:
-    pages, large, placement = _nature(source)
-    others = channels.further(_absolute(source))
-    large = large and not others  # whose channels lie in several files is read whole
+    nature, others = _nature(source), channels.further(_absolute(source))
+    if others:  # all of them are read whole
+        nature = replace(nature, by_windows=False, is_large=False)
+    pages, large, placement = nature.pages, nature.is_large, nature.placement
     stem, suffix = formats.split_name(source.name)
     if is_zarr(source) or is_nifti(source.name):
         mask = folder / f"{name}{source.name[len(stem) :] if is_zarr(source) else suffix}"
-        return Job(source, mask, pages=pages, channels=others, is_large=large and is_zarr(source), is_stack=True)
+        large = large and is_zarr(source)
+        return Job(source, mask, pages=pages, channels=others, by_windows=large, is_large=large, is_stack=True)
     if pages > 1:
         return Job(source, folder / f"{name}.tif", pages=pages, placement=placement, channels=others, is_stack=True)
     on_map = placement is not None and bool(placement.tags)
@@ -275,17 +279,36 @@ def _job(source: Path, folder: Path, name: str, outputs: Outputs) -> Job:
         polygons=folder / f"{name}{SUFFIXES[outputs.polygons]}" if outputs.polygons in SUFFIXES and not large else None,
         placement=placement,
         channels=others,
+        by_windows=nature.by_windows,
         is_large=large,
     )
 
 
-def _nature(source: Path) -> tuple[int, bool, Placement | None]:
-    """Pages of a file, whether it is predicted by windows, and where its pixels lie."""
+@dataclass(frozen=True)
+class _Nature:
+    """What a file is, as `Job` tells it."""
+
+    pages: int = 1
+    by_windows: bool = False
+    is_large: bool = False
+    placement: Placement | None = None
+
+
+def _nature(source: Path) -> _Nature:
     try:
-        info = formats.read_info(source)
-        return info.pages, info.pages == 1 and is_large(info), placement_of(source)
+        info, placement = formats.read_info(source), placement_of(source)
+        large = info.pages == 1 and is_large(info)
+        by_windows = large or (info.pages == 1 and not is_small(info) and _allows_windows(source))
+        return _Nature(info.pages, by_windows, large, placement)
     except DataError:  # predicting a file that cannot be read will say why
-        return 1, False, None
+        return _Nature()
+
+
+def _allows_windows(source: Path) -> bool:
+    try:
+        return allows_windows(source)
+    except DataError:  # damaged: whether all the same it can be read as a whole will show
+        return False
 
 
 def _refuse_collisions(jobs: Sequence[Job]) -> None:

@@ -28,8 +28,8 @@ from pixelwise.data.writing import TILE_PX
 from pixelwise.errors import ConfigError, DataError, WriteError
 from pixelwise.files import read_json, write_json
 from pixelwise.inference.postprocess import cleaned_bands
-from pixelwise.inference.predictor import Model
-from pixelwise.inference.tiles import Band, Region, blocks, narrowest_block_bytes
+from pixelwise.inference.predictor import BAND_BYTES, Model
+from pixelwise.inference.tiles import Band, Region, Tiling, blocks, column_bytes, narrowest_block_bytes
 from pixelwise.memory import give_back_memory, peak_during
 
 WIDER = 1.1
@@ -150,8 +150,12 @@ class Kept:
         """Write down how far the work is."""
         write_json(self.journal, state.model_dump())
 
+    def whole(self) -> UInt8[np.ndarray, "H W"]:
+        """The mask as the network gave it."""
+        return self.mask.rows(0, range(self.size[0]))
+
     def bands(self) -> Iterator[UInt8[np.ndarray, "h W"]]:
-        """The whole mask from top to bottom, as the network gave it."""
+        """The same from top to bottom."""
         height = self.size[0]
         for top in range(0, height, TILE_PX):
             yield self.mask.rows(0, range(top, min(top + TILE_PX, height)))
@@ -182,6 +186,11 @@ class Rows:
     top: int
     left: int
 
+    @property
+    def bottom(self) -> int:
+        """The row after the last."""
+        return self.top + len(self.mask)
+
 
 @dataclass(frozen=True)
 class Subject:
@@ -200,7 +209,7 @@ def predict_parts(
     subject: Subject,
     target: Path,
     *,
-    memory_bytes: int,
+    memory_bytes: int | None,
     probabilities: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Kept:
@@ -210,7 +219,7 @@ def predict_parts(
         model: predicts; one that sees images at one size takes the memory of the whole image, whatever is allowed.
         subject: the image.
         target: the mask to come, beside which its parts are kept.
-        memory_bytes: what the process may take.
+        memory_bytes: what the process may take; none for an image that would fit as a whole.
         probabilities: keep those of every class too.
         progress: told how many rows of how many are done; those of each block count.
 
@@ -222,18 +231,17 @@ def predict_parts(
         DataError: the image is damaged or does not fit the model, or the disk is full.
     """
     size = (subject.image.shape[0], subject.image.shape[1])
-    cut, bands = _planned(model, subject, size, memory_bytes)
+    planes = len(model.classes) if probabilities else 0
+    cut, bands = _planned(model, subject, memory_bytes, planes)
     told = repr((size, subject.nodata, probabilities))
     key = hash_of([model.identity.encode(), subject.identity.encode(), told.encode()])
-    kept = Kept.beside(target, size, len(model.classes) if probabilities else 0)
+    kept = Kept.beside(target, size, planes)
     state = kept.resumed(State(key=key, lefts=[region.columns.start for region in cut]))
     # while a band is put on disk, the next one is computed; no more than one waits
     with ThreadPoolExecutor(1) as disk:
         before: Future[None] | None = None
-        for band in bands(state.left_over(size)):
-            values = band.probabilities.float().cpu().numpy() if probabilities else None
-            part = Rows(_labels(band, subject), values, band.top, band.left)
-            state = state.model_copy(update={"block": state.lefts.index(band.left), "rows": band.place[0].stop})
+        for part in _whole_rows(bands(state.left_over(size)), subject, state.regions(size), planes):
+            state = state.model_copy(update={"block": state.lefts.index(part.left), "rows": part.bottom})
             if before is not None:
                 before.result()
             before = disk.submit(kept.take, part, state)
@@ -246,9 +254,10 @@ def predict_parts(
 
 
 def _planned(
-    model: Model, subject: Subject, size: tuple[int, int], memory_bytes: int
+    model: Model, subject: Subject, memory_bytes: int | None, planes: int
 ) -> tuple[list[Region], Callable[[Sequence[Region]], Iterator[Band]]]:
-    """The blocks of an image, and what predicts regions."""
+    """The blocks of an image, and what predicts regions; so many planes of probabilities will be kept."""
+    size = (subject.image.shape[0], subject.image.shape[1])
     if model.description.preprocessing.resize is not None:
         # the small result is made at once; only what is enlarged of it leaves in bands
         def enlarged(regions: Sequence[Region]) -> Iterator[Band]:
@@ -256,10 +265,31 @@ def _planned(
             return (band for band in model.bands(subject.image, subject.nodata) if band.top >= first)
 
         return [Region.whole(size)], enlarged
+    tiling = model.tiling(size)
+    if memory_bytes is None:
+        _keep_decoded(subject.image, tiling, BAND_BYTES)
     ready = model.prepare(subject.image, subject.nodata)
     by = model.moments(ready)
-    cut = blocks(size, model.tiling(size), _room(model, ready, by, memory_bytes), len(model.classes))
-    return cut, partial(model.regions, ready, by)
+    # rows are kept twice: some are put on disk while the next are computed
+    column = column_bytes(tiling, len(model.classes), kept_bytes=2 * (1 + 4 * planes))
+    room = BAND_BYTES if memory_bytes is None else _room(model, ready, by, memory_bytes, column)
+    return blocks(size, tiling, room // column), partial(model.regions, ready, by)
+
+
+def _whole_rows(bands: Iterator[Band], subject: Subject, blocks: Sequence[Region], planes: int) -> Iterator[Rows]:
+    """Rows of a block from their parts, with so many planes of probabilities."""
+    widths = {block.columns.start: len(block.columns) for block in blocks}
+    for band in bands:
+        if band.left in widths:  # the first part
+            size = (band.probabilities.shape[1], widths[band.left])
+            values = np.empty((planes, *size), np.float32) if planes else None
+            rows = Rows(np.empty(size, np.uint8), values, band.top, band.left)
+        columns = slice(band.left - rows.left, band.place[1].stop - rows.left)
+        rows.mask[:, columns] = _labels(band, subject)
+        if rows.probabilities is not None:
+            rows.probabilities[:, :, columns] = band.probabilities.float().cpu().numpy()
+        if columns.stop == rows.mask.shape[1]:
+            yield rows
 
 
 def _labels(band: Band, subject: Subject) -> UInt8[np.ndarray, "h w"]:
@@ -275,22 +305,30 @@ def _labels(band: Band, subject: Subject) -> UInt8[np.ndarray, "h w"]:
     return mask
 
 
-def _room(model: Model, ready: Prepared, by: Moments, memory_bytes: int) -> int:
-    """Bytes that bands may take, once the network has shown on one tile what it takes itself.
+def _keep_decoded(image: Source, tiling: Tiling, most_bytes: int) -> int:
+    """Have those strips or tiles of a file remembered that a row of tiles needs; gives the bytes that they take."""
+    if not isinstance(image, TiffSource):
+        return 0
+    kept = min(image.page.bytes_of_rows(tiling.tile_size[0] + 2 * tiling.border_px), most_bytes)
+    image.page.remember(kept)
+    return kept
+
+
+def _room(model: Model, ready: Prepared, by: Moments, memory_bytes: int, column: int) -> int:
+    """Bytes that a block may take, once the network has shown on one tile what it takes itself.
 
     Half of what is left at most goes to strips or tiles of the file that are kept decoded.
+
+    Raises:
+        ConfigError: they do not suffice for the narrowest block, whose columns take `column` bytes each.
     """
     tiling = model.tiling((ready.shape[0], ready.shape[1]))
     corner = Region(range(1), range(1))
     give_back_memory()  # of images before this one
     used = peak_during(lambda: next(iter(model.regions(ready, by, [corner])))) + RESERVE_BYTES
-    least = narrowest_block_bytes(tiling, len(model.classes))
+    least = narrowest_block_bytes(tiling, len(model.classes), column)
     room = memory_bytes - used
-    if isinstance(ready.source, TiffSource):
-        wanted = ready.source.page.bytes_of_rows(tiling.tile_size[0] + 2 * tiling.border_px)
-        kept = min(wanted, max(0, room - least) // 2)
-        ready.source.page.remember(kept)
-        room -= kept
+    room -= _keep_decoded(ready.source, tiling, max(0, room - least) // 2)
     if room < least:
         needed = memory_bytes - room + least
         raise ConfigError(

@@ -20,7 +20,17 @@ from pixelwise.data.preprocess import Moments, Prepared, moments, normalise, ref
 from pixelwise.data.windows import Source, is_empty, row_bands
 from pixelwise.errors import ConfigError, DataError, memory_errors
 from pixelwise.inference.postprocess import without_small_objects
-from pixelwise.inference.tiles import Band, Region, Tiling, Windows, bands, blocks, enlarged, once_per_value
+from pixelwise.inference.tiles import (
+    Band,
+    Region,
+    Tiling,
+    Windows,
+    bands,
+    blocks,
+    column_bytes,
+    enlarged,
+    once_per_value,
+)
 from pixelwise.models import bundle as bundles
 from pixelwise.models.blocks import folded, rounded
 from pixelwise.models.unet import border_px, coarsest_px, valid_size_px
@@ -137,25 +147,31 @@ class Model:
         return Prediction(self.cleaned(mask), self.classes, kept)
 
     def bands(self, image: Source, nodata: float | None = None, most_bytes: int | None = None) -> Iterator[Band]:
-        """Probabilities from top to bottom, at the image's own size; errors as for `predict`.
+        """Probabilities part by part, at the image's own size; errors as for `predict`.
 
         Args:
             image: as for `predict`; of one that is no array, windows are read as they are needed.
             nodata: as for `predict`.
-            most_bytes: the image is cut into blocks of columns, one after the other, whose bands take no more; none
-                gives bands of the whole width.
+            most_bytes: the image is cut into blocks of columns, one after the other, which take no more; none
+                does not cut it.
         """
         ready = self.prepare(image, nodata)
         resize = self.description.preprocessing.resize
         if resize is None or resize == ready.shape[:2]:
             size = (ready.shape[0], ready.shape[1])
-            cut = blocks(size, self.tiling(size), most_bytes, len(self.classes)) if most_bytes is not None else (None,)
-            yield from self.regions(ready, self.moments(ready), cut)
+            yield from self.regions(ready, self.moments(ready), self._cut(size, most_bytes))
         else:
             # the small result is held; the large one leaves in bands
             seen = resize_image(ready[:, :], resize)
-            small = torch.cat([band.probabilities for band in self.regions(seen, self.moments(seen))], dim=1)
+            small = torch.empty((len(self.classes), *resize), device=self.device)
+            for band in self.regions(seen, self.moments(seen)):
+                small[:, *band.place] = band.probabilities
             yield from enlarged(small, (ready.shape[0], ready.shape[1]))
+
+    def _cut(self, size: tuple[int, int], most_bytes: int | None) -> list[Region]:
+        tiling = self.tiling(size)
+        column = column_bytes(tiling, len(self.classes), kept_bytes=1)
+        return blocks(size, tiling, most_bytes // column) if most_bytes is not None else [Region.whole(size)]
 
     def prepare(self, image: Source, nodata: float | None = None) -> Prepared:
         """The image with the type and channels that the network takes, its values looked at.
@@ -191,8 +207,9 @@ class Model:
         """
 
         def predict(windows: Windows) -> Float[Tensor, "B K H W"]:
-            tiles = np.stack([normalise(window, *by) for window in windows])
-            results: Tensor = self._probabilities(torch.from_numpy(tiles).to(self.device))
+            # channels stay last, as the network wants them
+            tiles = np.stack([normalise(window, *by).transpose(1, 2, 0) for window in windows])
+            results: Tensor = self._probabilities(torch.from_numpy(tiles).permute(0, 3, 1, 2).to(self.device))
             return results
 
         tiling = self.tiling((seen.shape[0], seen.shape[1]))
@@ -203,10 +220,9 @@ class Model:
     @torch.inference_mode()
     def _probabilities(self, tiles: Float[Tensor, "B C h w"]) -> Float[Tensor, "B K H W"]:
         views = FLIPS[self.description.prediction.flips]
-        total = self._softmax(tiles)
-        for view in views:
-            total = total + view.back(self._softmax(view.of(tiles)))
-        mean = total / (1 + len(views)) if views else total
+        turned = sum(view.back(self._softmax(view.of(tiles))) for view in views)
+        straight = self._softmax(tiles)  # last: an encoder of somebody else's may change what it is given
+        mean = (turned + straight) / (1 + len(views)) if views else straight
         factors = self.description.postprocessing.class_factors
         if factors is None:
             return mean
@@ -230,8 +246,9 @@ class Model:
         config, model = self.description.prediction, self.description.model
         wanted = config.tile_size or tuple(2 * edge for edge in self.description.patch_size)
         border = border_px(model)
-        # two places of the coarsest map at least: a normalisation of a single one has nothing to divide by
-        least = 2 * coarsest_px(model) if model.padded else 1
+        # two places of the coarsest map at least: a normalisation of a single one has nothing to divide by; and a tile
+        # reaches to the next, which begins at a multiple of such a place
+        least = (2 if model.padded else 1) * coarsest_px(model)
         edges = [
             valid_size_px(model, max(min(tile, image), least) + 2 * border) - 2 * border
             for tile, image in zip(wanted, image_size, strict=True)

@@ -21,18 +21,13 @@ SMALLEST_PROBABILITY = 1e-7
 
 @dataclass(frozen=True)
 class Compared:
-    """Rows of an image, on the device of the model."""
+    """A part of an image, on the device of the model."""
 
     band: Band
     predicted: Int64[Tensor, "h W"]
     """The most probable class."""
     truth: UInt8[Tensor, "h W"]
     """The true class, or IGNORE."""
-
-    @property
-    def rows(self) -> slice:
-        """Where in the image."""
-        return slice(self.band.top, self.band.top + len(self.predicted))
 
 
 def compare(model: Model, case: Decoded) -> Iterator[Compared]:
@@ -48,8 +43,7 @@ def compare(model: Model, case: Decoded) -> Iterator[Compared]:
     truth = torch.from_numpy(np.array(case.mask))  # a copy: the file is mapped for reading only
     try:
         for band in model.bands(case.image):
-            rows = slice(band.top, band.top + band.probabilities.shape[1])
-            yield Compared(band, band.classes().long(), truth[rows].to(model.device))
+            yield Compared(band, band.classes().long(), truth[band.place].to(model.device))
     except DataError as error:
         raise DataError(error.what, where=case.case.image, remedy=error.remedy) from None
 

@@ -1,8 +1,8 @@
 """The paper's overlap-tile strategy: an image of any size through a network of bounded input.
 
 Tiles overlap, their probabilities are blended, and what a tile needs beyond the image is mirrored
-(Ronneberger et al., 2015, figure 2). Results leave in bands of rows, so that no more than one row
-of tiles is held at a time.
+(Ronneberger et al., 2015, figure 2). A part of the result leaves as soon as no further tile touches it:
+held are one tile, and the rows that the next row of tiles touches too.
 """
 
 import itertools
@@ -25,20 +25,11 @@ from pixelwise.memory import give_back_memory
 ENLARGED_ROWS = 256
 """Rows of a band of an enlarged result."""
 
-BAND_VALUES, BAND_ROWS = 1_000_000, 128
-"""A row of tiles leaves in several bands, of so many values and rows at least: what is finished is held beside it."""
-
 WIDE_ROW_TILES = 8
 """After so many tiles, what the heap has kept in pieces is worth giving back."""
 
 LABELLED_ROWS = 32
 """Rows whose classes are found together."""
-
-BYTES_PER_CLASS = 8
-"""Sums and finished probabilities of a pixel of a row of tiles; both are float32, the latter of some rows only."""
-
-BYTES_PER_PIXEL = 16
-"""Weights, and the most probable class with its probability."""
 
 MOST_VALUES = 2
 """So many predictions of windows of a single value are remembered."""
@@ -82,15 +73,19 @@ class Region:
         """All of an image of that height and width."""
         return cls(range(size[0]), range(size[1]))
 
+    def part(self, rows: range, columns: range) -> "Region":
+        """What lies in those rows and columns too."""
+        pairs = ((self.rows, rows), (self.columns, columns))
+        return Region(*(range(max(one.start, other.start), min(one.stop, other.stop)) for one, other in pairs))
+
 
 @dataclass(frozen=True)
 class Band:
-    """Finished rows of a result."""
+    """A finished part of a result."""
 
     top: int
     """First row in the image."""
-    probabilities: Float[Tensor, "K h W"]
-    """Of the whole width, or of the columns that were wanted."""
+    probabilities: Float[Tensor, "K h w"]
     left: int = 0
     """First column in the image."""
 
@@ -128,7 +123,7 @@ def enlarged(small: Float[Tensor, "K h w"], size: tuple[int, int]) -> Iterator[B
 
 
 def bands(image: Source, predict: Predict, tiling: Tiling, region: Region | None = None) -> Iterator[Band]:
-    """Probabilities of an image from top to bottom.
+    """Probabilities of an image from top to bottom, and of the same rows from left to right.
 
     Those of a region are equal to those of the whole, since all tiles that touch it are predicted.
 
@@ -147,27 +142,61 @@ def bands(image: Source, predict: Predict, tiling: Tiling, region: Region | None
     # a tile's weight is a product of its row's and its column's, and so is the sum over all tiles
     columns = _sums(bells[1], lefts)
     rows = _sums(bells[0], tops)
-    inside = slice(region.columns.start - lefts[0], region.columns.stop - lefts[0])
-    total: Tensor | None = None
+    shared = tiling.tile_size[0] - (tops[1] - tops[0]) if len(tops) > 1 else 0
     tiles = _tiles(image, predict, tiling, itertools.product(tops, lefts))
-    for top, next_top in zip(tops, [*tops[1:], tops[-1] + tiling.tile_size[0]], strict=True):
-        for left, probabilities in itertools.islice(tiles, len(lefts)):
-            if total is None:  # only now are the classes and the device known
+    sums: _Sums | None = None
+    for top, next_top in itertools.pairwise([*tops, tops[-1] + tiling.tile_size[0]]):
+        for left, next_left in itertools.pairwise([*lefts, lefts[-1] + tiling.tile_size[1]]):
+            probabilities = next(tiles)
+            if sums is None:  # only now are the classes and the device known
                 device = probabilities.device
                 weight, rows, columns = (bells[0][:, None] * bells[1]).to(device), rows.to(device), columns.to(device)
                 with memory_errors("Allow less with --memory, or compute with --device cpu."):
-                    total = torch.zeros((probabilities.shape[0], tiling.tile_size[0], len(columns)), device=device)
-            place = slice(left - lefts[0], left - lefts[0] + tiling.tile_size[1])
-            total[:, :, place].addcmul_(probabilities, weight)
-        assert total is not None
+                    sums = _Sums.begin(probabilities, shared, len(columns))
+            sums.tile.addcmul_(probabilities, weight)
+            done = region.part(range(top, next_top), range(left, next_left))
+            if done.rows and done.columns:
+                weights = rows[_within(done.rows, tops[0])][:, None] * columns[_within(done.columns, lefts[0])]
+                finished = sums.tile[:, _within(done.rows, top), _within(done.columns, left)]
+                yield Band(done.rows.start, finished / weights, done.columns.start)
+            sums.move(left - lefts[0], next_left - left)
+        assert sums is not None
+        sums.begin_row()
         if len(lefts) >= WIDE_ROW_TILES:
             give_back_memory()
-        last, few = min(next_top, region.rows.stop), max(BAND_ROWS, BAND_VALUES // total[:, 0, inside].numel())
-        for first in range(max(top, region.rows.start), last, few):
-            after = min(first + few, last)
-            weights = rows[first - tops[0] : after - tops[0], None] * columns[inside]
-            yield Band(first, total[:, first - top : after - top, inside] / weights, region.columns.start)
-        _shift(total, next_top - top)
+
+
+@dataclass(frozen=True)
+class _Sums:
+    """Weighted probabilities of tiles, added up where further tiles add to them."""
+
+    tile: Float[Tensor, "K h w"]
+    """Of the place where the next tile lies."""
+    shared: Float[Tensor, "K s W"]
+    """Of the rows that two rows of tiles share: left of that place of this row of tiles, else of the one above."""
+
+    @classmethod
+    def begin(cls, like: Float[Tensor, "K h w"], shared: int, width: int) -> "_Sums":
+        """Of no tile yet."""
+        return cls(torch.zeros_like(like), like.new_zeros((len(like), shared, width)))
+
+    def move(self, left: int, columns: int) -> None:
+        """Go so many columns to the right, from a tile that begins in column `left` of the shared rows."""
+        shared, (height, width) = self.shared.shape[1], self.tile.shape[1:]
+        self.shared[:, :, left : left + columns] = self.tile[:, height - shared :, :columns]
+        _shift(self.tile.transpose(1, 2), columns)
+        coming = self.shared[:, :, left + width : left + width + columns]
+        self.tile[:, :shared, width - columns : width - columns + coming.shape[2]] = coming
+
+    def begin_row(self) -> None:
+        """Go to the first tile of the next row."""
+        shared, width = self.shared.shape[1], self.tile.shape[2]
+        self.tile[:, :shared] = self.shared[:, :, :width]
+
+
+def _within(part: range, start: int) -> slice:
+    """Rows or columns, counted from another one than the first."""
+    return slice(part.start - start, part.stop - start)
 
 
 def _sums(bell: Float[Tensor, " n"], starts: Sequence[int]) -> Float[Tensor, " m"]:
@@ -178,18 +207,16 @@ def _sums(bell: Float[Tensor, " n"], starts: Sequence[int]) -> Float[Tensor, " m
     return total
 
 
-def blocks(size: tuple[int, int], tiling: Tiling, bound: int, classes: int) -> list[Region]:
-    """An image cut into blocks of columns whose bands take no more memory than given; tiles at the cuts are done twice.
+def blocks(size: tuple[int, int], tiling: Tiling, most_columns: int) -> list[Region]:
+    """An image cut into blocks of columns; tiles at the cuts are done twice.
 
     Args:
         size: height and width of the image.
         tiling: how the blocks are cut into tiles.
-        bound: bytes that the bands of a block may take; a block is as wide as a tile at least.
-        classes: of the model.
+        most_columns: that may be held of a block, with those of its tiles beyond it; it is as wide as a tile at least.
     """
     height, width = size
     tile_width = tiling.tile_size[1]
-    most_columns = bound // _column_bytes(tiling, classes)
     cuts = [start for start in starts(width, tile_width, tiling)[1:] if start < width]
     regions = []
     left = 0
@@ -202,14 +229,23 @@ def blocks(size: tuple[int, int], tiling: Tiling, bound: int, classes: int) -> l
     return regions
 
 
-def narrowest_block_bytes(tiling: Tiling, classes: int) -> int:
-    """What the bands of a block as narrow as can be take, and the tiles that are remembered."""
+def narrowest_block_bytes(tiling: Tiling, classes: int, column_bytes: int) -> int:
+    """What is held of a block as narrow as can be, and the tiles that are remembered."""
     tile_bytes = 4 * classes * tiling.tile_size[0] * tiling.tile_size[1]
-    return 3 * tiling.tile_size[1] * _column_bytes(tiling, classes) + MOST_VALUES * tile_bytes
+    return 3 * tiling.tile_size[1] * column_bytes + MOST_VALUES * tile_bytes
 
 
-def _column_bytes(tiling: Tiling, classes: int) -> int:
-    return tiling.tile_size[0] * (classes * BYTES_PER_CLASS + BYTES_PER_PIXEL)
+def column_bytes(tiling: Tiling, classes: int, kept_bytes: int) -> int:
+    """What is held of a column of a block: the sums of rows that two rows of tiles share, and what is made of others.
+
+    Args:
+        tiling: how the blocks are cut into tiles.
+        classes: of the model.
+        kept_bytes: of each finished pixel.
+    """
+    height = tiling.tile_size[0]
+    step = stride(height, tiling)
+    return 4 * classes * (height - step) + kept_bytes * step
 
 
 def once_per_value(predict: Predict) -> Predict:
@@ -238,16 +274,14 @@ def _only_value(window: Shaped[np.ndarray, "h w C"]) -> bytes | None:
 
 def _tiles(
     image: Source, predict: Predict, tiling: Tiling, places: Iterator[tuple[int, int]]
-) -> Iterator[tuple[int, Float[Tensor, "K h w"]]]:
-    """Of each tile the first column, and its probabilities; while the network computes, the next ones are read."""
+) -> Iterator[Float[Tensor, "K h w"]]:
+    """Probabilities of each tile; while the network computes, the next ones are read."""
     border = tiling.border_px
     size = (tiling.tile_size[0] + 2 * border, tiling.tile_size[1] + 2 * border)
     groups = iter(lambda: list(itertools.islice(places, tiling.batch_size)), [])
-    read = (
-        [(left, mirrored_window(image, top - border, left - border, size)) for top, left in group] for group in groups
-    )
-    for group in read if _is_in_memory(image) else ahead(read):
-        yield from zip([left for left, _ in group], predict([window for _, window in group]), strict=True)
+    read = ([mirrored_window(image, top - border, left - border, size) for top, left in group] for group in groups)
+    for windows in read if _is_in_memory(image) else ahead(read):
+        yield from predict(windows)
 
 
 def _is_in_memory(image: Source) -> bool:
@@ -265,9 +299,14 @@ def starts(size: int, tile: int, tiling: Tiling) -> list[int]:
     if size <= tile:
         return [-((tile - size) // 2 // align * align)]
     first = -(tiling.margin_px // align * align)
-    stride = max(align, round(tile * (1.0 - tiling.overlap)) // align * align)
-    count = 1 + math.ceil((size + tiling.margin_px - tile - first) / stride)
-    return [first + stride * index for index in range(count)]
+    step = stride(tile, tiling)
+    count = 1 + math.ceil((size + tiling.margin_px - tile - first) / step)
+    return [first + step * index for index in range(count)]
+
+
+def stride(tile: int, tiling: Tiling) -> int:
+    """From one tile to the next along an axis."""
+    return max(tiling.align_px, round(tile * (1.0 - tiling.overlap)) // tiling.align_px * tiling.align_px)
 
 
 def _bell(size: int, blend: str) -> Float[Tensor, " n"]:

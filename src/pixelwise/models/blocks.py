@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from pixelwise.config import ModelConfig
+from pixelwise.models import strips
 
 
 class GroupNorm(nn.GroupNorm):
@@ -80,6 +81,13 @@ class ConvBlock(nn.Sequential):
     def __init__(self, in_features: int, out_features: int, config: ModelConfig, stride: int = 1) -> None:
         layers = convolutions(in_features, out_features, config, stride)
         super().__init__(*layers, *([SqueezeExcitation(out_features)] if config.squeeze_excitation else []))
+
+    def forward(self, maps: Float[Tensor, "B _ h w"]) -> Float[Tensor, "B F _ _"]:
+        """What comes out of the last layer."""
+        if strips.suit(self, maps):
+            return strips.through(self, lambda first, last: maps[:, :, first:last], maps.shape[2])
+        result: Tensor = super().forward(maps)  # type: ignore[no-untyped-call]
+        return result
 
 
 def convolutions(in_features: int, out_features: int, config: ModelConfig, stride: int) -> list[nn.Module]:
@@ -223,9 +231,7 @@ class Doubling(nn.ConvTranspose2d):
         """Features of twice the height and width, and this layer's result after them, which is laid there at once."""
         batch, features, height, width = skip.shape
         squares = skip.permute(0, 2, 3, 1).reshape(batch, height // 2, 2, width // 2, 2, features)
-        # what is traced is for images of any size, and holds as it likes
-        is_traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-        if torch.is_grad_enabled() or is_traced:
+        if not strips.is_only_predicting():
             return _as_maps(torch.cat([squares, self._squares(maps)], dim=-1))
         # here a prediction holds most: the result is filled by halves, so that only half of this layer's is beside it
         both = squares.new_empty((*squares.shape[:-1], features + self.out_channels))

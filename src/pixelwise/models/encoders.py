@@ -18,6 +18,7 @@ from pixelwise import outside
 from pixelwise.config import ModelConfig
 from pixelwise.errors import ConfigError, extra
 from pixelwise.models.blocks import BLOCKS, initialise
+from pixelwise.models.strips import halved
 
 TIMM = "timm/"
 """What names of timm's encoders begin with here, as on the hub."""
@@ -30,7 +31,10 @@ class Encoder(Protocol):
     """Features per level, finest first; the last is the bottleneck."""
 
     def __call__(self, image: Float[Tensor, "B C H W"]) -> list[Float[Tensor, "B _ _ _"]]:
-        """Features per level, finest first: level i is B x widths[i] x H/2^i x W/2^i, rounded up if padded."""
+        """Features per level, finest first: level i is B x widths[i] x H/2^i x W/2^i, rounded up if padded.
+
+        They are tensors of their own, since a decoder may write its results into them.
+        """
         ...
 
 
@@ -55,9 +59,7 @@ class PlainEncoder(nn.Module):
         """See `Encoder`."""
         features = [self.levels[0](image)]
         for level in self.levels[1:]:
-            # an odd row or column is kept, so that an image of any size goes through
-            above = features[-1] if self._strided else F.max_pool2d(features[-1], 2, ceil_mode=True)
-            features.append(level(above))
+            features.append(level(features[-1] if self._strided else halved(features[-1])))
         features[-1] = self.dropout(features[-1])
         return features
 
@@ -277,5 +279,11 @@ def _refuse_unfit(encoder: nn.Module, channels: int, config: ModelConfig) -> Non
                 "finest first and of the image's size, each half as large as the one before, rounded up, and `widths` "
                 "with the features of each."
                 + (f" For these widths, set model.depth={len(widths) - 1}." if len(widths) != config.depth + 1 else ""),
+            )
+        places = {level.untyped_storage().data_ptr() for level in features}
+        if len(places) < len(features) and device.type != "meta":  # where nothing has a place
+            raise ConfigError(
+                f"'model.encoder' is {config.encoder}, of whose levels some are views of others.",
+                remedy="A decoder may write its results into them: return copies (`level.clone()`).",
             )
     encoder.train(was_training)

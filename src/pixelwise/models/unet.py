@@ -1,6 +1,7 @@
 """The U-Net: contracting path, expanding path, and a 1 x 1 output layer (Ronneberger, Fischer, Brox, 2015)."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F  # noqa: N812  the name everybody knows it by
@@ -8,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pixelwise.config import ModelConfig
+from pixelwise.models import strips
 from pixelwise.models.blocks import BLOCKS, AttentionGate, DilatedBottleneck, Doubling, centre_crop, initialise
 from pixelwise.models.encoders import ENCODERS, build_encoder
 
@@ -37,7 +39,7 @@ class Decoder(nn.Module):
         Maps are let go as soon as they are used, which halves the memory of a prediction.
 
         Args:
-            features: of all levels, finest first; the list is emptied.
+            features: of all levels, finest first; the list is emptied, and a prediction may overwrite the maps.
         """
         current = features.pop()
         results: list[Tensor] = []
@@ -47,10 +49,15 @@ class Decoder(nn.Module):
             skip = features.pop()
             if len(self.gates):
                 skip = self.gates[index](skip, current)
-            current = _joined(skip, up, current, padded=self.padded)
-            del skip
-            for layer in level if isinstance(level, nn.Sequential) else [level]:
-                current = layer(current)
+            if strips.suit(level, skip) and _is_doubled(skip, current):
+                # a prediction would hold most here: the result takes the place of the skip
+                current = strips.through(level, partial(_joined_rows, skip, up, current), skip.shape[2], into=skip)
+                del skip
+            else:
+                current = _joined(skip, up, current, padded=self.padded)
+                del skip
+                for layer in level if isinstance(level, nn.Sequential) else [level]:
+                    current = layer(current)
             results.append(current)
         return results[::-1]
 
@@ -99,11 +106,23 @@ DECODERS: dict[str, Callable[[Sequence[int], ModelConfig], nn.Module]] = {"plain
 """Expanding paths by the name in `ModelConfig.decoder`."""
 
 
+def _is_doubled(skip: Float[Tensor, "B F H W"], below: Float[Tensor, "B G h w"]) -> bool:
+    return skip.shape[-2] == 2 * below.shape[-2] and skip.shape[-1] == 2 * below.shape[-1]
+
+
+def _joined_rows(
+    skip: Float[Tensor, "B F H W"], up: nn.Module, below: Float[Tensor, "B G h w"], first: int, last: int
+) -> Float[Tensor, "B _ _ W"]:
+    """Some rows of `_joined` of a map and another of half its size, even numbers of them."""
+    rows, half = skip[:, :, first:last], below[:, :, first // 2 : last // 2]
+    return _joined(rows, up, half, padded=True)
+
+
 def _joined(
     skip: Float[Tensor, "B F H W"], up: nn.Module, below: Float[Tensor, "B G h w"], *, padded: bool
 ) -> Float[Tensor, "B _ _ _"]:
     """Matching features, and those from below after them."""
-    if padded and skip.shape[-2] == 2 * below.shape[-2] and skip.shape[-1] == 2 * below.shape[-1]:
+    if padded and _is_doubled(skip, below):
         beside: Tensor = up.beside(skip, below)  # type: ignore[operator]  # it is a `Doubling`
         return beside
     current: Tensor = up(below)
