@@ -49,6 +49,17 @@ def test_the_last_of_several_lets_it_go() -> None:
 
 
 @only_glibc
+def test_what_is_large_and_fits_nowhere_goes_back_at_once() -> None:
+    give_back_memory()
+    before = held_bytes()
+    with keeping_freed_memory(mapped_from=20 * MEGABYTE):
+        touch(200)
+        assert held_bytes() - before < 50 * MEGABYTE
+        touch(15)
+        assert held_bytes() - before > 10 * MEGABYTE
+
+
+@only_glibc
 def test_settings_of_the_environment_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "131072")
     give_back_memory()

@@ -11,7 +11,7 @@ import psutil
 
 # the C library's parameters by number (malloc.h and mallopt(3) of glibc)
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -2, -3, -4
-_KEEPING = {_TRIM_THRESHOLD: -1, _TOP_PAD: 64 * 2**20, _MMAP_MAX: 0}
+_KEEPING = {_TRIM_THRESHOLD: -1, _TOP_PAD: 64 * 2**20}
 # where glibc's own thresholds, which end to adapt once one is set, come to in a program that frees large blocks
 _USUAL = {_TRIM_THRESHOLD: 64 * 2**20, _TOP_PAD: 128 * 1024, _MMAP_THRESHOLD: 32 * 2**20, _MMAP_MAX: 65536}
 
@@ -22,11 +22,11 @@ class _Keepers:
     def __init__(self) -> None:
         self._count, self._lock = 0, threading.Lock()
 
-    def enter(self) -> None:
+    def enter(self, mapped: dict[int, int]) -> None:
         with self._lock:
             self._count += 1
             if self._count == 1:
-                _tell(_KEEPING)
+                _tell(_KEEPING | mapped)
 
     def leave(self) -> None:
         with self._lock:
@@ -40,17 +40,21 @@ _KEEPERS = _Keepers()  # one, since the C library has one setting for all thread
 
 
 @contextlib.contextmanager
-def keeping_freed_memory() -> Iterator[None]:
+def keeping_freed_memory(mapped_from: int | None = None) -> Iterator[None]:
     """Within, memory that is freed stays with the process, to be used again; afterwards it goes back to the system.
 
     A training step frees and asks for the same hundreds of megabytes again and again. glibc maps each large tensor
     anew, and the system then clears every page of it: a fifth of the time of a step on a CPU. Nothing changes
     elsewhere than on glibc, and where the environment has settings for it.
+
+    Args:
+        mapped_from: of so many bytes and more, what the heap has no room for is mapped by itself and goes back at once.
+            Where few are as large, the heap stays small, and it costs nothing. The first of several has its way.
     """
     if any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ):
         yield
         return
-    _KEEPERS.enter()
+    _KEEPERS.enter({_MMAP_MAX: 0} if mapped_from is None else {_MMAP_THRESHOLD: mapped_from})
     try:
         yield
     finally:

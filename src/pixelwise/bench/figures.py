@@ -143,7 +143,7 @@ def large_image(bench: Bench) -> Iterator[Figure]:
         for band in model.bands(image):
             band.labels()
 
-    with keeping_freed_memory():
+    with model.keeping_memory():
         with peak_above_now(bench.device) as taken:  # of the first image, as of the rivals
             predict()
         timing = timed(predict, bench.device, at_least=0.0)

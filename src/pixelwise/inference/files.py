@@ -27,7 +27,6 @@ from pixelwise.inference.jobs import Job, Outputs, Plan
 from pixelwise.inference.large import Kept, Subject, predict_parts
 from pixelwise.inference.ledger import Ledger, Made, state_of
 from pixelwise.inference.predictor import Model
-from pixelwise.memory import keeping_freed_memory
 
 OVERVIEW_PX = 2048
 """The longer edge of the overlay of a large image."""
@@ -78,7 +77,6 @@ class _Work:
     done: Predicted
 
 
-@keeping_freed_memory()
 def run(model: Model, plan: Plan, outputs: Outputs, progress: Progress | None = None) -> Predicted:
     """Predict and write what is not there yet; an image that cannot be read does not keep the others from being done.
 
@@ -97,7 +95,7 @@ def run(model: Model, plan: Plan, outputs: Outputs, progress: Progress | None = 
     if outputs.coco is not None:
         _refuse_foreign([outputs.coco], ledger)
     done = Predicted(plan.passed_over, plan.without_extras(outputs))
-    with _staging(outputs.folder, share) as folder:
+    with model.keeping_memory(), _staging(outputs.folder, share) as folder:
         work = _Work(model, outputs, ledger, folder, progress or _nobody, done)
         for index, job in enumerate(jobs):
             _try(work, job)

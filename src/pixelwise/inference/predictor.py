@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
@@ -31,7 +32,9 @@ from pixelwise.inference.tiles import (
     enlarged,
     once_per_value,
 )
+from pixelwise.memory import keeping_freed_memory
 from pixelwise.models import bundle as bundles
+from pixelwise.models import strips
 from pixelwise.models.blocks import folded, rounded
 from pixelwise.models.unet import border_px, coarsest_px, valid_size_px
 
@@ -115,6 +118,11 @@ class Model:
         if flips is None:
             return self
         return self.with_prediction(self.description.prediction.model_copy(update={"flips": flips}))
+
+    def keeping_memory(self) -> AbstractContextManager[None]:
+        """Within, freed memory stays with the process as suits the way in which the network computes."""
+        in_strips = self.device.type == "cpu" and any(strips.is_local(block) for block in self.network.modules())
+        return keeping_freed_memory(strips.LARGE_BYTES if in_strips else None)
 
     def predict(
         self, image: Shaped[np.ndarray, "..."], *, probabilities: bool = False, nodata: float | None = None

@@ -1,10 +1,8 @@
 """Large maps through a block some rows after the other: where a prediction held three maps of a level, it holds one."""
 
-import math
 from collections.abc import Callable
 from typing import TypeGuard
 
-import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812  the name everybody knows it by
 from jaxtyping import Float
@@ -12,6 +10,9 @@ from torch import Tensor, nn
 
 STRIP_ROWS = 64
 """So many rows go through a block at a time, and those around them that they see."""
+
+LARGE_BYTES = 8_000_000
+"""Few maps of a prediction in strips take as much."""
 
 LOCAL = (nn.Identity, nn.ReLU, nn.LeakyReLU)
 """Layers that see of each pixel nothing else."""
@@ -33,15 +34,18 @@ def suit(block: nn.Module, maps: Float[Tensor, "B _ H W"]) -> TypeGuard[nn.Seque
         block: layers one after the other.
         maps: of the size that comes in.
     """
-    if maps.device.type != "cpu" or not is_only_predicting() or maps.shape[2] <= 2 * STRIP_ROWS:
-        return False
-    if not isinstance(block, nn.Sequential) or not all(_is_local(layer) for layer in block):
-        return False
-    return 4 * _around(block) <= STRIP_ROWS
+    saves = maps.device.type == "cpu" and is_only_predicting() and maps.shape[2] > 2 * STRIP_ROWS
+    return saves and is_local(block)
 
 
-def _is_local(layer: nn.Module) -> bool:
-    """Rows go through it by themselves, given those around them, and as many come out."""
+def is_local(block: nn.Module) -> TypeGuard[nn.Sequential]:
+    """Whether rows can go through a block by themselves, given few around them."""
+    if not isinstance(block, nn.Sequential) or not all(_keeps_rows(layer) for layer in block):
+        return False
+    return 0 < 4 * _around(block) <= STRIP_ROWS
+
+
+def _keeps_rows(layer: nn.Module) -> bool:
     if type(layer) is not nn.Conv2d:
         return type(layer) in LOCAL
     reach = layer.dilation[0] * (layer.kernel_size[0] - 1)
@@ -85,14 +89,8 @@ def through(
 
 
 def _map_of(strip: Float[Tensor, "B F h W"], height: int) -> Float[Tensor, "B F H W"]:
-    """For all rows; NumPy asks the heap for no more than it takes, so that the next one fits the hole that it leaves.
-
-    torch has its maps aligned, for which glibc needs a hole that is a little larger.
-    """
-    batch, features, _, width = strip.shape
-    size = (batch, height, width, features)
-    memory = np.empty(math.prod(size) * strip.element_size(), dtype=np.uint8)
-    return torch.from_numpy(memory).view(strip.dtype).view(size).permute(0, 3, 1, 2)
+    size = (*strip.shape[:2], height, strip.shape[3])
+    return torch.empty(size, dtype=strip.dtype, device=strip.device, memory_format=torch.channels_last)
 
 
 def halved(maps: Float[Tensor, "B F H W"]) -> Float[Tensor, "B F h w"]:
