@@ -437,6 +437,19 @@ def test_fine_tuning_starts_where_the_other_run_ended(once: Once, discs: Path, t
 
 
 @pytest.mark.slow
+def test_fine_tuning_moves_little_unless_told_otherwise(once: Once, discs: Path, tmp_path: Path) -> None:
+    first = once()
+    short = ("training.epochs=1", "training.steps_per_epoch=1")
+    settings = [text for text in QUICK if not text.startswith("model")]
+    for name, more, rate in (("a", (), 1e-4), ("b", ("training.learning_rate=0.003",), 0.003)):
+        config = pixelwise.settings(None, [*settings, *short, *more])
+        files = Files(pixelwise.train(discs, tmp_path / name, config=config, start_from=first.folder).folder)
+        assert pixelwise.settings(files.config, ()).training.learning_rate == rate
+        decided = {decision["setting"] for decision in json.loads(files.plan.read_text())["decisions"]}
+        assert ("training.learning_rate" in decided) is (name == "a")
+
+
+@pytest.mark.slow
 def test_fine_tuning_refuses_another_network(once: Once, discs: Path, tmp_path: Path) -> None:
     first = once("training.epochs=1")
     with pytest.raises(ConfigError, match=r"'model\.width' is 16, but the run to start from has 8"):

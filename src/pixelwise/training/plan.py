@@ -53,6 +53,9 @@ NARROWEST_SHARE = 0.25
 RARE = 0.02
 """A class with a smaller share of the pixels is rare."""
 
+FINETUNING_RATE = 1e-4
+"""Peak learning rate of a network that starts from another one's weights, a tenth of the usual."""
+
 LARGEST_PATCH_PX = {"cpu": 256, "mps": 384, "cuda": 512}
 """Edge of the largest patch by kind of device."""
 
@@ -341,20 +344,16 @@ def width_rule(situation: Situation) -> Rule:
         because = "32 features serve most data" if width == USUAL_WIDTH else "memory allows no wider network"
         yield Decision("model.width", width, f"no time budget was given; {because}")
         return
-    seconds, needed = budget * PLANNED_SHARE, 0
-    chosen, seen = WIDTHS[0], 0.0
-    for width in WIDTHS:
-        model = situation.config.model.model_copy(update={"width": width})
+    narrowest, *others = WIDTHS
+    chosen, seen = narrowest, _patches_seen(situation, narrowest, budget)
+    needed = _patches_to_see(situation, seen)
+    for width in others:
         try:
-            speed = _speed(situation, model, situation.config.training.precision)
+            possible = _patches_seen(situation, width, budget)
         except MachineError:  # it does not fit into memory
-            if width == WIDTHS[0]:
-                raise
             break
-        possible = seconds * speed.training_patches_per_second * situation.processes
-        needed = needed or _patches_to_see(situation, possible)
         # the wider of two that saw the same data for as long was no better: it needs more to show its worth
-        if width > WIDTHS[0] and possible < needed * max(1.0, width / USUAL_WIDTH):
+        if possible < needed * max(1.0, width / USUAL_WIDTH):
             break
         chosen, seen = width, possible
     wider = (
@@ -364,6 +363,13 @@ def width_rule(situation: Situation) -> Rule:
         else "no wider one is tried"
     )
     yield Decision("model.width", chosen, f"in {budget:.0f} s it sees about {seen:.0f} patches, measured here; {wider}")
+
+
+def _patches_seen(situation: Situation, width: int, budget: float) -> float:
+    """How many patches a network of a width sees in the seconds given."""
+    model = situation.config.model.model_copy(update={"width": width})
+    speed = _speed(situation, model, situation.config.training.precision)
+    return budget * PLANNED_SHARE * speed.training_patches_per_second * situation.processes
 
 
 def _patches_to_see(situation: Situation, narrowest_sees: float) -> int:
@@ -507,6 +513,12 @@ def schedule_rule(situation: Situation) -> Rule:
     yield Decision("training.ema_decay", decay, f"averages the last 2 % of about {total} steps")
 
 
+def finetuning_rule(_situation: Situation) -> Rule:
+    """Of a network that starts from another one's weights: these are moved little."""
+    because = "it starts from what another run has learnt; at ten times this rate much of it was lost before it served"
+    yield Decision("training.learning_rate", FINETUNING_RATE, because)
+
+
 def balance_rule(situation: Situation) -> Rule:
     """Rare classes among several are drawn and weighed more often: else they are given up before they are learned."""
     shares = [share for share in situation.fingerprint.class_fractions if share > 0.0]
@@ -562,6 +574,9 @@ RULES = (
     loader_rule,
 )
 """In the order in which they decide; later rules see what earlier ones chose."""
+
+FINETUNING = (*RULES, finetuning_rule)
+"""The same for a run that starts from the weights of another."""
 
 LOOKS = (resize_rule, patch_rule, balance_rule, normalisation_rule, orientation_rule)
 """Those that decide what the network sees; they measure nothing."""

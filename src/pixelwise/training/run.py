@@ -46,7 +46,7 @@ from pixelwise.training.material import (
     resized,
     windows,
 )
-from pixelwise.training.plan import LOOKS, Plan, RuleMaker, plan
+from pixelwise.training.plan import FINETUNING, LOOKS, Plan, RuleMaker, plan
 from pixelwise.training.range_test import STEPS, RateRange, range_test
 from pixelwise.training.stop import StopRequest
 from pixelwise.training.update import State, Update
@@ -220,7 +220,8 @@ def _planned(
         if request.teacher is not None:
             config = teaching.adopt_network(config, bundles.load(request.teacher), request.dataset.classes)
         watcher.say("measuring this machine and planning")
-        planned = make_plan(request.dataset, config, material, fabric.world_size)
+        rules = FINETUNING if request.start_from is not None else None
+        planned = make_plan(request.dataset, config, material, fabric.world_size, rules)
         if planned.disturbed:
             watcher.say(
                 f"note: other programs use {planned.disturbed:.0%} of the processor; training beside them is slow, and "
