@@ -135,6 +135,16 @@ def test_masks_of_other_data_that_lack_a_class_are_read_as_in_the_run() -> None:
     assert read.classes == classes
 
 
+@pytest.mark.parametrize(("found", "read"), [(IGNORE, IGNORE), (None, None), (1, None)])
+def test_a_few_stray_values_of_other_data_are_ignored_as_training_on_them_would(
+    found: int | None, read: int | None
+) -> None:
+    said = said_of(kind="values", values={0: 0, 128: 1, 255: 2})
+    other = dataset(("background", "a", "b"), kind="values", values={0: 0, 128: 1, 255: 2}, other=found)
+    encoding = for_model(other, said, ClassTable.from_names(["background", "a", "b"])).encoding
+    assert (encoding.values, encoding.other) == ({0: 0, 128: 1, 255: 2}, read)
+
+
 @pytest.mark.parametrize(
     "other",
     [

@@ -10,7 +10,7 @@ from pixelwise.config import ModelConfig, Preprocessing, TrainingConfig
 from pixelwise.errors import BundleError, ConfigError
 from pixelwise.models.bundle import Bundle, Description, state_on_cpu
 from pixelwise.models.unet import UNet, build
-from pixelwise.training.finetune import freeze, rate_scales, transfer
+from pixelwise.training.finetune import freeze, knows_most, rate_scales, transfer
 from pixelwise.training.update import Update
 
 
@@ -71,6 +71,22 @@ def test_merged_classes_begin_as_the_mean_of_the_old_ones() -> None:
     image = torch.randn(1, 1, 16, 16)
     with torch.no_grad():
         torch.testing.assert_close(new(image)[:, 1], old(image)[:, :2].mean(dim=1))
+
+
+@pytest.mark.parametrize(
+    ("names", "merge", "known"),
+    [
+        (["sky", "road"], {}, True),
+        (["road", "tree"], {}, False),  # half
+        (["road", "tree", "sky"], {}, True),
+        (["paved", "tree", "sky"], {"paved": ["road", "sky"]}, True),
+        (["tree", "lamp"], {}, False),
+    ],
+)
+def test_whether_most_classes_are_known(names: list[str], merge: dict[str, list[str]], known: bool) -> None:
+    config = ModelConfig(width=4, depth=2)
+    old = bundle_of(build(config, 1, 2), config, 1, ("sky", "road"))
+    assert knows_most(old, ClassTable.from_names(names), merge) is known
 
 
 @pytest.mark.parametrize("merge", [{"vehicle": ["car", "tram"]}, {"boat": ["car"]}, {"vehicle": []}])

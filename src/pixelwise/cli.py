@@ -554,7 +554,8 @@ def main() -> None:
     try:
         app(standalone_mode=True)
     except PixelwiseError as error:
-        typer.echo(f"{type(error).__name__.removesuffix('Error').lower()} error: {error}", err=True)
+        kind = next(base.__name__ for base in type(error).__mro__ if base.__module__ == PixelwiseError.__module__)
+        typer.echo(f"{kind.removesuffix('Error').lower()} error: {error}", err=True)
         sys.exit(error.exit_code)
 
 

@@ -53,7 +53,10 @@ def for_model(dataset: Dataset, said: RunFacts | None, classes: ClassTable) -> D
     if said is not None and said.mask_encoding.kind == found.kind:
         _refuse_contradiction(said.mask_encoding, dataset)
         if all(new.keys() <= old.keys() for old, new in _tables(said.mask_encoding, found)):
-            return as_trained(dataset, said, classes)
+            encoding = said.mask_encoding
+            if encoding.other is None and found.other == IGNORE:  # a few stray values, which a notice of the data names
+                encoding = encoding.model_copy(update={"other": IGNORE})
+            return replace(dataset, encoding=encoding, classes=classes)
     # several colours get numbers by how frequent they are: equal names of such classes mean nothing
     if dataset.classes.names == classes.names and (found.kind != "colors" or len(classes) == 2):
         return replace(dataset, classes=classes)

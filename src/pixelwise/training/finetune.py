@@ -70,6 +70,12 @@ def adopt_network(config: Config, bundle: Bundle) -> Config:
     return config.with_values({f"model.{name}": getattr(theirs, name) for name in SHAPE})
 
 
+def knows_most(bundle: Bundle, classes: ClassTable, merge: Mapping[str, Sequence[str]]) -> bool:
+    """Whether more than half of the classes have weights in a bundle, so that there is much to lose."""
+    known = [name for name in classes.names if name in merge or name in bundle.description.classes.names]
+    return 2 * len(known) > len(classes)
+
+
 def transfer(network: nn.Module, bundle: Bundle, classes: ClassTable, merge: Mapping[str, Sequence[str]]) -> Transfer:
     """Copy the bundle's weights into a network of the same shape; output rows are matched by class name.
 

@@ -54,7 +54,7 @@ RARE = 0.02
 """A class with a smaller share of the pixels is rare."""
 
 FINETUNING_RATE = 1e-4
-"""Peak learning rate of a network that starts from another one's weights, a tenth of the usual."""
+"""Peak learning rate of a network that starts from one that knows most of its classes, a tenth of the usual."""
 
 LARGEST_PATCH_PX = {"cpu": 256, "mps": 384, "cuda": 512}
 """Edge of the largest patch by kind of device."""
@@ -514,8 +514,8 @@ def schedule_rule(situation: Situation) -> Rule:
 
 
 def finetuning_rule(_situation: Situation) -> Rule:
-    """Of a network that starts from another one's weights: these are moved little."""
-    because = "it starts from what another run has learnt; at ten times this rate much of it was lost before it served"
+    """Of a network that starts from one that knows most of its classes: the weights are moved little."""
+    because = "the run to start from knows most of these classes; other data lost more of it at ten times this rate"
     yield Decision("training.learning_rate", FINETUNING_RATE, because)
 
 
@@ -557,7 +557,7 @@ def loader_rule(situation: Situation) -> Rule:
     yield Decision("data.workers", workers, "a GPU waits for nothing" if workers else "all cores compute")
 
 
-RULES = (
+RULES: tuple[RuleMaker, ...] = (
     resize_rule,
     stride_rule,
     patch_rule,
@@ -575,8 +575,8 @@ RULES = (
 )
 """In the order in which they decide; later rules see what earlier ones chose."""
 
-FINETUNING = (*RULES, finetuning_rule)
-"""The same for a run that starts from the weights of another."""
+FINETUNING: tuple[RuleMaker, ...] = (*RULES, finetuning_rule)
+"""The same for a run that starts from the weights of another, which knows most of its classes."""
 
 LOOKS = (resize_rule, patch_rule, balance_rule, normalisation_rule, orientation_rule)
 """Those that decide what the network sees; they measure nothing."""

@@ -46,7 +46,7 @@ from pixelwise.training.material import (
     resized,
     windows,
 )
-from pixelwise.training.plan import FINETUNING, LOOKS, Plan, RuleMaker, plan
+from pixelwise.training.plan import FINETUNING, LOOKS, RULES, Plan, RuleMaker, plan
 from pixelwise.training.range_test import STEPS, RateRange, range_test
 from pixelwise.training.stop import StopRequest
 from pixelwise.training.update import State, Update
@@ -215,12 +215,15 @@ def _planned(
     if fabric.is_global_zero:
         for sentence in config.ignored():
             watcher.say(f"note: {sentence}")
+        rules = RULES
         if request.start_from is not None:
-            config = finetune.adopt_network(config, bundles.load(request.start_from))
+            start = bundles.load(request.start_from)
+            config = finetune.adopt_network(config, start)
+            if finetune.knows_most(start, request.dataset.classes, config.finetune.merge):
+                rules = FINETUNING
         if request.teacher is not None:
             config = teaching.adopt_network(config, bundles.load(request.teacher), request.dataset.classes)
         watcher.say("measuring this machine and planning")
-        rules = FINETUNING if request.start_from is not None else None
         planned = make_plan(request.dataset, config, material, fabric.world_size, rules)
         if planned.disturbed:
             watcher.say(
@@ -243,7 +246,7 @@ def plan_of_looks(dataset: Dataset, config: Config, material: Material) -> Plan:
 
 
 def make_plan(
-    dataset: Dataset, config: Config, material: Material, processes: int = 1, rules: Sequence[RuleMaker] | None = None
+    dataset: Dataset, config: Config, material: Material, processes: int = 1, rules: Sequence[RuleMaker] = RULES
 ) -> Plan:
     """Choose what the settings leave free."""
     stopwatch = Stopwatch(choose_device(config.device), config.data.cache or default_folder())

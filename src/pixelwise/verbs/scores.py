@@ -61,6 +61,8 @@ def evaluate(  # noqa: PLR0913  all but two are given by name
     settled = configs.load(files.config) if files else Config()
     cache = Cache.of(settled, dataset)
     decoded = open_cases(cache, cases, model, watcher)
+    for notice in dataset.notices if own is None else ():
+        watcher.say(notice)
     seen = sides.count_seen(decoded, said)
     if seen is None and own is None:
         watcher.say("note: it is not known which images this model was trained on; on those, scores would be too good")

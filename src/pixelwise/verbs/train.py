@@ -138,6 +138,6 @@ def _tell_what_is_left(source: Path, folder: Path, watcher: Watcher) -> None:
         watcher.say(f"note: what the model forgets is not measured: {error}")
         return
     write_json(folder / "forgetting.json", [row.to_json() for row in rows])
-    title = f"{len(chosen)} {side} images of {source.name}"
+    title = f"what it still knows of {len(chosen)} {side} images of {source.name}"
     for line in (f"{title}:", *forgetting.lines(rows)):
         watcher.say(line)
