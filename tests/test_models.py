@@ -96,6 +96,15 @@ def test_what_is_laid_beside_a_skip_is_the_same_with_and_without_gradients(heigh
         torch.testing.assert_close(up.beside(skip, below), expected)
 
 
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_pixels_of_a_block_begin_alike(stride: int) -> None:
+    network = build(ModelConfig(width=4, depth=2, stride=stride), 1, 3).eval()
+    logits = network(torch.randn(1, 1, 12 * stride, 12 * stride))
+    blocks = F.pixel_unshuffle(logits, stride).view(1, 3, stride**2, 12, 12)
+    torch.testing.assert_close(blocks, blocks[:, :, :1].expand_as(blocks))
+    assert blocks.std(dim=(3, 4)).min() > 0
+
+
 @pytest.mark.parametrize("size", [(8, 6), (7, 6), (1, 5)])
 def test_halving_is_torchs_max_pooling(size: tuple[int, int]) -> None:
     maps = torch.randn(2, 3, *size)

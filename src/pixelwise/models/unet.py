@@ -216,7 +216,16 @@ def build(config: ModelConfig, channels: int, classes: int) -> UNet:
     for name, part in network.named_children():
         if name != "encoder" or config.encoder in ENCODERS:  # others come with weights of their own
             part.apply(initialise)
+    _begin_alike(network.head, classes)
     return network
+
+
+@torch.no_grad()
+def _begin_alike(head: nn.Module, classes: int) -> None:
+    """Give the pixels of a block equal weights (Aitken et al., 2017): else masks of short runs are chequered."""
+    for values in head.parameters():
+        rows = values.view(classes, -1, *values.shape[1:])
+        rows.copy_(rows[:, :1].expand_as(rows).clone())
 
 
 def border_px(config: ModelConfig) -> int:
