@@ -215,6 +215,8 @@ def _planned(
     if fabric.is_global_zero:
         for sentence in config.ignored():
             watcher.say(f"note: {sentence}")
+        if config.training.shard and fabric.world_size == 1:
+            watcher.say("note: training.shard has no effect: there is one process")
         rules = RULES
         if request.start_from is not None:
             start = bundles.load(request.start_from)
