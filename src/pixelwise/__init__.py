@@ -7,8 +7,9 @@ model = pixelwise.load("runs/first")
 mask = model.predict(image).mask
 """
 
-import importlib
 from typing import TYPE_CHECKING, Any
+
+from pixelwise.lazy import attribute
 
 if TYPE_CHECKING:
     from pixelwise.api import (
@@ -77,10 +78,7 @@ __all__ = [  # noqa: RUF022  in the order of _HOMES
 
 
 def __getattr__(name: str) -> Any:
-    for home, names in _HOMES.items():
-        if name in names:
-            return getattr(importlib.import_module(home), name)
-    raise AttributeError(f"module 'pixelwise' has no attribute '{name}'")
+    return attribute(__name__, _HOMES, name)
 
 
 def __dir__() -> list[str]:

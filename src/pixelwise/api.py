@@ -1,7 +1,8 @@
 """What a user can do with Pixelwise, one function each; the command line calls these and nothing else."""
 
-import importlib
 from typing import TYPE_CHECKING, Any
+
+from pixelwise.lazy import attribute
 
 if TYPE_CHECKING:
     from pixelwise.verbs.after import Refined, quantise, refine
@@ -63,10 +64,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    for home, names in _HOMES.items():
-        if name in names:
-            return getattr(importlib.import_module(home), name)
-    raise AttributeError(f"module 'pixelwise.api' has no attribute '{name}'")
+    return attribute(__name__, _HOMES, name)
 
 
 def __dir__() -> list[str]:

@@ -88,7 +88,8 @@ def refine(
     before = model.description.prediction
     prediction = before.model_copy(update={"flips": "none"}) if flips else before
     best = _with(model, prediction, PostprocessingConfig())
-    every = max(1, -(-sum(case.pixels for case in cases) // MOST_PIXELS))
+    # odd: pixels are counted through parts of an image, and might all lie in one column of each
+    every = max(1, -(-sum(case.pixels for case in cases) // MOST_PIXELS)) | 1
     seen = [_see(best, case, every) for case in cases]
     steps: list[Step] = []
     for views in flips:
@@ -137,8 +138,8 @@ def _see(model: Model, case: Decoded, every: int) -> Seen:
     columns, classes = [], []
     for part in compare(model, case):
         mask[part.band.place] = part.predicted.to(torch.uint8).cpu().numpy()
-        columns.append(part.band.probabilities.float().flatten(1)[:, :: every | 1].cpu())  # odd: no column of a part
-        classes.append(part.truth.flatten()[:: every | 1].cpu())
+        columns.append(part.band.probabilities.float().flatten(1)[:, ::every].cpu())
+        classes.append(part.truth.flatten()[::every].cpu())
     return Seen(case, mask, torch.cat(columns, dim=1), torch.cat(classes))
 
 
