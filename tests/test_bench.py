@@ -52,7 +52,7 @@ def test_work_is_repeated_until_it_was_long_enough_but_no_more_often_than_allowe
 def test_operations_are_counted_as_by_hand() -> None:
     layer = nn.Conv2d(3, 8, 3, padding=1, bias=False)
     image = torch.zeros(4, 3, 10, 12)
-    assert figures._forward_gflop(layer, image) == pytest.approx(2 * 4 * 10 * 12 * 3 * 8 * 9 / 1e9)
+    assert figures._gflop(layer, image) == pytest.approx(2 * 4 * 10 * 12 * 3 * 8 * 9 / 1e9)
 
 
 def test_a_share_is_the_rate_over_the_ceiling() -> None:
@@ -64,7 +64,7 @@ def test_a_share_is_the_rate_over_the_ceiling() -> None:
 def test_every_figure_is_measured_and_told() -> None:
     machine, highest, found = api.bench("cpu")
     names = [figure.name for figure in found]
-    assert len(names) == len(set(names)) == 8
+    assert len(names) == len(set(names)) == 9
     assert all(figure.value > 0 for figure in found)
     assert {figure.name for figure in found if figure.share is not None} == {
         "training step, plain U-Net",

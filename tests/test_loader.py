@@ -1,15 +1,19 @@
 """From decoded cases to batches."""
 
+from dataclasses import replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from pixelwise.config import Preprocessing
 from pixelwise.data.cache import Decoded
 from pixelwise.data.dataset import Case
 from pixelwise.data.loader import Sampling, Share, Windows, stream
+from pixelwise.data.resident import Resident
 
 PREPROCESSING = Preprocessing(channels=1, normalisation="none", mean=(0.0,), deviation=(1.0,))
 
@@ -126,3 +130,36 @@ def test_a_stream_goes_on_where_it_stopped() -> None:
     from_start, resumed = stream(samples, 0, 4, Share()), stream(samples, 2, 4, Share())
     batches = [next(from_start) for _ in range(3)]
     assert (batches[2].image == next(resumed).image).all()
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.float32])
+def test_a_device_that_holds_all_images_cuts_the_same_batches(kind: type) -> None:
+    """Images of several sizes, smaller and larger than the window, with what a teacher says of them."""
+    rng = np.random.default_rng(0)
+    cases, told = [], []
+    for number, shape in enumerate([(20, 30), (5, 9), (40, 8)]):
+        case = decoded(str(number), rng.integers(0, 2, shape).astype(np.uint8))
+        image = rng.integers(0, 255, (*shape, 3)).astype(kind)
+        cases.append(replace(case, open_image=partial(np.copy, image), shape=image.shape))
+        told.append(partial(np.copy, rng.integers(0, 255, (*shape, 2)).astype(np.uint8)))
+    three = Preprocessing(channels=3, normalisation="image", mean=(0.0,) * 3, deviation=(1.0,) * 3)
+    samples = Windows(cases, three, Sampling((8, 8), (12, 14), 0.5, 0), told)
+    share = Share(1, 2)
+    batches = Resident.load(samples, torch.device("cpu")).batches(3, 10, share)
+    for expected, found in zip(islice(stream(samples, 3, 10, share), 5), batches, strict=False):
+        assert expected.told is not None
+        assert found.told is not None
+        for name in ("image", "mask", "scaling", "seeds", "told"):
+            one, other = getattr(expected, name), getattr(found, name)
+            assert one.dtype == other.dtype
+            torch.testing.assert_close(one, other, rtol=0, atol=0)
+
+
+def test_images_of_several_types_are_held_as_floats() -> None:
+    masks = [BLANK, BLANK]
+    cases = [decoded(str(number), mask) for number, mask in enumerate(masks)]
+    as_bytes = replace(cases[1], open_image=lambda: np.full((24, 16, 1), 200, np.uint8))
+    held = Resident.load(windows([cases[0], as_bytes]), torch.device("cpu"))
+    assert held.image.dtype == torch.float32
+    assert held.image[: BLANK.size, 0].tolist() == list(range(BLANK.size))
+    assert set(held.image[BLANK.size :, 0].tolist()) == {200.0}

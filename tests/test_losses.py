@@ -338,7 +338,7 @@ def test_levels_count_half_as_much_each_and_see_the_pixels_in_the_middle() -> No
 def test_a_level_sees_the_middle_of_each_of_its_places(size: int, step: int) -> None:
     places = -(-size // step)
     expected = [min(place * step + step // 2, size - 1) for place in range(places)]
-    assert _middles(size, places).tolist() == expected
+    assert _middles(size, places, torch.device("cpu")).tolist() == expected
 
 
 def test_lovasz_is_the_extension_of_the_jaccard_loss_by_its_definition() -> None:

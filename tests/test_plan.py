@@ -9,6 +9,7 @@ import torch
 
 from pixelwise.config import SIZES, Config, ModelConfig, load
 from pixelwise.data.fingerprint import Fingerprint
+from pixelwise.data.resident import resident_bytes
 from pixelwise.errors import ConfigError, MachineError
 from pixelwise.memory import keeping_freed_memory
 from pixelwise.models.blocks import parameter_count
@@ -54,6 +55,14 @@ class Told(Stopwatch):
             training_bytes=self.patch_bytes * work.batch_size,
             weights=0,
         )
+
+
+class Remembering(Told):
+    """One that keeps what it told, as a true one does."""
+
+    def speed(self, work: Work) -> Speed:
+        self.measured.append(super().speed(work))
+        return self.measured[-1]
 
 
 def fingerprint(  # noqa: PLR0917
@@ -518,10 +527,11 @@ def test_nothing_is_measured_for_what_was_given() -> None:
     assert {(work.model.width, work.precision) for work in stopwatch.asked} == {(8, "float32")}
 
 
-def test_at_most_four_patches_are_measured_at_once() -> None:
-    stopwatch = Told()
-    planned(["training.batch_size=16"], stopwatch=stopwatch)
-    assert {work.batch_size for work in stopwatch.asked} == {4}
+@pytest.mark.parametrize(("device", "most"), [("cpu", 4), ("cuda", 16)])
+def test_as_many_patches_are_measured_at_once_as_fill_the_device(device: str, most: int) -> None:
+    stopwatch = Told(device=device)
+    planned(["training.batch_size=20"], stopwatch=stopwatch)
+    assert {work.batch_size for work in stopwatch.asked} == {most}
 
 
 # --- schedule ---
@@ -629,9 +639,40 @@ def test_upright_images_are_not_turned_upside_down() -> None:
     assert planned().config.augment == Config().augment
 
 
-@pytest.mark.parametrize(("device", "workers"), [("cpu", 0), ("cuda", 4), ("mps", 0)])
-def test_only_a_gpu_is_read_for_by_others(device: str, workers: int) -> None:
-    assert planned(stopwatch=Told(device=device)).config.data.workers == workers
+@pytest.mark.parametrize(
+    ("settings", "device", "resident", "workers"),
+    [
+        ((), "cpu", False, 0),
+        ((), "mps", False, 0),
+        ((), "cuda", True, 0),
+        (("data.resident=false",), "cuda", False, 4),
+        (("data.resident=true",), "cuda", True, 0),
+        (("data.workers=2",), "cuda", True, 2),
+        # 100 images of 256 x 256 px take 26 MB with their masks, and may take half of what steps leave
+        (("training.memory=53MB",), "cuda", True, 0),
+        (("training.memory=52MB",), "cuda", False, 4),
+        (("training.memory=52MB", "data.resident=true"), "cuda", True, 0),
+    ],
+)
+def test_a_gpu_holds_the_images_or_is_read_for_by_others(
+    settings: tuple[str, ...], device: str, resident: bool, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pixelwise.training.plan.expected_bytes", lambda _work: 0)
+    data = planned(settings, stopwatch=Told(device=device)).config.data
+    assert (data.resident, data.workers) == (resident, workers)
+
+
+def test_images_on_the_gpu_are_part_of_the_memory() -> None:
+    small = planned(["data.resident=false"], stopwatch=Remembering(device="cuda"))
+    large = planned(stopwatch=Remembering(device="cuda"))
+    assert small.memory_bytes is not None
+    assert large.memory_bytes is not None
+    assert large.memory_bytes - small.memory_bytes == 100 * 256 * 256 * 4
+
+
+def test_images_of_other_types_than_bytes_lie_as_floats() -> None:
+    data = fingerprint().model_copy(update={"types": ("uint16",)})
+    assert resident_bytes(data, 1.0) == 1e6 * (3 * 4 + 1)
 
 
 # --- compilation ---
@@ -645,7 +686,7 @@ def test_a_gpu_compiles_a_long_run_where_that_is_faster(faster: float, compiled:
     made = planned(["training.time=1h"], stopwatch=Told(rate, device="cuda"))
     assert made.config.training.compile is compiled
     assert f"{faster:.2f} times as fast" in reason(made, "training.compile")
-    for settings, device in ((["training.time=5m"], "cuda"), (["training.time=1h"], "cpu")):
+    for settings, device in ((["training.time=4m"], "cuda"), (["training.time=1h"], "cpu")):
         told = Told(rate, device=device)
         assert "training.compile" not in values(planned(settings, stopwatch=told))
         assert not any(work.compiled for work in told.asked)
@@ -660,6 +701,62 @@ def test_what_cannot_be_compiled_is_trained_as_it_is() -> None:
     made = planned(stopwatch=Told(rate, device="cuda"))
     assert made.config.training.compile is False
     assert "(Cannot find a working triton installation.)" in reason(made, "training.compile")
+
+
+# --- graphs ---
+
+
+@pytest.mark.parametrize(("faster", "chosen"), [(1.02, False), (1.5, True)])
+def test_one_gpu_replays_graphs_where_that_is_faster(faster: float, chosen: bool) -> None:
+    def rate(work: Work) -> float:
+        return 100.0 * (faster if work.replayed else 1.0)
+
+    made = planned(["training.time=5m"], stopwatch=Told(rate, device="cuda"))
+    assert made.config.training.cuda_graphs is chosen
+    assert f"{faster:.2f} times as fast" in reason(made, "training.cuda_graphs")
+
+
+@pytest.mark.parametrize(
+    ("settings", "device", "processes"),
+    [
+        ((), "cpu", 1),
+        ((), "cuda", 2),
+        (("training.accumulate=2",), "cuda", 1),
+        (("training.compile=true",), "cuda", 1),
+        (("training.cuda_graphs=true",), "cuda", 1),
+    ],
+)
+def test_graphs_are_not_measured_where_there_can_be_none(
+    settings: tuple[str, ...], device: str, processes: int
+) -> None:
+    told = Told(device=device)
+    assert "training.cuda_graphs" not in values(planned(settings, stopwatch=told, processes=processes))
+    assert not any(work.replayed for work in told.asked)
+
+
+def test_what_cannot_be_recorded_is_trained_as_it_is() -> None:
+    def rate(work: Work) -> float:
+        if work.replayed:
+            raise RuntimeError("Cannot copy between CPU and CUDA tensors during CUDA graph capture\nMore")
+        return 10.0
+
+    made = planned(stopwatch=Told(rate, device="cuda"))
+    assert made.config.training.cuda_graphs is False
+    assert "(Cannot copy between" in reason(made, "training.cuda_graphs")
+
+
+@pytest.mark.parametrize("way", ["compiled", "replayed"])
+def test_the_schedule_counts_on_the_way_that_was_chosen(way: str) -> None:
+    """Twice as fast, twice the steps of an epoch, whose number the time bounds."""
+
+    def rate(work: Work) -> float:
+        return 1000.0 * (2.0 if getattr(work, way) else 1.0)
+
+    settings = ["training.time=1h", "model.width=32", "training.precision=bfloat16"]
+    plain = planned([*settings, "training.compile=false", "training.cuda_graphs=false"], stopwatch=Told(rate, "cuda"))
+    made = planned(settings, stopwatch=Remembering(rate, "cuda"))
+    assert plain.config.training.steps_per_epoch is not None
+    assert made.config.training.steps_per_epoch == pytest.approx(2 * plain.config.training.steps_per_epoch, abs=1)
 
 
 # --- memory ---

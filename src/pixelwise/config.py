@@ -115,6 +115,8 @@ class DataConfig(Section):
     """Share of training patches centred on a pixel of a class drawn at random."""
     workers: Annotated[int, Field(ge=0)] = 0
     """Processes that read patches; 0 reads in the training process."""
+    resident: bool = False
+    """All training images lie in the memory of the device, a GPU, which cuts the patches itself."""
     cache: Path | None = None
     """Folder of decoded images; none means the user's cache folder."""
 
@@ -338,6 +340,9 @@ class TrainingConfig(Section):
     """Arithmetic of convolutions; weights stay float32."""
     compile: bool = False
     """Compile the network with torch.compile."""
+    cuda_graphs: bool = False
+    """Record what a step does with the network once and replay it: faster where its maps are small. On one CUDA GPU, in
+    steps of one part; without effect elsewhere."""
     shard: bool = False
     """Divide weights, gradients, moments and their average among processes (FSDP), for a network too large for each."""
     deterministic: bool = True
@@ -472,6 +477,10 @@ class Config(Section):
             self.training.accumulate > self.training.batch_size
         ):
             unused.append("training.accumulate has no effect beyond training.batch_size")
+        if "data.workers" in given and self.data.resident:
+            unused.append("data.workers has no effect: data.resident is true")
+        if "training.cuda_graphs" in given and (self.training.compile or self.training.accumulate > 1):
+            unused.append("training.cuda_graphs has no effect with training.compile or training.accumulate")
         if self.model.deep_supervision and self.model.depth < 3 and "model.depth" in given:
             unused.append(
                 "model.deep_supervision has no effect: a network with fewer than three levels has none for it"

@@ -175,20 +175,19 @@ def of_levels(
     size = mask.shape[-2:]
     terms = []
     for weight, level in zip(weights, logits, strict=True):
-        rows, columns = (
-            _middles(full, count).to(mask.device) for full, count in zip(size, level.shape[-2:], strict=True)
-        )
+        pairs = zip(size, level.shape[-2:], strict=True)
+        rows, columns = (_middles(full, count, mask.device) for full, count in pairs)
         seen = pixel_weight[:, rows][..., columns] if pixel_weight is not None else None
         terms.append(weight / sum(weights) * loss(level, mask[:, rows][..., columns], seen))
     return torch.stack(terms).sum()
 
 
-def _middles(size: int, count: int) -> Int64[Tensor, " n"]:
+def _middles(size: int, count: int, device: torch.device) -> Int64[Tensor, " n"]:
     """The middle pixels of `count` equal parts, the last of which may be cut off; their size is a power of two."""
     step = 1
     while step * count < size:
         step *= 2
-    return (torch.arange(count) * step + step // 2).clamp_max(size - 1)
+    return (torch.arange(count, device=device) * step + step // 2).clamp_max(size - 1)
 
 
 def cross_entropy(

@@ -4,7 +4,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +16,13 @@ from pixelwise.bench import sizes
 from pixelwise.bench.ceiling import Ceiling
 from pixelwise.bench.rivals import Entry
 from pixelwise.classes import ClassTable
-from pixelwise.config import SIZES, AugmentConfig, ModelConfig, PredictionConfig, Preprocessing
+from pixelwise.config import SIZES, AugmentConfig, Config, ModelConfig, PredictionConfig, Preprocessing
 from pixelwise.data.augment import augment, window_size
+from pixelwise.data.cache import Decoded
+from pixelwise.data.dataset import Case
+from pixelwise.data.loader import Sampling, Share, Windows, stream
 from pixelwise.data.preprocess import scaling
+from pixelwise.data.resident import Resident
 from pixelwise.inference import int8
 from pixelwise.inference.predictor import Model
 from pixelwise.memory import keeping_freed_memory
@@ -74,9 +78,19 @@ class Bench:
     """float32 or bfloat16: what convolutions compute in."""
 
     @property
-    def convolution_gflops(self) -> float:
-        """The ceiling of a network."""
-        return self.ceiling.convolution_gflops[self.precision]
+    def batch(self) -> int:
+        """Patches at once."""
+        return sizes.GPU_BATCH if self.device.type == "cuda" else sizes.BATCH
+
+    @property
+    def patch_px(self) -> int:
+        """Edge of a patch."""
+        return sizes.GPU_PATCH_PX if self.device.type == "cuda" else sizes.PATCH_PX
+
+    def network_gflops(self, precision: str) -> float:
+        """The ceiling of a network: on a GPU, whose convolutions are matrix products, the rate of these."""
+        rates = self.ceiling.matrix_gflops if self.device.type == "cuda" else self.ceiling.convolution_gflops
+        return rates[precision]
 
     def autocast(self) -> torch.autocast:
         """In which networks are called."""
@@ -85,29 +99,99 @@ class Bench:
 
 def training(bench: Bench) -> Iterator[Figure]:
     """Forward, loss, backward, clipping, update and average of the plain U-Net, and of the one that nnU-Net plans."""
-    kinds = {"plain U-Net": (PLAIN, bench.precision), "nnU-Net's network": (NNUNET, bench.precision)}
-    if bench.precision != "float32":
-        kinds["plain U-Net, float32"] = (PLAIN, "float32")
-    for name, (config, precision) in kinds.items():
-        work = Work(
-            model=config,
-            channels=sizes.CHANNELS,
-            classes=sizes.CLASSES,
-            patch_size=(sizes.PATCH_PX, sizes.PATCH_PX),
-            batch_size=sizes.BATCH,
-            precision=precision,
-        )
+    for name, work in _steps(bench).items():
         with keeping_freed_memory():
             step, _ = rehearsal(work, bench.device)
-            timing = timed(step, bench.device, at_least=sizes.STEPS_AT_LEAST)
-        gflop = 3 * _forward_gflop(_network(config, bench.device).eval(), _batch(bench.device))
-        yield _of_network(f"training step, {name}", timing, gflop, bench.ceiling.convolution_gflops[precision])
+            timing = _timed(step, bench)
+        gflop = 3 * _forward_gflop(work.model, bench)
+        yield _of_network(f"training step, {name}", timing, gflop, bench, work.precision)
+    plain = _plain_work(bench)
+    yield _from_images("plain U-Net", plain, bench)
+    if bench.device.type == "cuda":
+        yield _from_images("plain U-Net, compiled", plain.model_copy(update={"compiled": True}), bench)
+
+
+def _steps(bench: Bench) -> dict[str, Work]:
+    """Training steps, by name."""
+    plain = _plain_work(bench)
+    steps = {"plain U-Net": plain, "nnU-Net's network": plain.model_copy(update={"model": NNUNET})}
+    if bench.precision != "float32":
+        steps["plain U-Net, float32"] = plain.model_copy(update={"precision": "float32"})
+    if bench.device.type == "cuda":
+        steps["plain U-Net, CUDA graphs"] = plain.model_copy(update={"replayed": True})
+        steps["plain U-Net, compiled"] = plain.model_copy(update={"compiled": True})
+    return steps
+
+
+def _plain_work(bench: Bench) -> Work:
+    return Work(
+        model=PLAIN,
+        channels=sizes.CHANNELS,
+        classes=sizes.CLASSES,
+        patch_size=(bench.patch_px, bench.patch_px),
+        batch_size=bench.batch,
+        precision=bench.precision,
+    )
+
+
+def _timed(step: Callable[[], object], bench: Bench) -> Timing:
+    """Of one of some steps that follow each other without waiting for the device, as in a run."""
+    together = sizes.GPU_STEPS if bench.device.type == "cuda" else 1
+    whole = timed(lambda: [step() for _ in range(together)], bench.device, at_least=sizes.STEPS_AT_LEAST)
+    return replace(
+        whole,
+        median_seconds=whole.median_seconds / together,
+        lowest_seconds=whole.lowest_seconds / together,
+        highest_seconds=whole.highest_seconds / together,
+    )
+
+
+def _from_images(name: str, work: Work, bench: Bench) -> Figure:
+    """Training of the plain U-Net with all that makes a run wait: its rate beside that of the step alone."""
+    with keeping_freed_memory():
+        step, _ = rehearsal(work, bench.device)
+        batches = _patches(bench)
+        timing = _timed(lambda: step(*next(batches)), bench)
+    return Figure(f"training from images, {name}", bench.batch / timing.median_seconds, "images/s", timing)
+
+
+def _patches(bench: Bench) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Batches as a run has them, cut from images in memory (on a GPU in its own) and augmented."""
+    patch, augmenting = (bench.patch_px, bench.patch_px), AugmentConfig()
+    sampling = Sampling(patch, window_size(patch, augmenting), Config().data.foreground_fraction, seed=0)
+    windows = Windows([_image(number) for number in range(sizes.IMAGES)], _preprocessing(), sampling)
+    if bench.device.type == "cuda":
+        batches = Resident.load(windows, bench.device).batches(0, bench.batch, Share())
+    else:
+        batches = stream(windows, 0, bench.batch, Share())
+    for batch in batches:
+        raw, truth = batch.image.to(bench.device), batch.mask.to(bench.device)
+        image, mask = augment(raw, truth, batch.seeds, patch, augmenting, batch.scaling)
+        yield image.contiguous(memory_format=torch.channels_last), mask
+
+
+def _image(number: int) -> Decoded:
+    """One of random pixels."""
+    rng, edge = np.random.default_rng(number), sizes.IMAGE_PX
+    image = rng.integers(0, 256, (edge, edge, sizes.CHANNELS), dtype=np.uint8)
+    mask = rng.integers(0, sizes.CLASSES, (edge, edge), dtype=np.uint8)
+    return Decoded(
+        case=Case(str(number), Path(str(number))),
+        open_image=lambda: image,
+        open_mask=lambda: mask,
+        shape=image.shape,
+        class_pixels=np.bincount(mask.reshape(-1), minlength=sizes.CLASSES),
+        positions=np.zeros((0, 3), dtype=np.int64),
+        digest="",
+        mask_digest="",
+        coarse=np.zeros((32, 32), dtype=np.float32),
+    )
 
 
 def inference(bench: Bench) -> Iterator[Figure]:
     """Prediction with the plain U-Net."""
     network = _quick(PLAIN, bench)
-    image = _batch(bench.device)
+    image = _batch(bench)
 
     @torch.inference_mode()
     def predict() -> None:
@@ -116,11 +200,10 @@ def inference(bench: Bench) -> Iterator[Figure]:
 
     with keeping_freed_memory():
         timing = timed(predict, bench.device, at_least=sizes.STEPS_AT_LEAST)
-    gflop = _forward_gflop(_network(PLAIN, bench.device), image)
-    yield _of_network("inference, plain U-Net", timing, gflop, bench.convolution_gflops)
+    yield _of_network("inference, plain U-Net", timing, _forward_gflop(PLAIN, bench), bench, bench.precision)
     if bench.device.type == "cpu" and int8.is_installed():
         timing = _in_eight_bits(image)
-        yield Figure("inference, plain U-Net, eight bits", sizes.BATCH / timing.median_seconds, "images/s", timing)
+        yield Figure("inference, plain U-Net, eight bits", bench.batch / timing.median_seconds, "images/s", timing)
 
 
 def _in_eight_bits(image: torch.Tensor) -> Timing:
@@ -154,24 +237,24 @@ def large_image(bench: Bench) -> Iterator[Figure]:
 def samples(bench: Bench) -> Iterator[Figure]:
     """A training sample: read from the cache's array, cropped, normalised, augmented with everything switched on."""
     config = AugmentConfig(geometric_probability=1.0, intensity_probability=1.0)
-    patch = (sizes.PATCH_PX, sizes.PATCH_PX)
+    patch = (bench.patch_px, bench.patch_px)
     window = window_size(patch, config)
     edge = max(sizes.IMAGE_PX, *window)
     generator = np.random.default_rng(0)
     image = generator.integers(0, 256, (edge, edge, sizes.CHANNELS), dtype=np.uint8)
     mask = generator.integers(0, sizes.CLASSES, (edge, edge), dtype=np.uint8)
-    seeds = torch.arange(sizes.BATCH)
-    factors = torch.from_numpy(scaling(MEAN, DEVIATION)).expand(sizes.BATCH, -1, -1)
+    seeds = torch.arange(bench.batch)
+    factors = torch.from_numpy(scaling(MEAN, DEVIATION)).expand(bench.batch, -1, -1)
 
     def draw() -> None:
-        windows = np.stack([image[: window[0], : window[1]] for _ in range(sizes.BATCH)])
-        masks = np.stack([mask[: window[0], : window[1]] for _ in range(sizes.BATCH)])
+        windows = np.stack([image[: window[0], : window[1]] for _ in range(bench.batch)])
+        masks = np.stack([mask[: window[0], : window[1]] for _ in range(bench.batch)])
         raw = torch.from_numpy(windows).permute(0, 3, 1, 2).to(bench.device)
         augment(raw, torch.from_numpy(masks).to(bench.device), seeds, patch, config, factors)
 
     with keeping_freed_memory():
         timing = timed(draw, bench.device, at_least=sizes.SAMPLES_AT_LEAST, most=500)
-    yield Figure("sample, augmented", 1000 * timing.median_seconds / sizes.BATCH, "ms", timing)
+    yield Figure("sample, augmented", 1000 * timing.median_seconds / bench.batch, "ms", timing)
 
 
 def start(bench: Bench) -> Iterator[Figure]:
@@ -207,33 +290,38 @@ def _quick(config: ModelConfig, bench: Bench) -> nn.Module:
     return rounded(network) if bench.precision == "bfloat16" else network
 
 
-def _batch(device: torch.device) -> torch.Tensor:
-    image = torch.randn(sizes.BATCH, sizes.CHANNELS, sizes.PATCH_PX, sizes.PATCH_PX, device=device)
+def _batch(bench: Bench) -> torch.Tensor:
+    image = torch.randn(bench.batch, sizes.CHANNELS, bench.patch_px, bench.patch_px, device=bench.device)
     return image.contiguous(memory_format=torch.channels_last)
 
 
-def _forward_gflop(network: nn.Module, image: torch.Tensor) -> float:
-    """10^9 operations of a batch, a product and a sum counted as two."""
+def _forward_gflop(config: ModelConfig, bench: Bench) -> float:
+    """10^9 operations of a batch in training or prediction."""
+    with torch.device("meta"):
+        network = build(config, sizes.CHANNELS, sizes.CLASSES).eval()
+        return _gflop(network, torch.empty(bench.batch, sizes.CHANNELS, bench.patch_px, bench.patch_px))
+
+
+def _gflop(network: nn.Module, image: torch.Tensor) -> float:
+    """A product and a sum are counted as two."""
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(image)
     return float(counter.get_total_flops()) / 1e9
 
 
-def _of_network(name: str, timing: Timing, gflop: float, ceiling_gflops: float) -> Figure:
-    seconds = timing.median_seconds
-    return Figure(name, sizes.BATCH / seconds, "images/s", timing, gflop / seconds, ceiling_gflops)
+def _of_network(name: str, timing: Timing, gflop: float, bench: Bench, precision: str) -> Figure:
+    seconds, highest = timing.median_seconds, bench.network_gflops(precision)
+    return Figure(name, bench.batch / seconds, "images/s", timing, gflop / seconds, highest)
+
+
+def _preprocessing() -> Preprocessing:
+    return Preprocessing(channels=sizes.CHANNELS, normalisation="standard", mean=MEAN, deviation=DEVIATION)
 
 
 def _description(config: ModelConfig, precision: str) -> bundle.Description:
-    preprocessing = Preprocessing(
-        channels=sizes.CHANNELS,
-        normalisation="standard",
-        mean=MEAN,
-        deviation=DEVIATION,
-    )
     return bundle.Description(
         model=config,
-        preprocessing=preprocessing,
+        preprocessing=_preprocessing(),
         classes=ClassTable.from_names([f"class {index}" for index in range(sizes.CLASSES)]),
         patch_size=(sizes.PATCH_PX, sizes.PATCH_PX),
         prediction=PredictionConfig(tile_size=(sizes.TILE_PX, sizes.TILE_PX), overlap=sizes.OVERLAP),

@@ -17,7 +17,7 @@ def to_markdown(machine: Machine, ceiling: Ceiling, figures: Sequence[Figure]) -
         "",
         "Written by `pixelwise bench`, with other programs by `make bench-rivals`. Times are medians; a rate is that",
         "of the arithmetic of convolutions, a product and a sum counted as two; the ceiling of a network is the",
-        "fastest convolution, forward and backward.",
+        "matrix product on a GPU, and the fastest convolution, forward and backward, elsewhere.",
         "",
         f"Measured on {machine.name}, {machine.cores} threads, {machine.memory_gb:g} GB, {machine.device}; {versions}.",
         "",

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from pixelwise import outside
 from pixelwise.config import AugmentConfig
+from pixelwise.data.transfer import to_device
 from pixelwise.errors import ConfigError, DataError
 
 Size = tuple[int, int]
@@ -51,6 +52,11 @@ class Draw:
     """How much of each entry of `INTENSITY`, in its order; zero where it is not applied."""
     seeds: Int[Tensor, " B"]
     """For parts that need random numbers per pixel."""
+
+
+def _sent(numbers: Float[Tensor, "*n"], like: Float[Tensor, "*m"]) -> Float[Tensor, "*n"]:
+    """On the device of another tensor, and of its type."""
+    return to_device(numbers.to(like.dtype), like.device)
 
 
 # --- Geometry ---------------------------------------------------------------------------------------------------------
@@ -130,8 +136,8 @@ def _node_count(size: int, spacing_px: float) -> int:
 
 def elastic_field(nodes: Float[Tensor, "B 2 N M"], spacing_px: float, patch: Size) -> Float[Tensor, "B 2 H W"]:
     """Displacement (x, y) in pixels of every pixel, by bicubic interpolation (U-Net paper, section 3.1)."""
-    over_y = _cubic_weights(patch[0], spacing_px, nodes.shape[2]).to(nodes)
-    over_x = _cubic_weights(patch[1], spacing_px, nodes.shape[3]).to(nodes)
+    over_y = _sent(_cubic_weights(patch[0], spacing_px, nodes.shape[2]), nodes)
+    over_x = _sent(_cubic_weights(patch[1], spacing_px, nodes.shape[3]), nodes)
     return (over_y @ nodes) @ over_x.T
 
 
@@ -177,7 +183,7 @@ def _warps(config: AugmentConfig) -> bool:
 
 
 def _each(amount: Float[Tensor, " B"], image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B 1 1 1"]:
-    return amount.to(image)[:, None, None, None]
+    return _sent(amount, image)[:, None, None, None]
 
 
 def blur(image: Float[Tensor, "B C H W"], amount: Float[Tensor, " B"], _seeds: Tensor) -> Float[Tensor, "B C H W"]:
@@ -187,7 +193,7 @@ def blur(image: Float[Tensor, "B C H W"], amount: Float[Tensor, " B"], _seeds: T
     taps = torch.exp(-0.5 * (torch.arange(radius + 1) / sigma[:, None]) ** 2)
     # a sample's own cut, for it must not depend on what else is in the batch
     taps *= torch.arange(radius + 1) <= torch.ceil(3.0 * sigma)[:, None]
-    taps = (taps / (2.0 * taps.sum(dim=1, keepdim=True) - 1.0)).to(image)[..., None, None, None]  # B R 1 1 1
+    taps = _sent(taps / (2.0 * taps.sum(dim=1, keepdim=True) - 1.0), image)[..., None, None, None]  # B R 1 1 1
     # sums of shifted images: on a processor four times faster than a convolution with a kernel for each sample
     for axis, border in ((2, (0, 0, radius, radius)), (3, (radius, radius, 0, 0))):
         padded, size = F.pad(image, border, mode="replicate"), image.shape[axis]
@@ -289,18 +295,19 @@ def draw(seeds: Int[Tensor, " B"], patch: Size, config: AugmentConfig) -> Draw:
     )
 
 
-def _sampling_grid(made: Draw, window: Size, patch: Size, device: torch.device) -> Float[Tensor, "B H W 2"]:
+def _sampling_grid(made: Draw, like: Float[Tensor, "B C h w"], patch: Size) -> Float[Tensor, "B H W 2"]:
     """Where in the window every patch pixel comes from, in the units of `F.grid_sample`: -1..1, edge to edge."""
+    window, device = (like.shape[2], like.shape[3]), like.device
     middle = [gap // 2 + edge / 2.0 for gap, edge in zip(_gaps(window, patch), patch, strict=True)]
     unit = 2.0 / torch.tensor(window[::-1])  # x, y: units of one pixel
     centre = torch.tensor(middle[::-1]) * unit - 1.0  # zero unless the patch lies half a pixel beside the middle
-    matrix = (made.matrix * unit[:, None]).to(device)[..., None, None]  # B 2 3 1 1
+    matrix = _sent(made.matrix * unit[:, None], like)[..., None, None]  # B 2 3 1 1
     y = (torch.arange(patch[0], device=device) - (patch[0] - 1) / 2.0)[:, None]
     x = torch.arange(patch[1], device=device) - (patch[1] - 1) / 2.0
-    shift = matrix[:, :, 2] + centre.to(device)[:, None, None]
+    shift = matrix[:, :, 2] + _sent(centre, like)[:, None, None]
     field = matrix[:, :, 0] * x + (matrix[:, :, 1] * y + shift)  # B 2 H W
     if bool(made.nodes.any()):
-        field += elastic_field((made.nodes * unit[:, None, None]).to(device), made.spacing_px, patch)
+        field += elastic_field(_sent(made.nodes * unit[:, None, None], like), made.spacing_px, patch)
     return field.permute(0, 2, 3, 1)
 
 
@@ -321,21 +328,22 @@ def _move(image: Tensor, labels: Tensor, made: Draw, patch: Size) -> tuple[Tenso
     # laid as resampled ones are: sums over pixels shall not depend on what else is in the batch
     parts = [_crop(part, patch).clone(memory_format=torch.contiguous_format) for part in (image, labels)]
     if bool(made.warped.any()):
-        warped = made.warped.to(image.device)[:, None, None, None]
+        warped = to_device(made.warped, image.device)[:, None, None, None]
         pairs = zip(_warped(image, labels, made, patch), parts, strict=True)
         parts = [torch.where(warped, moved, still) for moved, still in pairs]
     mirrored = torch.diagonal(made.matrix, dim1=1, dim2=2) < 0.0  # B 2: x, y
     for flips, axes in (((True, False), (-1,)), ((False, True), (-2,)), ((True, True), (-2, -1))):
         rows = torch.nonzero(~made.warped & (mirrored == torch.tensor(flips)).all(dim=1))[:, 0]
-        for part in parts if len(rows) else ():
-            part[rows] = part[rows].flip(axes)
+        if len(rows):
+            places = to_device(rows, image.device)
+            for part in parts:
+                part[places] = part[places].flip(axes)
     return parts[0], parts[1]
 
 
 def _warped(image: Tensor, labels: Tensor, made: Draw, patch: Size) -> tuple[Tensor, Tensor]:
     """All samples resampled."""
-    window = (image.shape[2], image.shape[3])
-    grid = _sampling_grid(made, window, patch, image.device).to(image.dtype)
+    grid = _sampling_grid(made, image, patch)
     images = F.grid_sample(image, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
     # labels are at most 255 and the nearest one is copied, so that floats hold them exactly
     numbers = labels.to(image.dtype)
@@ -373,7 +381,7 @@ def _changed(
     """What `apply` does, for any number of labels of a pixel."""
     images, moved = _move(image if image.is_floating_point() else image.float(), labels, made, patch)
     if scaling is not None:
-        factor, shift = scaling.to(images)[..., None, None].unbind(1)
+        factor, shift = _sent(scaling, images)[..., None, None].unbind(1)
         images = images.mul_(factor).add_(shift)
     for index, part in enumerate(INTENSITY.values()):
         amount = made.amounts[:, index]
@@ -381,7 +389,8 @@ def _changed(
         if len(rows) == len(images):
             images = part.change(images, amount, made.seeds)
         elif len(rows):
-            images[rows] = part.change(images[rows], amount[rows], made.seeds[rows])
+            places = to_device(rows, images.device)
+            images[places] = part.change(images[places], amount[rows], made.seeds[rows])
     return images, moved
 
 

@@ -74,6 +74,24 @@ class Sample:
     """What a teacher says of the pixels, packed; none without one."""
 
 
+def loadable(image: Shaped[np.ndarray, "*s C"]) -> Shaped[np.ndarray, "*s C"]:
+    """Bytes as they are, others as float32: few devices know uint16."""
+    return image if image.dtype == np.uint8 else image.astype(np.float32, copy=False)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a sample's window lies."""
+
+    case: int
+    """Index of the image."""
+    top: int
+    left: int
+    """Row and column of its first pixel; negative beyond the image."""
+    seed: int
+    """For the augmentation."""
+
+
 Told = Callable[[], UInt8[np.ndarray, "H W N"]]
 """Opens what a teacher says of an image's pixels."""
 
@@ -95,9 +113,9 @@ class Windows(Dataset[Sample]):
         sampling: Sampling,
         told: Sequence[Told] | None = None,
     ) -> None:
-        self._cases, self._told = cases, told
-        self._scalings = [scaling(*moments(case.image, preprocessing)) for case in cases]
-        self._sampling = sampling
+        self.cases, self.told = cases, told
+        self.scalings = [scaling(*moments(case.image, preprocessing)) for case in cases]
+        self.sampling = sampling
         area = sampling.patch_size[0] * sampling.patch_size[1]
         # an image is drawn in proportion to its size, once per patch that it could be cut into; without labels, never
         shares = [max(1, round(case.pixels / area)) if case.class_pixels.any() else 0 for case in cases]
@@ -111,35 +129,39 @@ class Windows(Dataset[Sample]):
 
     def __getitem__(self, number: int) -> Sample:
         """Sample `number`, which may be any number from 0."""
-        rng = np.random.default_rng([self._sampling.seed, 1, number])
+        place = self.place(number)
+        case, told = self.cases[place.case], self.told[place.case]() if self.told is not None else None
+        parts = [case.image, case.mask, *([told] if told is not None else [])]
+        size = self.sampling.window_size
+        image, mask, *said = (mirrored_window(part, place.top, place.left, size) for part in parts)
+        return Sample(loadable(image), self.scalings[place.case], mask, place.seed, said[0] if said else None)
+
+    def place(self, number: int) -> Place:
+        """What sample `number` is, unread."""
+        rng = np.random.default_rng([self.sampling.seed, 1, number])
         index = self._case_of(number)
-        case = self._cases[index]
-        top, left = self._corner(case, rng)
-        size = self._sampling.window_size
-        image, mask = (mirrored_window(whole, top, left, size) for whole in (case.image, case.mask))
-        told = mirrored_window(self._told[index](), top, left, size) if self._told is not None else None
-        raw = image if image.dtype == np.uint8 else image.astype(np.float32, copy=False)  # few devices know uint16
-        return Sample(raw, self._scalings[index], mask, int(rng.integers(2**62)), told)
+        top, left = self._corner(self.cases[index], rng)
+        return Place(index, top, left, int(rng.integers(2**62)))
 
     def _case_of(self, number: int) -> int:
         """Every pass over the images has an order of its own."""
         which_pass, place = divmod(number, len(self._order))
         if which_pass != self._pass[0]:
-            rng = np.random.default_rng([self._sampling.seed, 0, which_pass])
+            rng = np.random.default_rng([self.sampling.seed, 0, which_pass])
             self._pass = (which_pass, rng.permutation(self._order))
         return int(self._pass[1][place])
 
     def _corner(self, case: Decoded, rng: np.random.Generator) -> tuple[int, int]:
         """Top and left of the window whose middle is a patch drawn at random."""
         corner = self._random_patch(case, rng)
-        if len(case.positions) and rng.random() < self._sampling.foreground_fraction:
+        if len(case.positions) and rng.random() < self.sampling.foreground_fraction:
             corner = self._patch_around_a_class(case, rng)
-        margins = zip(self._sampling.window_size, self._sampling.patch_size, strict=True)
+        margins = zip(self.sampling.window_size, self.sampling.patch_size, strict=True)
         top, left = (place - (window - patch) // 2 for place, (window, patch) in zip(corner, margins, strict=True))
         return top, left
 
     def _random_patch(self, case: Decoded, rng: np.random.Generator) -> tuple[int, int]:
-        gaps = [size - patch for size, patch in zip(case.size, self._sampling.patch_size, strict=True)]
+        gaps = [size - patch for size, patch in zip(case.size, self.sampling.patch_size, strict=True)]
         # of an image smaller than the patch, the patch shows the whole and some of its mirror image
         top, left = (int(rng.integers(min(gap, 0), max(gap, 0) + 1)) for gap in gaps)
         return top, left
@@ -149,7 +171,7 @@ class Windows(Dataset[Sample]):
         candidates = case.positions[case.positions[:, 0] == wanted, 1:]
         pixel = candidates[rng.integers(len(candidates))]
         corner = []
-        for place, patch, size in zip(pixel, self._sampling.patch_size, case.size, strict=True):
+        for place, patch, size in zip(pixel, self.sampling.patch_size, case.size, strict=True):
             jitter = (rng.random() - 0.5) * POSITION_JITTER * patch
             start = round(float(place) - patch / 2 + jitter)
             corner.append(min(max(start, min(size - patch, 0)), max(size - patch, 0)))

@@ -151,14 +151,15 @@ def mirrored_window(array: Source, top: int, left: int, size: tuple[int, int]) -
     height, width = size
     if top >= 0 and left >= 0 and top + height <= array.shape[0] and left + width <= array.shape[1]:
         return array[top : top + height, left : left + width]
-    rows = _mirrored(np.arange(top, top + height), array.shape[0])
-    columns = _mirrored(np.arange(left, left + width), array.shape[1])
+    rows = mirrored(np.arange(top, top + height), array.shape[0])
+    columns = mirrored(np.arange(left, left + width), array.shape[1])
     inside = array[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
     result: np.ndarray = inside[(rows - rows.min())[:, None], (columns - columns.min())[None, :]]
     return result
 
 
-def _mirrored(index: Shaped[np.ndarray, " n"], length: int) -> Shaped[np.ndarray, " n"]:
+def mirrored(index: Shaped[np.ndarray, " n"], length: int) -> Shaped[np.ndarray, " n"]:
+    """Rows or columns within an image of so many, in place of some that may lie outside."""
     if length == 1:
         return np.zeros_like(index)
     period = 2 * (length - 1)

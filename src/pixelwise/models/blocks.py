@@ -13,6 +13,7 @@ import torch.nn.functional as F  # noqa: N812  the name everybody knows it by
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from pixelwise.config import ModelConfig
 from pixelwise.models import strips
@@ -305,8 +306,13 @@ def parameter_count(module: nn.Module) -> int:
 @torch.no_grad()
 def average_into(average: Mapping[str, Tensor], current: Mapping[str, Tensor], decay: float) -> None:
     """Move the state of a network towards another: average = decay * average + (1 - decay) * current, buffers too."""
-    for mean, value in zip(average.values(), current.values(), strict=True):
-        if mean.is_floating_point():
+    pairs = list(zip(average.values(), current.values(), strict=True))
+    numbers = [pair for pair in pairs if pair[0].is_floating_point()]
+    means, values = ([pair[side] for pair in numbers] for side in (0, 1))
+    if all(type(mean) is Tensor and mean.is_cuda for mean in means):  # torch 2.13 has it for no divided ones
+        get_ema_multi_avg_fn(decay)(means, values, 0)  # type: ignore[no-untyped-call]  # few kernels for all
+    else:
+        for mean, value in numbers:
             mean.lerp_(value, 1.0 - decay)
-        else:
-            mean.copy_(value)
+    for count, value in (pair for pair in pairs if not pair[0].is_floating_point()):
+        count.copy_(value)

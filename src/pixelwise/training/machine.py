@@ -22,6 +22,7 @@ from pixelwise.memory import free_bytes, give_back_memory, held_bytes, watching_
 from pixelwise.models.blocks import average_into, parameter_count
 from pixelwise.models.unet import border_px, build, coarsest_px, valid_size_px
 from pixelwise.timing import timed
+from pixelwise.training.kernels import computed
 from pixelwise.training.update import make_optimizer
 
 STATE_BYTES = 16
@@ -76,6 +77,8 @@ class Work(Section):
     batch_size: int
     precision: str
     compiled: bool = False
+    replayed: bool = False
+    """As CUDA graphs."""
     divided: int = 1
     """Processes that the weights and what belongs to them are divided among; above 1, only weights are measured."""
 
@@ -200,9 +203,13 @@ def expected_bytes(work: Work) -> int:
     return WORKSPACE_BYTES + state_bytes(weights, work.divided) + maps
 
 
-def rehearsal(work: Work, device: torch.device) -> tuple[Callable[[], None], Callable[[], None]]:
+Step = Callable[..., None]
+"""An update from patches B C H W and their mask; from random ones if none are given."""
+
+
+def rehearsal(work: Work, device: torch.device) -> tuple[Step, Callable[[], None]]:
     """A step of training and a prediction on random numbers, with all that they do in a run but for making samples."""
-    plain = TrainingConfig()
+    plain = TrainingConfig(compile=work.compiled, cuda_graphs=work.replayed)
     network = build(work.model, work.channels, work.classes).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     average: nn.Module = network
     optimizer: torch.optim.Optimizer = torch.optim.SGD(network.parameters())
@@ -211,7 +218,7 @@ def rehearsal(work: Work, device: torch.device) -> tuple[Callable[[], None], Cal
     else:  # no process has all of an average, of moments, or of gradients
         for weight in network.parameters():
             weight.register_post_accumulate_grad_hook(_let_go)
-    ready: nn.Module = torch.compile(network) if work.compiled else network  # type: ignore[assignment]
+    ready = computed(network, plain)
     loss = build_loss(LossConfig())
     image = torch.randn(work.batch_size, work.channels, *work.patch_size, device=device)
     image = image.contiguous(memory_format=torch.channels_last)
@@ -220,8 +227,8 @@ def rehearsal(work: Work, device: torch.device) -> tuple[Callable[[], None], Cal
     mask = torch.randint(0, work.classes, size, device=device)
     precision = functools.partial(torch.autocast, device.type, torch.bfloat16, enabled=work.precision == "bfloat16")
 
-    def step() -> None:
-        network.train()
+    def step(image: Tensor = image, mask: Tensor = mask) -> None:
+        ready.train()
         with precision():
             logits = ready(image)
         of_levels(loss, logits, mask).backward()  # type: ignore[no-untyped-call]

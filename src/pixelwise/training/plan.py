@@ -10,6 +10,7 @@ from typing import Any
 
 from pixelwise.config import WEIGHTED, Config, ModelConfig, SizePx
 from pixelwise.data.fingerprint import FEW_LOST, REDUCTIONS, Fingerprint
+from pixelwise.data.resident import resident_bytes
 from pixelwise.errors import ConfigError, MachineError
 from pixelwise.models.unet import border_px, coarsest_px, valid_size_px
 from pixelwise.training.machine import (
@@ -62,6 +63,12 @@ LARGEST_PATCH_PX = {"cpu": 256, "mps": 384, "cuda": 512}
 BATCH_MEGAPIXELS = {"cpu": 0.27, "mps": 1.0, "cuda": 4.2}
 """Pixels of a batch for each process, by kind of device: four patches of the largest size on a CPU, 16 on a GPU."""
 
+MEASURED_PATCHES = {"cpu": 4, "mps": 4, "cuda": 16}
+"""A step of so many is measured, by kind of device: a GPU is not filled by few."""
+
+RESIDENT_SHARE = 0.5
+"""Images may take so much of what steps leave of a GPU's memory."""
+
 SMALLEST_DEEPEST_PX = 8
 """Edge of the coarsest map."""
 
@@ -86,7 +93,7 @@ EPOCHS_IN_BUDGET = 40
 PLANNED_SHARE = 0.8
 """Share of a time budget that is left for training steps after reading, measuring, validating and reporting."""
 
-COMPILED_FROM_SECONDS = 600
+COMPILED_FROM_SECONDS = 300
 """A run with less time than this is not compiled, which takes about a minute."""
 
 PATCHES_WITHOUT_BUDGET = 20_000
@@ -401,6 +408,23 @@ def compilation_rule(situation: Situation) -> Rule:
     yield Decision("training.compile", ratio > 1.1, f"measured here: compiled it trains {ratio:.2f} times as fast")
 
 
+def replay_rule(situation: Situation) -> Rule:
+    """On one GPU as CUDA graphs, where that is faster: it takes a second to record them."""
+    config, training = situation.config, situation.config.training
+    is_whole = situation.processes == 1 and training.accumulate == 1 and not training.compile
+    if situation.machine.device != "cuda" or situation.is_given("training.cuda_graphs") or not is_whole:
+        return
+    plain = _speed(situation, config.model, training.precision)
+    try:
+        replayed = situation.stopwatch.speed(plain.work.model_copy(update={"replayed": True}))
+    except (RuntimeError, MachineError) as error:  # something in the network asks for the values of its maps
+        why = (str(error).splitlines() or [type(error).__name__])[0]
+        yield Decision("training.cuda_graphs", value=False, because=f"it cannot be recorded here ({why})")
+        return
+    ratio = replayed.training_patches_per_second / plain.training_patches_per_second
+    yield Decision("training.cuda_graphs", ratio > 1.05, f"measured here: replayed it trains {ratio:.2f} times as fast")
+
+
 def memory_rule(situation: Situation) -> Rule:
     """As many parts of a step as the memory that is free or allowed asks for."""
     config, room = situation.config, _room_bytes(situation, situation.config.model)
@@ -431,7 +455,8 @@ def _peak_bytes(situation: Situation) -> int:
     config = situation.config
     speed = _speed(situation, config.model, config.training.precision)
     taken = _taken_bytes(situation, speed, config.training.accumulate)
-    return situation.stopwatch.held_bytes + taken + _copied_bytes(situation, config.model)
+    resident = round(_resident_bytes(situation)) if config.data.resident else 0
+    return situation.stopwatch.held_bytes + taken + resident + _copied_bytes(situation, config.model)
 
 
 def _taken_bytes(situation: Situation, speed: Speed, parts: int) -> int:
@@ -488,7 +513,7 @@ def schedule_rule(situation: Situation) -> Rule:
     batch, patch = training.batch_size, config.data.patch_size
     area = patch[0] * patch[1] / 1e6
     steps_per_pass = max(1, round(situation.patches / batch))
-    speed = _speed(situation, config.model, training.precision)
+    speed = _speed_of_training(situation)
     steps_per_second = speed.training_patches_per_second * situation.processes / batch
     shrunk = situation.training_megapixels / situation.fingerprint.megapixels
     rate = speed.prediction_patches_per_second * situation.processes
@@ -552,9 +577,26 @@ def orientation_rule(situation: Situation) -> Rule:
 
 
 def loader_rule(situation: Situation) -> Rule:
-    """Reading processes."""
-    workers = 4 if situation.machine.device == "cuda" else 0
-    yield Decision("data.workers", workers, "a GPU waits for nothing" if workers else "all cores compute")
+    """Who cuts the patches: a GPU itself where it holds all images, else processes beside it."""
+    if situation.machine.device != "cuda":
+        yield Decision("data.workers", 0, "all cores compute")
+        return
+    needed, left = _resident_bytes(situation), _left_bytes(situation)
+    fits = needed <= RESIDENT_SHARE * left
+    yield Decision("data.resident", fits, f"all images take {_gb(needed)}, and {_gb(left)} are left on the GPU")
+    if not (situation.config.data.resident if situation.is_given("data.resident") else fits):
+        yield Decision("data.workers", 4, "a GPU shall not wait for reading")
+
+
+def _resident_bytes(situation: Situation) -> float:
+    return resident_bytes(situation.fingerprint, situation.training_megapixels)
+
+
+def _left_bytes(situation: Situation) -> float:
+    """What steps leave of the memory that they may take."""
+    config = situation.config
+    speed = _speed(situation, config.model, config.training.precision)
+    return _room_bytes(situation, config.model) - _taken_bytes(situation, speed, config.training.accumulate)
 
 
 RULES: tuple[RuleMaker, ...] = (
@@ -567,6 +609,7 @@ RULES: tuple[RuleMaker, ...] = (
     width_rule,
     compilation_rule,
     memory_rule,
+    replay_rule,
     schedule_rule,
     balance_rule,
     normalisation_rule,
@@ -583,17 +626,27 @@ LOOKS = (resize_rule, patch_rule, balance_rule, normalisation_rule, orientation_
 
 
 def _speed(situation: Situation, model: ModelConfig, precision: str) -> Speed:
-    """Measured with four patches, or fewer where memory does not allow more.
+    """Measured with the patches of a step up to `MEASURED_PATCHES`, or fewer where memory does not allow more.
 
     Raises:
         MachineError: a single patch would take more memory than is allowed.
     """
-    work = _work(situation, model, precision, min(_patches(situation), 4))
+    most = MEASURED_PATCHES[situation.machine.device]
+    work = _work(situation, model, precision, min(_patches(situation), most))
     while _may_take(work) > _room_bytes(situation, model):
         if work.batch_size == 1:
             raise _too_large(situation, model, _may_take(work))
         work = work.model_copy(update={"batch_size": work.batch_size // 2})
     return situation.stopwatch.speed(work)
+
+
+def _speed_of_training(situation: Situation) -> Speed:
+    """Of the network that was planned, computed as was planned."""
+    training = situation.config.training
+    speed = _speed(situation, situation.config.model, training.precision)
+    chosen = {"compiled": training.compile, "replayed": training.cuda_graphs}
+    known = (one for one in situation.stopwatch.measured if one.work == speed.work.model_copy(update=chosen))
+    return next(known, speed)  # what the caller asked for was not measured
 
 
 def _work(situation: Situation, model: ModelConfig, precision: str, patches: int) -> Work:

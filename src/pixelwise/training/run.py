@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from pixelwise.data.check import of_resizing
 from pixelwise.data.dataset import Dataset
 from pixelwise.data.finding import Finding, to_json, to_text
 from pixelwise.data.loader import Batch, Share, Windows, stream
+from pixelwise.data.resident import Resident
 from pixelwise.data.split import Split, restore
 from pixelwise.errors import ConfigError, memory_errors
 from pixelwise.files import make_folder, read_json, write_atomically, write_json
@@ -200,11 +201,16 @@ def _determinism(wanted: bool) -> Iterator[None]:
     before, warned = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     if wanted and torch.cuda.is_available():
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # torch's notes on reproducibility ask for it
+    memory = cast("Any", torch.utils.deterministic)  # a module whose one property mypy does not see
+    filled = memory.fill_uninitialized_memory
     torch.use_deterministic_algorithms(wanted, warn_only=True)
+    # torch would fill all memory that it hands out, lest someone read what was never written: up to a tenth of a step
+    memory.fill_uninitialized_memory = False
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(before, warn_only=warned)
+        memory.fill_uninitialized_memory = filled
 
 
 def _planned(
@@ -357,6 +363,9 @@ def _resumed(files: Files, update: Update, watcher: Watcher) -> tuple[History, f
 
 def _batches(config: Config, samples: Windows, fabric: Fabric) -> Callable[[int], Iterator[Batch]]:
     """The batches of this process from any step on."""
+    if config.data.resident:
+        resident, own = Resident.load(samples, fabric.device), Share(fabric.global_rank, fabric.world_size)
+        return lambda step: resident.batches(step, config.training.batch_size, own)
     share, pinned = Share(fabric.global_rank, fabric.world_size), fabric.device.type == "cuda"
 
     def batches_from(step: int) -> Iterator[Batch]:

@@ -52,7 +52,16 @@ ALIKE = 1.0
 AGREED = "agreed"
 """Where a study keeps what holds for all who join it."""
 
-OF_MACHINE = ("device", "data.cache", "data.workers", "training.precision", "training.compile", "training.memory")
+OF_MACHINE = (
+    "device",
+    "data.cache",
+    "data.workers",
+    "data.resident",
+    "training.precision",
+    "training.compile",
+    "training.cuda_graphs",
+    "training.memory",
+)
 """Settings that each worker has for itself."""
 
 MOST_FAILURES = 5

@@ -14,6 +14,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from pixelwise.config import TrainingConfig
 from pixelwise.models.blocks import average_into
+from pixelwise.training.kernels import computed
 from pixelwise.training.processes import SharedBatchNorm
 
 LOWEST_RATE_FRACTION = 0.01
@@ -94,8 +95,7 @@ class Update:
         self.plain = network
         self.average = copy.deepcopy(network).eval().requires_grad_(requires_grad=False)
         self._fixed = [part for part in network.modules() if _is_fixed(part)]
-        ready: nn.Module = torch.compile(network) if config.compile else network  # type: ignore[assignment]
-        self.network = fabric.setup_module(ready)
+        self.network = fabric.setup_module(computed(network, config, fabric.world_size))
         # its weights are those that the line before has left: shards, where they are divided
         self.optimizer = cast("torch.optim.Optimizer", fabric.setup_optimizers(make_optimizer(network, config, scales)))
         whole, divided = self.average.state_dict(), network.state_dict()
