@@ -46,7 +46,7 @@ from pixelwise.training.material import (
     resized,
     windows,
 )
-from pixelwise.training.plan import FINETUNING, LOOKS, RULES, Plan, RuleMaker, plan
+from pixelwise.training.plan import FINETUNING, LOOKS, RULES, Plan, RuleMaker, Situation, plan
 from pixelwise.training.range_test import STEPS, RateRange, range_test
 from pixelwise.training.stop import StopRequest
 from pixelwise.training.update import State, Update
@@ -86,6 +86,17 @@ class Request:
     """The data, where they are prepared already; none prepares them."""
     began: float = 0.0
     """`time.monotonic()` when the user's command began: the time budget counts from there."""
+
+    @property
+    def sources(self) -> dict[str, Path]:
+        """The models that it takes from, by what they are to it."""
+        named = {"the model to start from,": self.start_from, "the teacher,": self.teacher}
+        return {role: path for role, path in named.items() if path is not None}
+
+    @property
+    def spent_seconds(self) -> float:
+        """Of the time budget, so far; 0 if it counts from the first step of training."""
+        return time.monotonic() - self.began if self.began else 0.0
 
 
 @dataclass(frozen=True)
@@ -171,7 +182,7 @@ def _refuse_long_asking(request: Request, teacher: teaching.Teacher, cases: Sequ
     began = time.monotonic()
     teacher.open_all(unknown[:1])
     needed = (time.monotonic() - began) * _pixels(unknown[1:]) / unknown[0].pixels
-    left = config.training.time - (time.monotonic() - request.began)
+    left = config.training.time - request.spent_seconds
     if needed > LONGEST_ASKING * left:
         raise ConfigError(
             f"To ask the teacher for {len(unknown)} images takes about {needed:.0f} s, and {max(0.0, left):.0f} s of "
@@ -226,7 +237,8 @@ def _planned(
         if request.teacher is not None:
             config = teaching.adopt_network(config, bundles.load(request.teacher), request.dataset.classes)
         watcher.say("measuring this machine and planning")
-        planned = make_plan(request.dataset, config, material, fabric.world_size, rules)
+        spent = request.spent_seconds + _looking_seconds(request, config, material) if request.began else None
+        planned = make_plan(request.dataset, config, material, fabric.world_size, rules, spent)
         if planned.disturbed:
             watcher.say(
                 f"note: other programs use {planned.disturbed:.0%} of the processor; training beside them is slow, and "
@@ -248,12 +260,19 @@ def plan_of_looks(dataset: Dataset, config: Config, material: Material) -> Plan:
 
 
 def make_plan(
-    dataset: Dataset, config: Config, material: Material, processes: int = 1, rules: Sequence[RuleMaker] = RULES
+    dataset: Dataset,
+    config: Config,
+    material: Material,
+    processes: int = 1,
+    rules: Sequence[RuleMaker] = RULES,
+    spent_seconds: float | None = None,
 ) -> Plan:
-    """Choose what the settings leave free."""
+    """Choose what the settings leave free; `spent_seconds` as in `Situation`."""
     stopwatch = Stopwatch(choose_device(config.device), config.data.cache or default_folder())
     megapixels = sum(case.pixels for case in material.validation) / 1e6
-    return plan(material.fingerprint, len(dataset.classes), megapixels, stopwatch, config, processes, rules)
+    classes = len(dataset.classes)
+    situation = Situation(material.fingerprint, classes, megapixels, processes, stopwatch, config, spent_seconds)
+    return plan(situation, rules)
 
 
 def _write_preparation(files: Files, request: Request, planned: Plan, material: Material) -> None:
@@ -303,9 +322,8 @@ def _fit(request: Request, config: Config, material: Material, files: Files, fab
     samples = windows(config, material)
     steps_per_epoch = config.training.steps_per_epoch or max(1, round(len(samples) / config.training.batch_size))
     stop = StopRequest(lambda: watcher.say("stopping: the model so far is kept and evaluated"))
-    has_report = config.training.time is not None and request.reports
-    looking_seconds = REPORT_SECONDS + LOOKING * _outline_seconds(config, material) if has_report else 0.0
-    prepared_seconds = time.monotonic() - request.began if request.began else 0.0
+    looking_seconds, prepared_seconds = _looking_seconds(request, config, material), request.spent_seconds
+    scored_pixels = _scored_pixels(material) if looking_seconds else 0
     _warn_of_short_budget(config, prepared_seconds, watcher)
     epochs = config.training.epochs
     clock = Clock(
@@ -314,7 +332,7 @@ def _fit(request: Request, config: Config, material: Material, files: Files, fab
         budget_seconds=config.training.time,
         set_aside_seconds=prepared_seconds + looking_seconds,
         trained_seconds=trained_seconds,
-        pixels_after=fabric.world_size * _scored_pixels(material) / _pixels(material.validation) if has_report else 0.0,
+        pixels_after=fabric.world_size * scored_pixels / _pixels(material.validation),
         stopped=stop,
     )
     board = TensorBoard(files.folder) if fabric.is_global_zero and tensorboard_is_installed() else Watcher()
@@ -464,6 +482,13 @@ def _validation_seconds(job: Fit) -> float:
     began = time.monotonic()
     count(job.model, [middle])
     return (time.monotonic() - began) * _pixels(job.validation) / middle.pixels / job.fabric.world_size
+def _looking_seconds(request: Request, config: Config, material: Material) -> float:
+    """What the report will take of a time budget, predictions left out."""
+    if config.training.time is None or not request.reports:
+        return 0.0
+    return REPORT_SECONDS + LOOKING * _outline_seconds(config, material)
+
+
 
 
 def _outline_seconds(config: Config, material: Material) -> float:
