@@ -49,12 +49,13 @@ def adopt_network(config: Config, bundle: Bundle) -> Config:
     Raises:
         ConfigError: a setting of the caller asks for another network, or for other weights.
     """
+        BundleError: it is an ensemble.
     if config.model.encoder_weights != "none":
         raise ConfigError(
             "'model.encoder_weights' and --from both say what to start from.", remedy="Leave one of them out."
         )
     if bundle.description.members > 1:
-        raise ConfigError(
+        raise BundleError(
             f"The model to start from is an ensemble of {bundle.description.members}.",
             where=bundle.path,
             remedy="Name the run of one of its folds, or let a network learn from it: --teacher in place of --from.",

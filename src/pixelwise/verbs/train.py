@@ -9,7 +9,6 @@ from pixelwise.data.cache import Cache
 from pixelwise.errors import ConfigError, PixelwiseError
 from pixelwise.evaluation import forgetting, sides
 from pixelwise.files import make_folder, write_json
-from pixelwise.models import bundle as bundles
 from pixelwise.training import processes
 from pixelwise.training import run as runs
 from pixelwise.training.folder import Begun, Files, read_begun, settle
@@ -64,13 +63,13 @@ def train(  # noqa: PLR0913  all but two are given by name
         resume, source, teacher = True, None, None
     if resume and teacher is not None:
         raise ConfigError("A run that is resumed has its teacher already.", remedy="Leave --teacher out.")
-    if teacher is not None:
-        bundles.load(Path(teacher))
     place = Path(out) if out is not None else next_free(Path("runs"), name_of(Path(data)))
-    wanted = settle(place, with_budget(config or Config(), time, None), resume=resume, start_from=source)
+    learns_from = Path(teacher).resolve() if teacher is not None else None
+    wanted = with_budget(config or Config(), time, None)
+    wanted = settle(place, wanted, resume=resume, start_from=source, teacher=learns_from)
     goes_on = resume and Files(place).has_checkpoint
     begun = read_begun(Files(place)) if resume and Files(place).begun.exists() else None
-    learns_from = begun.teacher if begun is not None else (Path(teacher).resolve() if teacher is not None else None)
+    learns_from = begun.teacher if begun is not None else learns_from
     if resume and not goes_on:
         watcher.say("note: the run ended before its first checkpoint; it begins anew")
         source = begun.started_from if begun is not None else None
