@@ -87,7 +87,7 @@ def train_folds(  # noqa: PLR0913  all but three are given by name
         if _is_done(files):
             runs_of.append(Run(files.folder))
             continue
-        watcher.say(f"fold {fold}, of 0 to {folds - 1}")
+        watcher.say(f"fold {fold + 1} of {folds}, in {files.folder.name}")
         settled = configs.load(runs_of[0].folder / "config.yaml") if runs_of else asked
         now = clocks.monotonic()
         values: dict[str, float] = {"data.fold": fold}
