@@ -258,8 +258,9 @@ def test_equal_stems_get_masks_of_their_own(run_cli, trained: Path, tmp_path: Pa
         (["train", "DATA", "--nonsense"], 2, "nonsense"),
         (["evaluate", "absent"], 1, "absent"),
         (["evaluate", "EMPTY"], 1, "is empty"),
-        (["refine", "absent"], 1, "absent"),
-        (["quantise", "absent"], 1, "absent"),
+        (["refine", "absent"], 1, "no such file or folder"),
+        (["refine", "RUN/best.safetensors"], 1, "Name the folder of its run"),
+        (["quantise", "EMPTY"], 1, "is empty"),
         (["evaluate", "RUN", "DATA", "--device", "tpu"], 2, "tpu"),
         (["predict", "absent", "x.png", "-o", "o"], 1, "absent"),
         (["predict", "RUN", "absent.png", "-o", "o"], 1, "absent.png"),
@@ -280,7 +281,8 @@ def test_mistakes_get_a_paragraph_and_the_right_code(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     names = {"DATA": str(trained / "data"), "RUN": str(trained / "run"), "EMPTY": "empty"}
-    found, out, err = run_cli(*[names.get(argument, argument) for argument in arguments])
+    typed = [argument.replace("RUN/", f"{names['RUN']}/") for argument in arguments]
+    found, out, err = run_cli(*[names.get(argument, argument) for argument in typed])
     assert found == code, out + err
     assert message in err
 

@@ -177,9 +177,7 @@ def load(path: Path) -> Bundle:
     """
     from safetensors import SafetensorError, safe_open
 
-    named, path = path, path / BEST if path.is_dir() else path
-    if not path.is_file():
-        raise _no_model(named)
+    path = find(path)
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -198,6 +196,18 @@ def load(path: Path) -> Bundle:
             remedy="Copy the file again, or evaluate and export from the run that made it.",
         )
     return Bundle(description, weights, path)
+
+
+def find(path: Path) -> Path:
+    """The file of a bundle, which a run's folder may stand for.
+
+    Raises:
+        BundleError: there is none.
+    """
+    file = path / BEST if path.is_dir() else path
+    if not file.is_file():
+        raise _no_model(path)
+    return file
 
 
 def _no_model(named: Path) -> BundleError:

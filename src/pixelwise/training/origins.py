@@ -75,6 +75,6 @@ def _of_side(side: SplitName, called: str, seen: frozenset[str], material: Mater
         return []
     what = f"{len(known)} of the {len(cases)} {side} images were trained on by {called}."
     if side == "validation" and material.split.test:
-        cause = "Validation scores will be too good, by which the best state is chosen; test scores are not concerned."
-        return [Finding("notice", what, known, cause, "Judge the run by its test scores.")]
+        cause = "The best state is chosen by their scores, which will be too good."
+        return [Finding("notice", what, known, cause, "Do not compare validation scores with those of other runs.")]
     return [Finding("warning", what, known, "The scores of this run will be too good.", _OWN_SPLIT)]
