@@ -36,8 +36,30 @@ def test_a_bundle_comes_back_as_it_was_saved(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match=r"nowhere\.safetensors.*no model here"):
+    with pytest.raises(BundleError, match=r"nowhere\.safetensors.*no such file or folder"):
         bundles.load(tmp_path / "nowhere.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ([], "is empty"),
+        (["begun.json"], "after its first validation"),
+        (
+            ["run-1/best.safetensors", "run-2/best.safetensors", "notes/a.txt"],
+            "one of the runs below it, such as .*run-2",
+        ),
+    ],
+)
+def test_a_folder_without_a_model_is_told_from_one_that_is_not_there(
+    tmp_path: Path, files: list[str], said: str
+) -> None:
+    for name in files:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    with pytest.raises(BundleError, match=f"This folder holds no model.*{said}") as error:
+        bundles.load(tmp_path)
+    assert error.value.where == tmp_path
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:

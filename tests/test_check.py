@@ -16,6 +16,7 @@ from pixelwise.data.dataset import Case, Dataset, MaskEncoding, SplitName
 from pixelwise.data.finding import Finding, is_fatal, to_json, to_text
 from pixelwise.data.fingerprint import Fingerprint
 from pixelwise.data.measure import measure
+from pixelwise.data.split import Split
 
 VALUES = MaskEncoding(kind="values", values={0: 0, 1: 1, 255: IGNORE})
 
@@ -463,3 +464,25 @@ def test_objects_that_vanish_when_images_are_resized_are_named() -> None:
     finding = only(check.of_resizing(fingerprint, table, (100, 150)), "warning", "spot 40%", "4.0 times")
     assert "cell" not in finding.what
     assert "cell 30%" in check.of_resizing(fingerprint, table, (60, 90))[0].what
+
+
+# --- few test images ---
+
+
+@pytest.mark.parametrize(
+    ("groups", "said"),
+    [
+        ([], None),
+        ([""], "1 image."),
+        (["", ""], "2 images."),
+        (["", "", ""], None),
+        (["p", "p", "p"], "images of 1 group."),
+        (["p", "p", "q", "q"], "images of 2 groups."),
+        (["p", "p", "q", ""], None),
+    ],
+)
+def test_a_test_side_whose_scores_have_no_error_bar_is_told(groups: list[str], said: str | None) -> None:
+    test = tuple(Case(f"{i}", Path(f"{i}.png"), (Path(f"m{i}.png"),), group=group) for i, group in enumerate(groups))
+    found = check.of_test_side(Split((), (), test))
+    assert [finding.what for finding in found] == ([f"The test side has {said}"] if said else [])
+    assert all(finding.severity == "notice" and len(finding.files) == len(test) for finding in found)

@@ -251,8 +251,16 @@ def test_equal_stems_get_masks_of_their_own(run_cli, trained: Path, tmp_path: Pa
         (["train", "DATA", "--resume", "-o", "nothing"], 2, "no run to resume"),
         (["train", "DATA", "--config", "absent.yaml"], 2, "absent.yaml"),
         (["train", "DATA", "--from", "absent"], 1, "absent"),
+        (["train", "DATA", "--from", "EMPTY"], 1, "is empty"),
+        (["train", "DATA", "--teacher", "absent"], 1, "absent"),
+        (["train", "DATA", "--teacher", "EMPTY"], 1, "is empty"),
+        (["train", "nowhere", "--from", "RUN", "--set", "model.width=48"], 2, "'model.width' is 48"),  # data unread
         (["train", "DATA", "--nonsense"], 2, "nonsense"),
         (["evaluate", "absent"], 1, "absent"),
+        (["evaluate", "EMPTY"], 1, "is empty"),
+        (["refine", "absent"], 1, "no such file or folder"),
+        (["refine", "RUN/best.safetensors"], 1, "Name the folder of its run"),
+        (["quantise", "EMPTY"], 1, "is empty"),
         (["evaluate", "RUN", "DATA", "--device", "tpu"], 2, "tpu"),
         (["predict", "absent", "x.png", "-o", "o"], 1, "absent"),
         (["predict", "RUN", "absent.png", "-o", "o"], 1, "absent.png"),
@@ -271,8 +279,10 @@ def test_mistakes_get_a_paragraph_and_the_right_code(
     message: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    names = {"DATA": str(trained / "data"), "RUN": str(trained / "run")}
-    found, out, err = run_cli(*[names.get(argument, argument) for argument in arguments])
+    (tmp_path / "empty").mkdir()
+    names = {"DATA": str(trained / "data"), "RUN": str(trained / "run"), "EMPTY": "empty"}
+    typed = [argument.replace("RUN/", f"{names['RUN']}/") for argument in arguments]
+    found, out, err = run_cli(*[names.get(argument, argument) for argument in typed])
     assert found == code, out + err
     assert message in err
 

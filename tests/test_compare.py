@@ -169,6 +169,21 @@ def test_the_text_marks_the_best_score_of_a_row(pair: list[Path]) -> None:
     assert line(text, "loss.name") == ["dice", "-"]
 
 
+def test_scores_that_cannot_be_compared_bear_no_star(tmp_path: Path) -> None:
+    first = make_run(tmp_path / "first", 0.5)
+    assert "*" in compare([first, make_run(tmp_path / "second", 0.6)]).to_text()
+    assert "*" not in compare([first, make_run(tmp_path / "images", 0.6, images=["a", "c"])]).to_text()
+    relabelled = {name: [[0, 0, 4], [1, 1, 6]] for name in ("a", "b")}
+    assert "*" not in compare([first, make_run(tmp_path / "masks", 0.6, counts=relabelled)]).to_text()
+
+
+def test_where_classes_differ_each_class_is_compared_and_no_mean(tmp_path: Path) -> None:
+    first = make_run(tmp_path / "first", 0.5, iou={"background": 0.9, "cell": 0.1})
+    text = compare([first, make_run(tmp_path / "second", 0.6, iou={"background": 0.8, "nucleus": 0.4})]).to_text()
+    assert line(text, "mIoU, pooled") == ["0.500", "0.600"]
+    assert line(text, "IoU background") == ["0.900*", "0.800"]
+
+
 @pytest.mark.parametrize("width", [40, 60, 80, 132])
 @pytest.mark.parametrize("count", [2, 3, 9, 30])
 def test_no_line_of_a_table_is_longer_than_the_terminal_and_no_run_is_lost(

@@ -27,7 +27,7 @@ from pixelwise.models.bundle import Bundle, Description, joined, save, state_on_
 from pixelwise.models.bundle import load as load_bundle
 from pixelwise.models.unet import build
 from pixelwise.training.folder import Files
-from pixelwise.training.teaching import Teacher, adopt_network, packed, unpacked
+from pixelwise.training.teaching import Teacher, adopt_network, packed, refuse_own_augmentation, unpacked
 
 MODEL = ModelConfig(width=4, depth=2)
 
@@ -156,10 +156,10 @@ def test_a_network_that_learns_is_like_its_teacher_where_nobody_says_otherwise()
     taught = bundle(0)
     config = adopt_network(load(None, ["model.width=8"]), taught, taught.description.classes)
     assert (config.model.width, config.model.depth) == (8, 2)
-    with pytest.raises(ConfigError, match="teacher knows a, b"):
+    with pytest.raises(BundleError, match="teacher knows a, b"):
         adopt_network(Config(), taught, ClassTable.from_names(["b", "a"]))
     with pytest.raises(ConfigError, match="before it is augmented"):
-        adopt_network(load(None, ["augment.own=mine:change"]), taught, taught.description.classes)
+        refuse_own_augmentation(load(None, ["augment.own=mine:change"]))
 
 
 @pytest.mark.slow
@@ -191,8 +191,8 @@ def test_folds_give_one_report_an_ensemble_and_a_teacher(discs: Path, tmp_path: 
     assert CliRunner().invoke(app, [*command, "--resume"]).exit_code == 0
     assert (out / "fold-0" / "best.safetensors").stat().st_mtime_ns == first
 
-    with pytest.raises(ConfigError, match="ensemble of 3"):
-        pixelwise.train(discs, tmp_path / "tuned", config=pixelwise.settings(None, QUICK), start_from=out)
+    with pytest.raises(BundleError, match="ensemble of 3"):  # before the data, which are not there, are looked for
+        pixelwise.train(tmp_path / "nowhere", tmp_path / "tuned", start_from=out)
     taught = pixelwise.train(discs, tmp_path / "taught", config=pixelwise.settings(None, QUICK), teacher=out)
     assert json.loads(Files(taught.folder).begun.read_text())["teacher"] == str(out.resolve())
     assert load_bundle(taught.folder).description.members == 1

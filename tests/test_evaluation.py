@@ -33,6 +33,7 @@ from pixelwise.inference.predictor import Model
 from pixelwise.metrics import Scores
 from pixelwise.training import processes
 from pixelwise.training import run as runs
+from pixelwise.training.history import Epoch
 from pixelwise.training.watch import Watcher
 from pixelwise.verbs import scores as verbs
 
@@ -293,6 +294,7 @@ def test_of_a_bundle_it_is_not_known_which_images_were_trained_on(trained: Path,
     watcher = Recorder()
     pixelwise.evaluate(trained / "run" / "best.safetensors", trained / "other", out=tmp_path, watcher=watcher)
     assert any("not known which images" in line for line in watcher.heard)
+    assert re.search(r'class="caution">It is not known which images', (tmp_path / "report.html").read_text())
     assert re.search(r"trained on</dt>\s*<dd[^>]*>not known</dd>", (tmp_path / "report.html").read_text())
 
 
@@ -307,21 +309,78 @@ def test_every_image_is_predicted_once(trained: Path, tmp_path: Path, monkeypatc
     assert len(predicted) == 8
 
 
-@pytest.mark.slow
-def test_images_that_a_teacher_was_trained_on_are_no_test_images(trained: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def student(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """A run that starts and learns from another, which has seen its test images; and what was said."""
+
     class Listening(Watcher):
         def __init__(self) -> None:
             self.lines: list[str] = []
 
         def say(self, text: str) -> None:
-            self.lines.append(text)
+            self.lines.append(" ".join(text.split()))
 
-    listening = Listening()
+        def epoch(self, epoch: Epoch, is_best: bool) -> None:  # noqa: ARG002
+            self.lines.append("epoch")
+
+    listening, source = Listening(), trained / "run"
     config = pixelwise.settings(None, [*QUICK, "seed=3"])  # other images on the test side
-    pixelwise.train(trained / "data", tmp_path / "run", config=config, teacher=trained / "run", watcher=listening)
-    taught = set(names(trained / "run", "train")) & set(names(tmp_path / "run", "test"))
+    folder = tmp_path_factory.mktemp("student") / "run"
+    pixelwise.train(trained / "data", folder, config=config, start_from=source, teacher=source, watcher=listening)
+    return folder, listening.lines
+
+
+@pytest.mark.slow
+def test_images_that_a_teacher_was_trained_on_are_told_before_training(
+    trained: Path, student: tuple[Path, list[str]]
+) -> None:
+    folder, lines = student
+    taught = set(names(trained / "run", "train")) & set(names(folder, "test"))
     assert taught
-    assert any(line.startswith(f"warning: {len(taught)} of these") for line in listening.lines)
+    warning = f"WARNING: {len(taught)} of the 1 test images were trained on by the teacher, {trained / 'run'}."
+    before = lines[: lines.index("epoch")]
+    assert any(line.startswith(warning) and "--set data.folds=5 --set data.fold=0" in line for line in before)
+    both = f"begins with the weights of {trained / 'run'}, learns from {trained / 'run'} and the masks"
+    assert both in before
+    found = json.loads((folder / "findings.json").read_text())
+    (kept,) = [one for one in found if one["severity"] == "warning" and "the teacher" in one["what"]]
+    assert [Path(file).stem for file in kept["files"]] == sorted(taught)
+
+
+@pytest.mark.slow
+def test_scores_of_images_that_a_teacher_was_trained_on_are_marked(
+    trained: Path, student: tuple[Path, list[str]]
+) -> None:
+    folder, lines = student
+    facts = json.loads((folder / "run.json").read_text())
+    assert facts["started_from"] == facts["teacher"] == str(trained / "run")
+    assert any(line.startswith("warning: 1 of these 1 images were trained on") for line in lines)
+    (marked,) = re.findall(r'<p class="caution">(.*?)</p>', (folder / "report.html").read_text())
+    assert marked.startswith("1 of these 1 images were trained on")
+    assert f"its teacher ({trained / 'run'})" in marked
+    assert 'class="caution"' not in (trained / "run" / "report.html").read_text()
+
+
+@pytest.mark.slow
+def test_what_was_forgotten_is_scored_before_and_now_and_shown(
+    trained: Path, student: tuple[Path, list[str]], tmp_path: Path
+) -> None:
+    folder, _ = student
+    test = tmp_path / "test"
+    for part in ("images", "masks"):
+        (test / part).mkdir(parents=True)
+        for name in names(trained / "run", "test"):
+            shutil.copy(trained / "data" / part / f"{name}.png", test / part)
+    kept = json.loads((folder / "forgetting.json").read_text())
+    assert (kept["source"], kept["side"], kept["images"]) == (str(trained / "run"), "test", 1)
+    for run, column in ((trained / "run", "before"), (folder, "after")):
+        scores = api.evaluate(run, test, split="all")
+        assert [row["name"] for row in kept["classes"]] == list(scores.classes)
+        assert [row[column] for row in kept["classes"]] == pytest.approx(scores.iou.tolist())
+    assert 'id="forgotten-table"' in (folder / "report.html").read_text()
+    pixelwise.evaluate(folder, out=tmp_path / "again")
+    assert 'id="forgotten-table"' in (tmp_path / "again" / "report.html").read_text()
+    assert 'id="forgotten-table"' not in (trained / "run" / "report.html").read_text()
 
 
 def test_flips_that_are_asked_for_are_averaged_over(trained: Path) -> None:
@@ -465,7 +524,9 @@ def test_one_of_several_processes_speaks(
 
 
 def test_what_the_check_found_is_kept_for_reports_of_later_evaluations(trained: Path, run: Path) -> None:
-    assert json.loads((run / "findings.json").read_text()) == to_json(examine(scan(trained / "data")))
+    few, *found = json.loads((run / "findings.json").read_text())
+    assert few["what"] == "The test side has 1 image."
+    assert found == to_json(examine(scan(trained / "data")))
     finding = {"severity": "warning", "what": "Odd images.", "files": ["7.png"], "cause": "", "remedy": "Look."}
     (run / "findings.json").write_text(json.dumps([finding]))
     pixelwise.evaluate(run, out=run)

@@ -10,7 +10,7 @@ from pixelwise.config import ModelConfig, Preprocessing, TrainingConfig
 from pixelwise.errors import BundleError, ConfigError
 from pixelwise.models.bundle import Bundle, Description, state_on_cpu
 from pixelwise.models.unet import UNet, build
-from pixelwise.training.finetune import freeze, knows_most, rate_scales, transfer
+from pixelwise.training.finetune import freeze, knows_most, named_on_one_side, rate_scales, transfer
 from pixelwise.training.update import Update
 
 
@@ -87,6 +87,28 @@ def test_whether_most_classes_are_known(names: list[str], merge: dict[str, list[
     config = ModelConfig(width=4, depth=2)
     old = bundle_of(build(config, 1, 2), config, 1, ("sky", "road"))
     assert knows_most(old, ClassTable.from_names(names), merge) is known
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "merge", "said"),
+    [
+        (("background", "value 128"), ["background", "cytoplasm"], {}, "{cytoplasm: [value 128]}"),
+        (("background", "cytoplasm"), ["background", "class 1", "class 2"], {}, "{class 1: [cytoplasm]}"),
+        (("background", "object"), ["background", "cell", "nucleus"], {}, "{cell: [object]}"),
+        (("background", "value 128"), ["background", "cytoplasm"], {"cytoplasm": ["value 128"]}, None),
+        (("background", "value 128"), ["background", "value 255"], {}, None),  # nobody has named any
+        (("background", "cell"), ["background", "cytoplasm"], {}, None),  # all have names
+        (("background", "value 128"), ["background", "value 128", "cytoplasm"], {}, None),  # all old ones go on
+        (("background", "object"), ["background", "object"], {}, None),
+    ],
+)
+def test_classes_that_have_names_in_one_run_only_are_told(
+    old: tuple[str, ...], new: list[str], merge: dict[str, list[str]], said: str | None
+) -> None:
+    config = ModelConfig(width=4, depth=2)
+    found = named_on_one_side(bundle_of(build(config, 1, 2), config, 1, old), ClassTable.from_names(new), merge)
+    assert [f"finetune.merge='{said}'" in finding.remedy for finding in found] == ([True] if said else [])
+    assert [("data.yaml" in finding.remedy) for finding in found] == ([new[1] == "class 1"] if said else [])
 
 
 @pytest.mark.parametrize("merge", [{"vehicle": ["car", "tram"]}, {"boat": ["car"]}, {"vehicle": []}])

@@ -1,6 +1,7 @@
 """Settings from the data, the machine and the time, and the reasons for them."""
 
 import json
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from pixelwise.training.machine import (
     this_machine,
     weight_count,
 )
-from pixelwise.training.plan import PATCHES_TO_SEE, PLANNED_SHARE, USUAL_WIDTH, WIDTHS, Plan, plan
+from pixelwise.training.plan import PATCHES_TO_SEE, PLANNED_SHARE, USUAL_WIDTH, WIDTHS, Plan, Situation, plan
 
 Rate = Callable[[Work], float]
 
@@ -36,7 +37,7 @@ class Told(Stopwatch):
     def __init__(self, rate: Rate = lambda _work: 10.0, device: str = "cpu", patch_bytes: int = 0) -> None:
         self.machine = Machine(device=device, name="a machine", cores=2, memory_gb=8.0, torch_version="2.0")
         self.measured = []
-        self.disturbed = 0.0
+        self.disturbed = self.spent_seconds = 0.0
         self.held_bytes = 0
         self.patch_bytes = patch_bytes
         self.asked: list[Work] = []
@@ -104,8 +105,19 @@ def planned(
     stopwatch: Stopwatch | None = None,
     validation_megapixels: float = 1.0,
     processes: int = 1,
+    spent_seconds: float | None = None,
 ) -> Plan:
-    return plan(data or fingerprint(), 2, validation_megapixels, stopwatch or Told(), load(None, settings), processes)
+    return plan(
+        Situation(
+            data or fingerprint(),
+            2,
+            validation_megapixels,
+            processes,
+            stopwatch or Told(),
+            load(None, settings),
+            spent_seconds,
+        )
+    )
 
 
 def reason(made: Plan, setting: str) -> str:
@@ -252,7 +264,7 @@ def test_planning_twice_gives_the_same() -> None:
 
 def test_a_planned_configuration_leaves_nothing_to_plan() -> None:
     first = planned(["training.time=10m"], fingerprint(upright=True))
-    assert plan(fingerprint(upright=True), 2, 1.0, Told(), first.config).decisions == ()
+    assert plan(Situation(fingerprint(upright=True), 2, 1.0, 1, Told(), first.config)).decisions == ()
 
 
 # --- resizing ---
@@ -404,7 +416,7 @@ def test_each_process_has_as_many_patches_as_one_alone() -> None:
 
 @pytest.mark.parametrize("processes", [1, 3, 32])
 def test_every_process_has_a_part_of_the_batch(processes: int) -> None:
-    made = plan(fingerprint(images=4), 2, 1.0, Told(), load(None, []), processes)
+    made = planned(data=fingerprint(images=4), processes=processes)
     assert made.config.training.batch_size == max(2, processes)
 
 
@@ -599,6 +611,28 @@ def test_several_processes_make_more_steps_and_shorter_validations() -> None:
 def test_the_shortest_budget_still_makes_a_step() -> None:
     training = planned(["training.time=1s"], stopwatch=Told(lambda _work: 0.01)).config.training
     assert training.steps_per_epoch == 1
+
+
+@pytest.mark.parametrize(
+    ("spent", "measuring", "left"),
+    # of 100 s in parts of 5: 12 + 20 count as 30, 2 as nothing; what is spent altogether leaves one part
+    [(None, 20.0, 100), (0.0, 0.0, 100), (2.0, 0.0, 100), (12.0, 20.0, 70), (3.0, 0.0, 95), (300.0, 0.0, 5)],
+)
+def test_what_is_spent_of_a_budget_is_not_trained_in(spent: float | None, measuring: float, left: int) -> None:
+    stopwatch = Told()
+    stopwatch.spent_seconds = measuring
+    made = planned(
+        ["training.time=100", "training.batch_size=4", "model.stride=1"],
+        stopwatch=stopwatch,
+        validation_megapixels=0.01,
+        spent_seconds=spent,
+    )
+    # 80 % of it for steps, 2.5 of which a second, and 40 epochs
+    assert made.config.training.steps_per_epoch == max(1, int(0.8 * left * 2.5) // 40)
+    assert made.to_json()["seconds_left"] == left
+    said = "in the 100 s" if left == 100 else f"in the {left} s that are left of 100 s"
+    assert said in reason(made, "model.width")
+    assert said in reason(made, "training.steps_per_epoch")
 
 
 # --- rare classes ---
@@ -868,6 +902,19 @@ WORK = Work(
 def _idle(monkeypatch: pytest.MonkeyPatch) -> None:
     """No other program uses the processor."""
     monkeypatch.setattr(machines, "load_of_processor", lambda: 0.0)
+
+
+@pytest.mark.usefixtures("_idle")
+def test_a_stopwatch_counts_what_measuring_takes_and_not_what_it_remembers(tmp_path: Path) -> None:
+    first, later = (Stopwatch(torch.device("cpu"), tmp_path) for _ in range(2))
+    began = time.monotonic()
+    first.speed(WORK)
+    took = time.monotonic() - began
+    assert first.spent_seconds == pytest.approx(took, rel=0.1)
+    first.speed(WORK)
+    assert first.spent_seconds <= took
+    later.speed(WORK)
+    assert later.spent_seconds < 0.5 * took
 
 
 @pytest.mark.usefixtures("_idle")

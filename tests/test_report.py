@@ -17,6 +17,7 @@ from PIL import Image
 from pixelwise.classes import IGNORE, ClassTable
 from pixelwise.errors import DataError
 from pixelwise.evaluation import report
+from pixelwise.evaluation.forgetting import Forgotten, Remembered
 from pixelwise.metrics import Scores
 
 NASTY = '<script>alert("x")</script> & </td><img src=x onerror=alert(1)> \'"'
@@ -265,6 +266,51 @@ def test_nothing_at_all_is_still_a_page() -> None:
 
 def test_a_perfect_prediction_says_that_there_are_no_mistakes() -> None:
     assert "every pixel that counts was given its class" in read(content(["a", "b"], {"x": [[5, 0], [0, 5]]})).text
+
+
+def test_scores_that_may_be_too_good_are_marked_beside_the_headline() -> None:
+    html = report.render(full(caution=f"3 of these 6 images were trained on, by its teacher ({NASTY}): too good"))
+    marked = html.index('<p class="caution">3 of these 6 images were trained on')
+    assert html.index('class="big"') < marked < html.index('class="convention"')
+    assert "<img src=x" not in html
+    assert 'class="caution"' not in report.render(full())
+
+
+KNOWN = Forgotten(
+    source="runs/old",
+    side="test",
+    images=3,
+    classes=(
+        Remembered(name="background", before=0.9, after=0.86),
+        Remembered(name="cell", before=0.8, after=0.5),
+        Remembered(name="spot", before=None, after=None),
+    ),
+)
+
+
+def test_what_was_forgotten_is_a_table_with_a_remedy() -> None:
+    names = ["background", "cell", "spot"]
+    page = read(content(names, random_images(2, 3), forgotten=KNOWN))
+    minus, dash = "\N{MINUS SIGN}", "\N{EN DASH}"
+    assert page.tables["forgotten-table"][1:] == [
+        ["background", "0.900", "0.860", f"{minus}0.040"],
+        ["cell", "0.800", "0.500", f"{minus}0.300"],
+        ["spot", dash, dash, dash],
+    ]
+    assert "on 3 test images of that one" in page.text
+    assert "Much was forgotten of cell." in page.text
+    assert "--set finetune.freeze=encoder" in page.text
+    assert "Forgotten" in page.texts, "the list of sections names it"
+
+
+def test_where_little_was_forgotten_there_is_nothing_to_do() -> None:
+    kept = KNOWN.model_copy(update={"classes": KNOWN.classes[:1]})
+    assert kept.hint == ""
+    page = read(content(["background", "cell"], random_images(2, 2), forgotten=kept))
+    assert "forgotten-table" in page.tables
+    assert "finetune.freeze" not in page.text
+    none = KNOWN.model_copy(update={"classes": ()})
+    assert "forgotten-table" not in read(content(["a", "b"], random_images(2, 2), forgotten=none)).tables
 
 
 # --- safe and offline ------------------------------------------------------------------------------------------------

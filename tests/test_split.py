@@ -191,7 +191,7 @@ def test_folds_share_their_test_side_and_each_other_case_validates_once(test_fra
     for number, split in enumerate(splits):
         assert not {one.group for one in split.train} & {one.group for one in split.validation}
         assert len(split.validation) == pytest.approx((40 - len(split.test)) / 5, abs=2)
-        assert f"Fold {number}, of 0 to 4, validates" in " ".join(split.reasons)
+        assert f"Of 5 folds, fold-{number} validates" in " ".join(split.reasons)
 
 
 def test_folds_that_cannot_be_dealt_are_refused() -> None:

@@ -1,5 +1,6 @@
 """The class table: what the numbers in a mask mean, and the colours they are drawn in."""
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,6 +16,8 @@ MAX_CLASSES = 255
 Color = tuple[int, int, int]
 
 IGNORE_COLOR: Color = (224, 224, 224)
+
+_MADE_UP = re.compile(r"(class|value) \d+")
 
 # Okabe & Ito's colours (2008), which stay apart for colour-blind readers; background is black.
 PALETTE: tuple[Color, ...] = (
@@ -77,6 +80,12 @@ class ClassTable(BaseModel):
     def names(self) -> list[str]:
         """Class names by index."""
         return [category.name for category in self.categories]
+
+    @property
+    def made_up(self) -> frozenset[str]:
+        """Names that nobody has given: `class 1`, `value 128`, or `object` where there are two classes."""
+        alone = "object" if len(self) == 2 else None
+        return frozenset(name for name in self.names if _MADE_UP.fullmatch(name) or name == alone)
 
     @property
     def background(self) -> int | None:

@@ -74,6 +74,12 @@ class Decoded:
         """Height times width."""
         return self.shape[0] * self.shape[1]
 
+    @property
+    def is_constant(self) -> bool:
+        """Whether the image has one value; such images are alike without being copies."""
+        image = self.image
+        return bool((image == image[:1, :1]).all())
+
 
 @dataclass(frozen=True)
 class Cache:

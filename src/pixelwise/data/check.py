@@ -24,9 +24,12 @@ from pixelwise.data.fingerprint import FEW_LOST, REDUCTIONS, Fingerprint
 from pixelwise.data.masks import LOSSY_SUFFIXES, UnknownValuesError, shortened
 from pixelwise.data.measure import Measurement, Misfit, equal, measure
 from pixelwise.data.reading import WrongSizeError
+from pixelwise.data.split import Split
 
 _FEWEST_LABELLED = 3
 """Train, validation and test need one image each."""
+_FEWEST_TESTED = 3
+"""Of fewer images or groups, intervals say nothing."""
 _RARE_SHARE = 0.01
 _FEWEST_FOR_HABITS = 10
 """Of fewer images, nobody can say what is usual."""
@@ -88,6 +91,23 @@ def of_resizing(fingerprint: Fingerprint, classes: ClassTable, size: SizePx | No
             (),
             f"Images are resized to {size[0]} x {size[1]} (height x width), {ratio:.1f} times smaller.",
             "Train on patches of the images as they are (--set data.resize=null), or resize less.",
+        )
+    ]
+
+
+def of_test_side(split: Split) -> list[Finding]:
+    """Whether there are enough test images to see how sure their scores are."""
+    units = len({(case.group, "" if case.group else case.name) for case in split.test})
+    if not 0 < units < _FEWEST_TESTED:
+        return []
+    held = f"images of {_counted(units, 'group')}" if units < len(split.test) else _counted(units, "image")
+    return [
+        Finding(
+            "notice",
+            f"The test side has {held}.",
+            tuple(case.image for case in split.test),
+            "Its scores have no error bar that means anything: with other images they may be quite different.",
+            "Test on more images (data.test_fraction), or score all of them by cross-validation (--folds).",
         )
     ]
 

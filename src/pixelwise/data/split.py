@@ -323,7 +323,7 @@ def _tell(
     if not cut:
         return []
     parts = " and ".join(f"{shares[name]:.0%} for {name}" for name in cut)
-    part = f" Fold {config.fold}, of 0 to {config.folds - 1}, validates." if config.folds is not None else ""
+    part = f" Of {config.folds} folds, fold-{config.fold} validates." if config.folds is not None else ""
     reasons = [f"Of {len(given['train'])} cases, {parts} were drawn with seed {seed}, classes spread evenly.{part}"]
     tied = [group for group in groups if len(group) > 1]
     if tied:

@@ -78,6 +78,10 @@ class Comparison:
     """Settings, by dotted name, that are not the same in all runs; none where a run does not have one."""
     warnings: tuple[str, ...]
     """Why these scores may not be comparable: one sentence each."""
+    same_images: bool
+    """All were scored on the same images with the same masks; else no score is better than another."""
+    same_classes: bool
+    """All have the same classes; else no mean over classes is better than another."""
 
     def to_json(self) -> str:
         """The comparison as a JSON object with the fields of this class."""
@@ -88,18 +92,25 @@ class Comparison:
             "verdicts": [verdict.to_json() for verdict in self.verdicts],
             "settings": self.settings,
             "warnings": self.warnings,
+            "same_images": self.same_images,
+            "same_classes": self.same_classes,
         }
         return json.dumps(tree, indent=2, ensure_ascii=False, allow_nan=False, default=str)
 
     def to_text(self, width: int = 100) -> str:
         """Tables for a terminal: the best score of a row bears a star; runs whose names do not fit get letters.
 
+        Scores that cannot be compared bear none.
+
         Args:
             width: characters per line, at least 40; what does not fit is put into a further table below.
         """
         width = max(width, 40)
-        score_rows = [(name, _score_cells(values)) for name, values in self.scores.items()]
-        score_rows += [(f"IoU {name}", _score_cells(values)) for name, values in self.iou.items()]
+        means = self.same_images and self.same_classes
+        score_rows = [(name, _score_cells(values, starred=means)) for name, values in self.scores.items()]
+        score_rows += [
+            (f"IoU {name}", _score_cells(values, starred=self.same_images)) for name, values in self.iou.items()
+        ]
         setting_rows = [(name, [_setting_cell(value) for value in values]) for name, values in self.settings.items()]
         heads, legend = _heads(self.runs, width)
         parts = [legend, *_tables("score", heads, score_rows, width)]
@@ -131,6 +142,8 @@ def compare(runs: Sequence[Path]) -> Comparison:
     names = _short_names(runs)
     counted = [read_scores(_file(run, "scores.json")) for run in runs]
     by_class = [{row.name: row.iou for row in each.pooled.per_class} for each in scores]
+    other_images = (*_image_warnings(names, scores), *_mask_warnings(names, counted))
+    other_classes = _class_warnings(names, by_class)
     return Comparison(
         runs=names,
         scores={
@@ -143,7 +156,9 @@ def compare(runs: Sequence[Path]) -> Comparison:
         iou={name: tuple(table.get(name) for table in by_class) for name in _union(by_class)},
         verdicts=_verdicts(names, counted),
         settings=_differences(settings),
-        warnings=(*_image_warnings(names, scores), *_class_warnings(names, by_class), *_mask_warnings(names, counted)),
+        warnings=(*other_images, *other_classes),
+        same_images=not other_images,
+        same_classes=not other_classes,
     )
 
 
@@ -266,12 +281,12 @@ def _class_warnings(names: Sequence[str], tables: Sequence[Mapping[str, Any]]) -
 # --- text ------------------------------------------------------------------------------------------------------------
 
 
-def _score_cells(values: Sequence[float | None]) -> list[str]:
+def _score_cells(values: Sequence[float | None], *, starred: bool) -> list[str]:
     shown = [DASH if value is None else f"{value:.3f}" for value in values]
     numbers = {text for text in shown if text != DASH}
     best = max(numbers, default="")
     # runs that are equal as shown share the star; a row of equals has none
-    return [f"{text}*" if text == best and len(numbers) > 1 else f"{text} " for text in shown]
+    return [f"{text}*" if starred and text == best and len(numbers) > 1 else f"{text} " for text in shown]
 
 
 def _setting_cell(value: object) -> str:

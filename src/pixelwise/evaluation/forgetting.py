@@ -1,37 +1,71 @@
 """What a model that started from another one still knows of what that one was trained on."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Int64
+from pydantic import BaseModel, ConfigDict, FiniteFloat
 from torch import Tensor
 
 from pixelwise.classes import IGNORE
 from pixelwise.data.cache import Decoded
-from pixelwise.evaluation.results import score_text
 from pixelwise.inference.predictor import Model
 from pixelwise.inference.scoring import compare
-from pixelwise.metrics.counts import number
+from pixelwise.metrics.counts import numbers
+
+MUCH = 0.05
+"""Much of a class is forgotten where its IoU has fallen by more."""
 
 
-@dataclass(frozen=True)
-class Remembered:
+class Remembered(BaseModel):
     """A class that both models know, on images of the earlier one's data."""
 
+    model_config = ConfigDict(frozen=True)
+
     name: str
-    before: float
-    """IoU of the earlier model, pooled; nan where the class does not occur."""
-    after: float
+    before: FiniteFloat | None
+    """IoU of the earlier model, pooled; none where the class does not occur."""
+    after: FiniteFloat | None
     """IoU of the later one."""
 
-    def to_json(self) -> dict[str, Any]:
-        """As JSON has it."""
-        return {"class": self.name, "iou_before": number(self.before), "iou_after": number(self.after)}
+    @property
+    def change(self) -> float | None:
+        """Of the IoU, negative where something was forgotten; none where the class does not occur."""
+        return None if self.before is None or self.after is None else self.after - self.before
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether much of it was forgotten."""
+        return self.change is not None and self.change < -MUCH
 
 
-def before_and_after(earlier: Model, later: Model, cases: Sequence[Decoded]) -> list[Remembered]:
+class Forgotten(BaseModel):
+    """The content of forgetting.json."""
+
+    model_config = ConfigDict(frozen=True)
+
+    source: str
+    """The run that the model started from."""
+    side: str
+    """Of its data, on which both were scored."""
+    images: int
+    classes: tuple[Remembered, ...]
+    """Those that both know."""
+
+    @property
+    def hint(self) -> str:
+        """What helps where much was forgotten; else nothing."""
+        lost = [row.name for row in self.classes if row.is_lost]
+        if not lost:
+            return ""
+        return (
+            f"Much was forgotten of {', '.join(lost)}. Old images among the new ones keep it best; else fix a part of "
+            "the network (--set finetune.freeze=encoder), or let the levels far from the output learn more slowly "
+            "(--set finetune.rate_decay=0.7)."
+        )
+
+
+def before_and_after(earlier: Model, later: Model, cases: Sequence[Decoded]) -> tuple[Remembered, ...]:
     """IoU of the classes that both models know.
 
     Args:
@@ -50,8 +84,9 @@ def before_and_after(earlier: Model, later: Model, cases: Sequence[Decoded]) -> 
         for case in cases:
             for part in compare(model, case):
                 counts.add_(_overlaps(part.predicted, part.truth, said, true))
-    before, after = (sums[model][0].double() / sums[model][1] for model in (earlier, later))
-    return [Remembered(name, *pair) for name, *pair in zip(names, before.tolist(), after.tolist(), strict=True)]
+    before, after = (numbers(sums[model][0].double() / sums[model][1]) for model in (earlier, later))
+    rows = zip(names, before, after, strict=True)
+    return tuple(Remembered(name=name, before=then, after=now) for name, then, now in rows)
 
 
 def _overlaps(
@@ -67,9 +102,3 @@ def _overlaps(
     return (
         torch.stack([torch.stack(both), torch.stack(either)]).cpu() if both else torch.zeros((2, 0), dtype=torch.int64)
     )
-
-
-def lines(rows: Sequence[Remembered]) -> list[str]:
-    """A line for each class."""
-    width = max((len(row.name) for row in rows), default=0)
-    return [f"  {row.name:<{width}}  IoU {score_text(row.before)} before, {score_text(row.after)} now" for row in rows]

@@ -20,6 +20,7 @@ from markupsafe import Markup
 from pixelwise import files
 from pixelwise.classes import ClassTable, Color
 from pixelwise.evaluation import figures
+from pixelwise.evaluation.forgetting import Forgotten
 from pixelwise.evaluation.gallery import Thumbnail
 from pixelwise.evaluation.mistakes import KINDS
 
@@ -83,6 +84,10 @@ class Content:
     facts: dict[str, str]
     """Data set, machine, versions, duration: whatever one has to know to believe or repeat the scores."""
     examples: tuple[Example, ...]
+    caution: str = ""
+    """Why the scores may be too good."""
+    forgotten: Forgotten | None = None
+    """What the model still knows of what it started from."""
     thumbnails: Mapping[str, Thumbnail] = field(default_factory=dict)
     """Small pictures by the name of the image; images without one are listed without."""
 
@@ -119,6 +124,7 @@ def render(content: Content) -> str:
         list_classes=content.classes.names if len(content.classes) <= MATRIX_CLASSES else [],
         matrix=_matrix(content.scores["confusion"]) if len(content.classes) <= MATRIX_CLASSES else [],
         confusions=_confusions(content),
+        forgotten=_forgotten(content),
         curves=Markup(figures.learning_curves(content.history)) if content.history else "",  # noqa: S704 - drawn by us, holds no text of the user
         warnings=[(row["epoch"] + 1, text) for row in content.history for text in (row.get("warnings") or {}).values()],
         examples=[_shown(example, content.classes) for example in content.examples],
@@ -150,7 +156,13 @@ def environment() -> Any:
         lstrip_blocks=True,
     )
     made.filters.update(
-        score=format_score, count=format_count, value=format_value, px=format_length, spread=format_spread, rgb=_rgb
+        score=format_score,
+        change=format_change,
+        count=format_count,
+        value=format_value,
+        px=format_length,
+        spread=format_spread,
+        rgb=_rgb,
     )
     return made
 
@@ -181,6 +193,11 @@ def format_spread(ends: Sequence[float | None] | None) -> str:
     """An interval, or nothing where there is none."""
     low, high = ends or (None, None)
     return f"{low:.3f} to {high:.3f}" if low is not None and high is not None else ""
+
+
+def format_change(value: float | None) -> str:
+    """A difference of scores with its sign, or a dash."""
+    return DASH if value is None else f"{value:+.3f}".replace("-", "\N{MINUS SIGN}")
 
 
 def format_count(value: int) -> str:
@@ -228,6 +245,19 @@ def _kinds(content: Content) -> list[dict[str, Any]]:
             shares = {kind: row[kind] / total for kind in KINDS}
             rows.append({"name": row["name"], "color": colors.get(row["name"]), "pixels": total, "shares": shares})
     return sorted(rows, key=lambda row: -int(row["pixels"]))
+
+
+def _forgotten(content: Content) -> list[dict[str, Any]]:
+    """Rows of the table of what is still known, in the colours that the classes have now."""
+    if content.forgotten is None:
+        return []
+    colors = {category.name: category.color for category in content.classes.categories}
+    return [
+        {"name": row.name, "color": colors[row.name], "before": row.before, "after": row.after}
+        | {"change": row.change, "is_lost": row.is_lost}
+        for row in content.forgotten.classes
+        if row.name in colors
+    ]
 
 
 def _looks(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ from typing import Any
 from pixelwise.data.dataset import Dataset
 from pixelwise.evaluation import figures, report
 from pixelwise.evaluation.evaluate import Evaluated, examples
+from pixelwise.evaluation.forgetting import Forgotten
 from pixelwise.evaluation.saved import RunFacts
 from pixelwise.evaluation.scores import Evaluation
 from pixelwise.files import make_folder, write_json
@@ -27,6 +28,10 @@ class Background:
     """Of plan.json."""
     findings: list[dict[str, Any]] = field(default_factory=list)
     """Of the check of the data."""
+    caution: str = ""
+    """Why the scores may be too good."""
+    forgotten: Forgotten | None = None
+    """What the model still knows of what it started from."""
 
 
 def facts(dataset: Dataset, said: RunFacts | None, seen: int | None) -> dict[str, str]:
@@ -68,6 +73,8 @@ def write(folder: Path, evaluated: Evaluated, background: Background) -> None:
         history=background.history,
         decisions=background.decisions,
         findings=background.findings,
+        caution=background.caution,
+        forgotten=background.forgotten,
         facts=background.facts,
         examples=examples(evaluated),
         thumbnails=evaluated.thumbnails,
@@ -88,6 +95,21 @@ def score_lines(scores: Evaluation) -> list[str]:
         headline,
         *(f"  {name:<{width}}  IoU {score_text(iou)}  Dice {score_text(dice)}" for name, iou, dice in rows),
     ]
+
+
+def forgotten_lines(forgotten: Forgotten) -> list[str]:
+    """What a model still knows, a line for each class, and what to do about it."""
+    width = max((len(row.name) for row in forgotten.classes), default=0)
+    images = f"{forgotten.images} {forgotten.side} image{'s' * (forgotten.images != 1)}"
+    title = f"what it still knows of {images} of {Path(forgotten.source).name}:"
+    rows = [
+        f"  {row.name:<{width}}  IoU {_shown(row.before)} before, {_shown(row.after)} now" for row in forgotten.classes
+    ]
+    return [title, *(rows or ["  no class is known to both"]), *([forgotten.hint] if forgotten.hint else [])]
+
+
+def _shown(value: float | None) -> str:
+    return score_text(math.nan if value is None else value)
 
 
 def _spread(ends: Interval) -> str:

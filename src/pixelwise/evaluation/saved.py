@@ -11,6 +11,7 @@ from pixelwise.data.dataset import Dataset, MaskEncoding
 from pixelwise.data.finding import Severity
 from pixelwise.data.split import Split, restore
 from pixelwise.errors import DataError
+from pixelwise.evaluation.forgetting import Forgotten
 from pixelwise.evaluation.scores import Evaluation
 from pixelwise.files import read_json
 
@@ -34,6 +35,8 @@ class RunFacts(BaseModel):
     written down."""
     started_from: str | None = None
     """The run or bundle whose weights it began with."""
+    teacher: str | None = None
+    """The run or bundle that it learnt from beside the masks."""
     versions: dict[str, str] = {}
 
     def texts(self) -> dict[str, str]:
@@ -133,6 +136,19 @@ def read_findings(path: Path) -> list[dict[str, Any]]:
     read = TypeAdapter(list[_Finding])
     findings = _checked(lambda: read.validate_python(read_json(path)), path, "Delete it: it only fills the report.")
     return [finding.model_dump() for finding in findings]
+
+
+def read_forgotten(path: Path) -> Forgotten | None:
+    """What a run still knows of what it started from; none where there is no such file.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    if not path.exists():
+        return None
+    return _checked(
+        lambda: Forgotten.model_validate(read_json(path)), path, "Delete it: it only fills a part of the report."
+    )
 
 
 def read_history(path: Path) -> list[dict[str, Any]]:

@@ -1,7 +1,7 @@
 """Which images an evaluation is of, and what the values of their masks mean."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -111,20 +111,40 @@ def _tables(known: MaskEncoding, found: MaskEncoding) -> tuple[tuple[Mapping[Any
     return (known.values, found.values), (known.colors, found.colors), (known.labels, found.labels)
 
 
-def count_seen(cases: Sequence[Decoded], said: RunFacts | None) -> int | None:
-    """How many images have the pixels of one that the run was trained on; none if it does not say which those were.
+@dataclass(frozen=True)
+class Seen:
+    """How many of the images that were scored the model has seen in training."""
 
-    Images of one value, such as the outer slices of volumes, are alike without being copies.
-    """
-    if said is None or said.training_images is None:
-        return None
-    trained = set(said.training_images)
-    return sum(case.digest in trained and not _is_constant(case) for case in cases)
+    count: int | None
+    """None where it is not known."""
+    images: int
+    """All that were scored."""
+    by: tuple[str, ...] = ("this model",)
+    """What was trained: the model, what it started from, and its teacher."""
 
+    @classmethod
+    def of(cls, cases: Sequence[Decoded], said: RunFacts | None) -> "Seen":
+        """Images that have the pixels of one that was trained on.
 
-def _is_constant(case: Decoded) -> bool:
-    image = case.image
-    return bool((image == image[:1, :1]).all())
+        Images of one value, such as the outer slices of volumes, are alike without being copies.
+        """
+        if said is None:
+            return cls(None, len(cases))
+        sources = {"what it started from": said.started_from, "its teacher": said.teacher}
+        by = ("this model", *(f"{role} ({source})" for role, source in sources.items() if source is not None))
+        if said.training_images is None:
+            return cls(None, len(cases), by)
+        trained = set(said.training_images)
+        return cls(sum(case.digest in trained and not case.is_constant for case in cases), len(cases), by)
+
+    def caution(self) -> str:
+        """Why the scores may be too good, in a sentence; nothing where the model has seen no image."""
+        by = " or ".join(self.by)
+        if self.count is None:
+            return f"it is not known which images {by} was trained on; on those, scores would be too good"
+        if self.count:
+            return f"{self.count} of these {self.images} images were trained on, by {by}: the scores are too good"
+        return ""
 
 
 def choose(dataset: Dataset, split: SplitChoice | None, sides: Split | None) -> tuple[Sequence[Case], SplitChoice]:

@@ -182,11 +182,11 @@ def load(path: Path) -> Model:
         ConfigError: OpenVINO is not installed.
         BundleError: this is no such model, or it is damaged.
     """
-    engine = _core()
     weights = path.with_suffix(".bin")
     missing = [file for file in (path, weights) if not file.is_file()]
     if missing:
         raise BundleError("There is no model here.", where=missing[0], remedy="Both .xml and .bin file are needed.")
+    engine = _core()
     try:
         network = engine.read_model(path)
         description = bundles.Description.model_validate_json(network.get_rt_info(DESCRIPTION).astype(str))

@@ -177,9 +177,7 @@ def load(path: Path) -> Bundle:
     """
     from safetensors import SafetensorError, safe_open
 
-    path = path / BEST if path.is_dir() else path
-    if not path.is_file():
-        raise BundleError("There is no model here.", where=path, remedy="Name a run folder or its best.safetensors.")
+    path = find(path)
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -198,6 +196,35 @@ def load(path: Path) -> Bundle:
             remedy="Copy the file again, or evaluate and export from the run that made it.",
         )
     return Bundle(description, weights, path)
+
+
+def find(path: Path) -> Path:
+    """The file of a bundle, which a run's folder may stand for.
+
+    Raises:
+        BundleError: there is none.
+    """
+    file = path / BEST if path.is_dir() else path
+    if not file.is_file():
+        raise _no_model(path)
+    return file
+
+
+def _no_model(named: Path) -> BundleError:
+    """What is there in place of a model."""
+    if not named.is_dir():
+        what, remedy = "There is no such file or folder.", f"Name the folder of a run, or its {BEST}."
+        return BundleError(what, where=named, remedy=remedy)
+    runs = sorted(path.parent.name for path in named.glob(f"*/{BEST}"))
+    if runs:
+        remedy = f"Name one of the runs below it, such as {named / runs[-1]}."
+    elif any(named.iterdir()):
+        remedy = (
+            "The folder of a run holds one after its first validation; a run that was stopped goes on with --resume."
+        )
+    else:
+        remedy = "The folder is empty: name that of a run."
+    return BundleError(f"This folder holds no model ({BEST}).", where=named, remedy=remedy)
 
 
 def _description(metadata: dict[str, str], path: Path) -> Description:

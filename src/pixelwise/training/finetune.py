@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from pixelwise.classes import ClassTable
 from pixelwise.config import Config, ModelConfig
+from pixelwise.data.finding import Finding
 from pixelwise.errors import BundleError, ConfigError
 from pixelwise.models.bundle import Bundle
 from pixelwise.models.encoders import TimmEncoder
@@ -48,13 +49,14 @@ def adopt_network(config: Config, bundle: Bundle) -> Config:
 
     Raises:
         ConfigError: a setting of the caller asks for another network, or for other weights.
+        BundleError: it is an ensemble.
     """
     if config.model.encoder_weights != "none":
         raise ConfigError(
             "'model.encoder_weights' and --from both say what to start from.", remedy="Leave one of them out."
         )
     if bundle.description.members > 1:
-        raise ConfigError(
+        raise BundleError(
             f"The model to start from is an ensemble of {bundle.description.members}.",
             where=bundle.path,
             remedy="Name the run of one of its folds, or let a network learn from it: --teacher in place of --from.",
@@ -76,6 +78,36 @@ def knows_most(bundle: Bundle, classes: ClassTable, merge: Mapping[str, Sequence
     return 2 * len(known) > len(classes)
 
 
+def named_on_one_side(bundle: Bundle, classes: ClassTable, merge: Mapping[str, Sequence[str]]) -> list[Finding]:
+    """Whether classes find no partner because they have names in one of the two runs only."""
+    theirs = bundle.description.classes
+    sources = _sources(classes, theirs, merge)
+    used = {source for names in sources.values() for source in names}
+    dropped = [name for name in theirs.names if name not in used]
+    fresh = [name for name in classes.names if not sources[name]]
+    nameless = [
+        not made_up.isdisjoint(lonely) for made_up, lonely in ((theirs.made_up, dropped), (classes.made_up, fresh))
+    ]
+    if not dropped or not fresh or all(nameless) or not any(nameless):
+        return []
+    named = " Or name the classes of this data in a data.yaml, as the model has them." if nameless[1] else ""
+    return [
+        Finding(
+            "notice",
+            f"Classes are matched by name: {', '.join(dropped)} of the model to start from and {', '.join(fresh)} of "
+            "this data find no partner.",
+            (),
+            f"Nobody has named those of {'the model' if nameless[0] else 'this data'}; they may be the same.",
+            f"Say which belong together, such as --set finetune.merge='{{{fresh[0]}: [{dropped[0]}]}}'.{named}",
+        )
+    ]
+
+
+def _sources(classes: ClassTable, old: ClassTable, merge: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
+    """For each class the old ones that it begins as."""
+    return {name: tuple(merge.get(name, [name] if name in old.names else [])) for name in classes.names}
+
+
 def transfer(network: nn.Module, bundle: Bundle, classes: ClassTable, merge: Mapping[str, Sequence[str]]) -> Transfer:
     """Copy the bundle's weights into a network of the same shape; output rows are matched by class name.
 
@@ -91,7 +123,7 @@ def transfer(network: nn.Module, bundle: Bundle, classes: ClassTable, merge: Map
     """
     old, weights = bundle.description.classes.names, bundle.weights
     _refuse_unknown(merge, old, classes.names)
-    sources = {name: tuple(merge.get(name, [name] if name in old else [])) for name in classes.names}
+    sources = _sources(classes, bundle.description.classes, merge)
     channels = bundle.description.preprocessing.channels
     missing = [name for name in network.state_dict() if name not in weights]
     if missing:

@@ -22,6 +22,7 @@ from pixelwise.files import previous, read_json
 from pixelwise.inference.predictor import choose_device
 from pixelwise.models import bundle as bundles
 from pixelwise.models import encoders
+from pixelwise.training import finetune, teaching
 from pixelwise.training.material import Material
 
 MAY_CHANGE = ("training.epochs", "training.time", "training.patience")
@@ -56,6 +57,11 @@ class Files:
     def findings(self) -> Path:
         """What the check of the data found."""
         return self.folder / "findings.json"
+
+    @property
+    def forgetting(self) -> Path:
+        """What it still knows of what it started from."""
+        return self.folder / "forgetting.json"
 
     @property
     def fingerprint(self) -> Path:
@@ -93,14 +99,16 @@ class Files:
         return self.folder / bundles.BEST
 
 
-def settle(folder: Path, config: Config, *, resume: bool = False, start_from: Path | None = None) -> Config:
+def settle(
+    folder: Path, config: Config, *, resume: bool = False, start_from: Path | None = None, teacher: Path | None = None
+) -> Config:
     """The settings of a run that begins in a folder or goes on there; looks before any image is read.
 
     Raises:
         ConfigError: there is a run already, or no folder to go on in, or it cannot go on with these settings; or
             there is no such device.
         DataError: the folder is a file.
-        BundleError: there is no model to start from.
+        BundleError: there is no model to start or to learn from, or it is of no use for that.
     """
     files = Files(folder)
     if folder.exists() and not folder.is_dir():
@@ -121,7 +129,10 @@ def settle(folder: Path, config: Config, *, resume: bool = False, start_from: Pa
             f"'{asked[0]}' is for runs that start from another one.", remedy="Add --from RUN, or leave it out."
         )
     if start_from is not None:
-        bundles.load(start_from)
+        finetune.adopt_network(config, bundles.load(start_from))  # refuses what does not go together
+    if teacher is not None:
+        bundles.load(teacher)
+        teaching.refuse_own_augmentation(config)
     return _resumed_config(files, config) if resume else _fresh(files, config)
 
 

@@ -4,6 +4,7 @@ import contextlib
 import copy
 import functools
 import platform
+import time
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -266,6 +267,8 @@ class Stopwatch:
         self.measured: list[Speed] = []
         self.disturbed = 0.0
         """Share of the processor that others used when something was measured."""
+        self.spent_seconds = 0.0
+        """What measuring has taken so far."""
         self._folder = folder
         give_back_memory()
         self.held_bytes = held_bytes() if device.type == "cpu" else 0
@@ -279,7 +282,9 @@ class Stopwatch:
         """
         known = next((speed for speed in self.measured if speed.work == work), None)
         if known is None:
+            began = time.monotonic()
             known = self._remembered_or_measured(work)
+            self.spent_seconds += time.monotonic() - began
             self.measured.append(known)
         return known
 

@@ -62,8 +62,7 @@ def _split(dataset: Dataset, decoded: Sequence[Decoded], config: Config) -> spli
     for index, case in enumerate(decoded):
         same.setdefault(case.digest, []).append(index)
     alike = [indices for indices in same.values() if len(indices) > 1]
-    # blank images are alike without being copies
-    duplicates = [indices for indices in alike if not _is_constant(decoded[indices[0]])]
+    duplicates = [indices for indices in alike if not decoded[indices[0]].is_constant]
     likeness = Likeness([case.coarse for case in decoded])
     split = splits.assign(dataset, _strata(decoded), duplicates, config.data, config.seed, likeness.pairs(ALIKE))
     return replace(split, nearest=_nearest_across(split, dataset, likeness))
@@ -91,11 +90,6 @@ def _nearest_across(split: splits.Split, dataset: Dataset, likeness: Likeness) -
     if closest is None:
         return None
     return splits.Nearest(dataset.cases[closest.first].name, dataset.cases[closest.second].name, closest.similarity)
-
-
-def _is_constant(case: Decoded) -> bool:
-    image = case.image
-    return bool((image == image[:1, :1]).all())
 
 
 def resized(material: Material, config: Config) -> Material:

@@ -91,7 +91,10 @@ EPOCHS_IN_BUDGET = 40
 """So many validations fit a time budget, at most."""
 
 PLANNED_SHARE = 0.8
-"""Share of a time budget that is left for training steps after reading, measuring, validating and reporting."""
+"""Share of the seconds that are left of a time budget for training steps; the rest is for validating and saving."""
+
+SPENT_STEPS = 20
+"""What is spent of a time budget is rounded to so many parts of it: a plan made again shall not differ by noise."""
 
 COMPILED_FROM_SECONDS = 300
 """A run with less time than this is not compiled, which takes about a minute."""
@@ -121,6 +124,8 @@ class Plan:
     """Share of the processor, 0 to 1, that other programs used during the measurements."""
     memory_bytes: int | None = None
     """What the process, or on a GPU its tensors, will hold at most in training; none if nothing was measured."""
+    seconds_left: float | None = None
+    """Of the time budget, for training and validation, as it was assumed; none without a budget."""
 
     def to_json(self) -> dict[str, Any]:
         """The content of plan.json."""
@@ -128,6 +133,7 @@ class Plan:
             "decisions": [vars(decision) for decision in self.decisions],
             "machine": self.machine.model_dump(mode="json"),
             "memory_bytes": self.memory_bytes,
+            "seconds_left": self.seconds_left,
             "measurements": [speed.model_dump(mode="json") for speed in self.measured],
         }
 
@@ -137,12 +143,27 @@ class Situation:
     """What the rules look at."""
 
     fingerprint: Fingerprint
+    """Measurements of the training split."""
     classes: int
     validation_megapixels: float
+    """Size of the validation split."""
     processes: int
+    """How many share the work."""
     stopwatch: Stopwatch
+    """Measures candidates on this machine."""
     config: Config
     """What was decided so far."""
+    spent_seconds: float | None = None
+    """Of the time budget, before planning and for the report; none if it counts from the first step of training."""
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Of the time budget, for training and validation; none without a budget."""
+        budget = self.config.training.time
+        if budget is None or self.spent_seconds is None:
+            return budget
+        parts = round(SPENT_STEPS * (self.spent_seconds + self.stopwatch.spent_seconds) / budget)
+        return budget * max(1, SPENT_STEPS - parts) / SPENT_STEPS
 
     @property
     def machine(self) -> Machine:
@@ -174,31 +195,24 @@ Rule = Iterator[Decision]
 RuleMaker = Callable[[Situation], Rule]
 
 
-def plan(
-    fingerprint: Fingerprint,
-    classes: int,
-    validation_megapixels: float,
-    stopwatch: Stopwatch,
-    config: Config,
-    processes: int = 1,
-    rules: Sequence[RuleMaker] | None = None,
-) -> Plan:
+def plan(situation: Situation, rules: Sequence[RuleMaker] | None = None) -> Plan:
     """Choose a value for every setting that the caller left free.
 
     Args:
-        fingerprint: measurements of the training split.
-        classes: K.
-        validation_megapixels: size of the validation split.
-        stopwatch: measures candidates on this machine.
-        config: settings of the caller.
-        processes: how many share the work.
+        situation: with the settings of the caller.
         rules: in the order in which they decide; none is all of `RULES`.
     """
-    situation = Situation(fingerprint, classes, validation_megapixels, processes, stopwatch, config)
     situation, decisions = _decided(situation, rules or RULES)
-    memory = _peak_bytes(situation) if stopwatch.measured else None
-    measured = tuple(stopwatch.measured)
-    return Plan(situation.config, decisions, stopwatch.machine, measured, stopwatch.disturbed, memory)
+    stopwatch = situation.stopwatch
+    return Plan(
+        config=situation.config,
+        decisions=decisions,
+        machine=stopwatch.machine,
+        measured=tuple(stopwatch.measured),
+        disturbed=stopwatch.disturbed,
+        memory_bytes=_peak_bytes(situation) if stopwatch.measured else None,
+        seconds_left=situation.seconds_left,
+    )
 
 
 def _decided(situation: Situation, rules: Sequence[RuleMaker]) -> tuple[Situation, tuple[Decision, ...]]:
@@ -343,20 +357,19 @@ def _narrowed(situation: Situation) -> ModelConfig:
 
 def width_rule(situation: Situation) -> Rule:
     """The widest network that sees enough patches in the time given."""
-    budget = situation.config.training.time
     if situation.is_given("model.width"):
         return  # measuring takes seconds
-    if budget is None:
+    if situation.config.training.time is None:
         width = _narrowed(situation).width
         because = "32 features serve most data" if width == USUAL_WIDTH else "memory allows no wider network"
         yield Decision("model.width", width, f"no time budget was given; {because}")
         return
     narrowest, *others = WIDTHS
-    chosen, seen = narrowest, _patches_seen(situation, narrowest, budget)
+    chosen, seen = narrowest, _patches_seen(situation, narrowest)
     needed = _patches_to_see(situation, seen)
     for width in others:
         try:
-            possible = _patches_seen(situation, width, budget)
+            possible = _patches_seen(situation, width)
         except MachineError:  # it does not fit into memory
             break
         # the wider of two that saw the same data for as long was no better: it needs more to show its worth
@@ -369,14 +382,26 @@ def width_rule(situation: Situation) -> Rule:
         if chosen < WIDTHS[-1]
         else "no wider one is tried"
     )
-    yield Decision("model.width", chosen, f"in {budget:.0f} s it sees about {seen:.0f} patches, measured here; {wider}")
+    because = f"in the {_left(situation)} it sees about {seen:.0f} patches, measured here; {wider}"
+    yield Decision("model.width", chosen, because)
 
 
-def _patches_seen(situation: Situation, width: int, budget: float) -> float:
-    """How many patches a network of a width sees in the seconds given."""
+def _left(situation: Situation) -> str:
+    """The seconds that a plan counts on, in words."""
+    left, budget = situation.seconds_left or 0.0, situation.config.training.time or 0.0
+    return f"{left:.0f} s" if left == budget else f"{left:.0f} s that are left of {budget:.0f} s"
+
+
+def _patches_seen(situation: Situation, width: int) -> float:
+    """How many patches a network of a width sees in the seconds that are left once it was measured."""
     model = situation.config.model.model_copy(update={"width": width})
     speed = _speed(situation, model, situation.config.training.precision)
-    return budget * PLANNED_SHARE * speed.training_patches_per_second * situation.processes
+    return _training_seconds(situation) * speed.training_patches_per_second * situation.processes
+
+
+def _training_seconds(situation: Situation) -> float:
+    """For steps, of a time budget."""
+    return PLANNED_SHARE * (situation.seconds_left or 0.0)
 
 
 def _patches_to_see(situation: Situation, narrowest_sees: float) -> int:
@@ -396,7 +421,7 @@ def compilation_rule(situation: Situation) -> Rule:
     plain = _speed(situation, config.model, training.precision)
     patches = PATCHES_WITHOUT_BUDGET if training.epochs is None else training.epochs * situation.patches
     expected = patches / (plain.training_patches_per_second * situation.processes)
-    if (training.time or expected) < COMPILED_FROM_SECONDS:
+    if (situation.seconds_left or expected) < COMPILED_FROM_SECONDS:
         return
     try:
         compiled = situation.stopwatch.speed(plain.work.model_copy(update={"compiled": True}))
@@ -525,15 +550,13 @@ def schedule_rule(situation: Situation) -> Rule:
         yield Decision("training.epochs", epochs, f"about {PATCHES_WITHOUT_BUDGET} patches; {minutes:.0f} minutes here")
         total = steps * (training.epochs or epochs)
     else:
-        seconds = training.time * PLANNED_SHARE
+        seconds = _training_seconds(situation)
         total = max(1, int(seconds * steps_per_second))
         often = min(EPOCHS_IN_BUDGET, max(3, int(VALIDATION_SHARE * seconds / max(validation_seconds, 1e-3))))
         steps = max(1, total // often)
-    yield Decision(
-        "training.steps_per_epoch",
-        steps,
-        f"a validation takes about {validation_seconds:.1f} s, training {1 / steps_per_second:.2f} s per step",
-    )
+    takes = f"a validation takes about {validation_seconds:.1f} s, training {1 / steps_per_second:.2f} s per step"
+    within = f", in the {_left(situation)}" if training.time is not None else ""
+    yield Decision("training.steps_per_epoch", steps, takes + within)
     decay = round(min(0.999, max(0.9, 1.0 - 1.0 / (0.02 * total + 1.0))), 4)
     yield Decision("training.ema_decay", decay, f"averages the last 2 % of about {total} steps")
 

@@ -18,14 +18,14 @@ from pixelwise import losses
 from pixelwise.classes import IGNORE
 from pixelwise.config import Config
 from pixelwise.data.cache import Cache, Decoded, default_folder, hash_of_cases
-from pixelwise.data.check import of_resizing
+from pixelwise.data.check import of_resizing, of_test_side
 from pixelwise.data.dataset import Dataset
 from pixelwise.data.finding import Finding, to_json, to_text
 from pixelwise.data.loader import Batch, Share, Windows, stream
 from pixelwise.data.resident import Resident
 from pixelwise.data.split import Split, restore
 from pixelwise.errors import ConfigError, memory_errors
-from pixelwise.files import make_folder, read_json, write_atomically, write_json
+from pixelwise.files import make_folder, write_atomically, write_json
 from pixelwise.inference.predictor import Model, choose_device
 from pixelwise.inference.predictor import load as load_model
 from pixelwise.inference.scoring import count
@@ -33,7 +33,7 @@ from pixelwise.memory import give_back_memory, keeping_freed_memory, watching_me
 from pixelwise.metrics.boundaries import compare_boundaries
 from pixelwise.models import bundle as bundles
 from pixelwise.models import unet
-from pixelwise.training import checkpoint, finetune, processes, teaching
+from pixelwise.training import checkpoint, finetune, origins, processes, teaching
 from pixelwise.training.clock import Clock
 from pixelwise.training.folder import Files, refuse_other_data
 from pixelwise.training.history import History
@@ -47,7 +47,7 @@ from pixelwise.training.material import (
     resized,
     windows,
 )
-from pixelwise.training.plan import FINETUNING, LOOKS, RULES, Plan, RuleMaker, plan
+from pixelwise.training.plan import FINETUNING, LOOKS, RULES, Plan, RuleMaker, Situation, plan
 from pixelwise.training.range_test import STEPS, RateRange, range_test
 from pixelwise.training.stop import StopRequest
 from pixelwise.training.update import State, Update
@@ -87,6 +87,17 @@ class Request:
     """The data, where they are prepared already; none prepares them."""
     began: float = 0.0
     """`time.monotonic()` when the user's command began: the time budget counts from there."""
+
+    @property
+    def sources(self) -> dict[str, Path]:
+        """The models that it takes from, by what they are to it."""
+        named = {"the model to start from,": self.start_from, "the teacher,": self.teacher}
+        return {role: path for role, path in named.items() if path is not None}
+
+    @property
+    def spent_seconds(self) -> float:
+        """Of the time budget, so far; 0 if it counts from the first step of training."""
+        return time.monotonic() - self.began if self.began else 0.0
 
 
 @dataclass(frozen=True)
@@ -172,7 +183,7 @@ def _refuse_long_asking(request: Request, teacher: teaching.Teacher, cases: Sequ
     began = time.monotonic()
     teacher.open_all(unknown[:1])
     needed = (time.monotonic() - began) * _pixels(unknown[1:]) / unknown[0].pixels
-    left = config.training.time - (time.monotonic() - request.began)
+    left = config.training.time - request.spent_seconds
     if needed > LONGEST_ASKING * left:
         raise ConfigError(
             f"To ask the teacher for {len(unknown)} images takes about {needed:.0f} s, and {max(0.0, left):.0f} s of "
@@ -223,16 +234,20 @@ def _planned(
             watcher.say(f"note: {sentence}")
         if config.training.shard and fabric.world_size == 1:
             watcher.say("note: training.shard has no effect: there is one process")
-        rules = RULES
-        if request.start_from is not None:
-            start = bundles.load(request.start_from)
+        rules, start = RULES, bundles.load(request.start_from) if request.start_from is not None else None
+        if start is not None:
             config = finetune.adopt_network(config, start)
             if finetune.knows_most(start, request.dataset.classes, config.finetune.merge):
                 rules = FINETUNING
         if request.teacher is not None:
+            if start is not None:
+                watcher.say(
+                    f"begins with the weights of {request.start_from}, learns from {request.teacher} and the masks"
+                )
             config = teaching.adopt_network(config, bundles.load(request.teacher), request.dataset.classes)
         watcher.say("measuring this machine and planning")
-        planned = make_plan(request.dataset, config, material, fabric.world_size, rules)
+        spent = request.spent_seconds + _looking_seconds(request, config, material) if request.began else None
+        planned = make_plan(request.dataset, config, material, fabric.world_size, rules, spent)
         if planned.disturbed:
             watcher.say(
                 f"note: other programs use {planned.disturbed:.0%} of the processor; training beside them is slow, and "
@@ -240,12 +255,23 @@ def _planned(
             )
         for decision in planned.decisions:
             watcher.say(f"  {decision.setting} = {decision.value}: {decision.because}")
-        unseen = of_resizing(material.fingerprint, request.dataset.classes, planned.config.data.resize)
-        for finding in unseen:
+        found = _findings(request, planned.config, material, start)
+        for finding in found:
             watcher.say(to_text([finding]))
-        write_json(files.findings, to_json([*unseen, *request.findings]))
+        write_json(files.findings, to_json([*found, *request.findings]))
         _write_preparation(files, request, planned, material)
     return fabric.broadcast(planned.config if planned else config)
+
+
+def _findings(request: Request, config: Config, material: Material, start: bundles.Bundle | None) -> list[Finding]:
+    """What can be said only now that the data are split and the run is planned."""
+    classes = request.dataset.classes
+    return [
+        *of_resizing(material.fingerprint, classes, config.data.resize),
+        *of_test_side(material.split),
+        *(finetune.named_on_one_side(start, classes, config.finetune.merge) if start is not None else []),
+        *origins.findings(request.sources, material),
+    ]
 
 
 def plan_of_looks(dataset: Dataset, config: Config, material: Material) -> Plan:
@@ -254,12 +280,19 @@ def plan_of_looks(dataset: Dataset, config: Config, material: Material) -> Plan:
 
 
 def make_plan(
-    dataset: Dataset, config: Config, material: Material, processes: int = 1, rules: Sequence[RuleMaker] = RULES
+    dataset: Dataset,
+    config: Config,
+    material: Material,
+    processes: int = 1,
+    rules: Sequence[RuleMaker] = RULES,
+    spent_seconds: float | None = None,
 ) -> Plan:
-    """Choose what the settings leave free."""
+    """Choose what the settings leave free; `spent_seconds` as in `Situation`."""
     stopwatch = Stopwatch(choose_device(config.device), config.data.cache or default_folder())
     megapixels = sum(case.pixels for case in material.validation) / 1e6
-    return plan(material.fingerprint, len(dataset.classes), megapixels, stopwatch, config, processes, rules)
+    classes = len(dataset.classes)
+    situation = Situation(material.fingerprint, classes, megapixels, processes, stopwatch, config, spent_seconds)
+    return plan(situation, rules)
 
 
 def _write_preparation(files: Files, request: Request, planned: Plan, material: Material) -> None:
@@ -272,33 +305,17 @@ def _write_preparation(files: Files, request: Request, planned: Plan, material: 
         "data": str(request.data.resolve()),
         "layout": dataset.layout,
         "encoding": dataset.encoding.description,
-        "training_images": _all_seen(request, material),
+        "training_images": origins.all_seen(material, request.sources.values()),
         "validation_hash": hash_of_cases(material.validation),
         "mask_encoding": dataset.encoding.model_dump(mode="json"),
         "notices": list(dataset.notices),
         "started_from": str(request.start_from) if request.start_from else None,
+        "teacher": str(request.teacher) if request.teacher else None,
         "machine": f"{planned.machine.name}, {planned.machine.cores} threads, {planned.machine.device}",
         "versions": VERSIONS,
     }
     write_json(files.run, facts)
     write_atomically(files.config, planned.config.to_yaml().encode())  # last: where it lies, all is prepared
-
-
-def _all_seen(request: Request, material: Material) -> list[str] | None:
-    """Digests of the images that the network is trained on, and of those that what it starts or learns from was.
-
-    None where that is not known: a bundle by itself does not say it, the run that it lies in does.
-    """
-    seen = [case.digest for case in material.train]
-    for source in (request.start_from, request.teacher):
-        if source is None:
-            continue
-        facts = Files(source if source.is_dir() else source.parent).run
-        theirs = read_json(facts).get("training_images") if facts.exists() else None
-        if theirs is None:
-            return None
-        seen += theirs
-    return list(dict.fromkeys(seen))
 
 
 def _fit(request: Request, config: Config, material: Material, files: Files, fabric: Fabric, watcher: Watcher) -> bool:
@@ -309,9 +326,8 @@ def _fit(request: Request, config: Config, material: Material, files: Files, fab
     samples = windows(config, material)
     steps_per_epoch = config.training.steps_per_epoch or max(1, round(len(samples) / config.training.batch_size))
     stop = StopRequest(lambda: watcher.say("stopping: the model so far is kept and evaluated"))
-    has_report = config.training.time is not None and request.reports
-    looking_seconds = REPORT_SECONDS + LOOKING * _outline_seconds(config, material) if has_report else 0.0
-    prepared_seconds = time.monotonic() - request.began if request.began else 0.0
+    looking_seconds, prepared_seconds = _looking_seconds(request, config, material), request.spent_seconds
+    scored_pixels = _scored_pixels(material) if looking_seconds else 0
     _warn_of_short_budget(config, prepared_seconds, watcher)
     epochs = config.training.epochs
     clock = Clock(
@@ -320,7 +336,7 @@ def _fit(request: Request, config: Config, material: Material, files: Files, fab
         budget_seconds=config.training.time,
         set_aside_seconds=prepared_seconds + looking_seconds,
         trained_seconds=trained_seconds,
-        pixels_after=fabric.world_size * _scored_pixels(material) / _pixels(material.validation) if has_report else 0.0,
+        pixels_after=fabric.world_size * scored_pixels / _pixels(material.validation),
         stopped=stop,
     )
     board = TensorBoard(files.folder) if fabric.is_global_zero and tensorboard_is_installed() else Watcher()
@@ -473,6 +489,13 @@ def _validation_seconds(job: Fit) -> float:
     began = time.monotonic()
     count(job.model, [middle])
     return (time.monotonic() - began) * _pixels(job.validation) / middle.pixels / job.fabric.world_size
+
+
+def _looking_seconds(request: Request, config: Config, material: Material) -> float:
+    """What the report will take of a time budget, predictions left out."""
+    if config.training.time is None or not request.reports:
+        return 0.0
+    return REPORT_SECONDS + LOOKING * _outline_seconds(config, material)
 
 
 def _outline_seconds(config: Config, material: Material) -> float:

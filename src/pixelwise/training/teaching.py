@@ -20,7 +20,7 @@ from pixelwise.config import Config
 from pixelwise.data import npy
 from pixelwise.data.cache import Decoded, hash_of, store, to_npy
 from pixelwise.data.loader import Told
-from pixelwise.errors import ConfigError, DataError
+from pixelwise.errors import BundleError, ConfigError, DataError
 from pixelwise.inference.predictor import BAND_BYTES, Model
 from pixelwise.models.bundle import Bundle
 from pixelwise.training.finetune import SHAPE
@@ -35,23 +35,31 @@ LAYOUT_VERSION = 2
 """Raised when the content of the files changes."""
 
 
-def adopt_network(config: Config, teacher: Bundle, classes: ClassTable) -> Config:
-    """The settings, with a network like one of the teacher's where the caller leaves it free.
+def refuse_own_augmentation(config: Config) -> None:
+    """Where a teacher looks at each image once, images cannot be augmented in a way of the user's own.
 
     Raises:
-        ConfigError: the teacher has other classes, or images are augmented in a way of the user's own.
+        ConfigError: they are to be.
     """
-    said, given = teacher.description, config.given()
-    if said.classes.names != classes.names:
-        raise ConfigError(
-            f"The teacher knows {', '.join(said.classes.names)}; this data has {', '.join(classes.names)}.",
-            where=teacher.path,
-            remedy="A teacher has the same classes in the same order: name them alike in a data.yaml.",
-        )
     if config.augment.own is not None:
         raise ConfigError(
             f"'augment.own' is {config.augment.own}, and a teacher looks at each image once, before it is augmented.",
             remedy="Leave augment.own or --teacher out: nobody knows what it would do to what the teacher said.",
+        )
+
+
+def adopt_network(config: Config, teacher: Bundle, classes: ClassTable) -> Config:
+    """The settings, with a network like one of the teacher's where the caller leaves it free.
+
+    Raises:
+        BundleError: the teacher has other classes.
+    """
+    said, given = teacher.description, config.given()
+    if said.classes.names != classes.names:
+        raise BundleError(
+            f"The teacher knows {', '.join(said.classes.names)}; this data has {', '.join(classes.names)}.",
+            where=teacher.path,
+            remedy="A teacher has the same classes in the same order: name them alike in a data.yaml.",
         )
     network = {f"model.{name}": getattr(said.model, name) for name in SHAPE}
     seen = {"data.resize": said.preprocessing.resize, "data.normalisation": said.preprocessing.normalisation}

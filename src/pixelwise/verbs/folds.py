@@ -14,6 +14,7 @@ from pixelwise.errors import ConfigError, DataError
 from pixelwise.evaluation import results, saved
 from pixelwise.evaluation.evaluate import evaluate_each
 from pixelwise.evaluation.scores import Evaluation
+from pixelwise.evaluation.sides import Seen
 from pixelwise.files import make_folder, write_atomically, write_json
 from pixelwise.inference import predictor
 from pixelwise.models import bundle as bundles
@@ -87,7 +88,7 @@ def train_folds(  # noqa: PLR0913  all but three are given by name
         if _is_done(files):
             runs_of.append(Run(files.folder))
             continue
-        watcher.say(f"fold {fold}, of 0 to {folds - 1}")
+        watcher.say(f"fold {fold + 1} of {folds}, in {files.folder.name}")
         settled = configs.load(runs_of[0].folder / "config.yaml") if runs_of else asked
         now = clocks.monotonic()
         values: dict[str, float] = {"data.fold": fold}
@@ -161,9 +162,10 @@ def _join_folds(place: Path, runs_of: Sequence[Run], watcher: Watcher, command: 
     ]
     told = partial(watcher.work, "predicting images by the models that have not seen them")
     out_of_fold = evaluate_each(pairs, "out-of-fold", settled.evaluation.tolerance_px, told)
-    results.write(place / "out-of-fold", out_of_fold, background(files, dataset, command, 0))
+    unseen = background(files, dataset, command, Seen(0, len(pairs)))
+    results.write(place / "out-of-fold", out_of_fold, unseen)
     if sides_of[0].test:
         evaluate(place, device=settled.device, out=place, watcher=watcher, command=command)
     else:
-        results.write(place, out_of_fold, background(files, dataset, command, 0))
+        results.write(place, out_of_fold, unseen)
     return Folds(Run(place), out_of_fold.scores)

@@ -10,11 +10,12 @@ from pixelwise.data import folder as folders
 from pixelwise.data.cache import Cache, Decoded, with_channels
 from pixelwise.data.dataset import Case, Dataset
 from pixelwise.data.split import Split
-from pixelwise.errors import ConfigError, DataError
+from pixelwise.errors import BundleError, ConfigError, DataError
 from pixelwise.evaluation import saved, sides
 from pixelwise.evaluation.scores import Evaluation
 from pixelwise.inference import int8, predictor
 from pixelwise.inference.predictor import Model
+from pixelwise.models import bundle as bundles
 from pixelwise.training.folder import Files
 from pixelwise.training.watch import Watcher
 
@@ -64,10 +65,14 @@ class Finished:
         """The run in a folder; its model goes to the device of its settings if none is named.
 
         Raises:
-            BundleError: there is no model.
+            BundleError: there is no model, or the model alone is named.
             DataError: the folder is not that of a run, or its images are gone.
         """
         files = Files(Path(run))
+        if bundles.find(files.folder) == files.folder:
+            raise BundleError(
+                "A model by itself does not know its data.", where=run, remedy="Name the folder of its run."
+            )
         said = saved.read_facts(files.run)
         config = configs.load(files.config)
         model = load(run, device or config.device)

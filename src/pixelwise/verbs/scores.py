@@ -11,6 +11,7 @@ from pixelwise.data.dataset import Dataset
 from pixelwise.evaluation import results, saved, sides
 from pixelwise.evaluation.compare import Comparison
 from pixelwise.evaluation.compare import compare as lay_side_by_side
+from pixelwise.evaluation.evaluate import Evaluated
 from pixelwise.evaluation.evaluate import evaluate as evaluate_cases
 from pixelwise.evaluation.results import Background
 from pixelwise.evaluation.scores import Evaluation, SplitChoice
@@ -63,11 +64,9 @@ def evaluate(  # noqa: PLR0913  all but two are given by name
     decoded = open_cases(cache, cases, model, watcher)
     for notice in dataset.notices if own is None else ():
         watcher.say(notice)
-    seen = sides.count_seen(decoded, said)
-    if seen is None and own is None:
-        watcher.say("note: it is not known which images this model was trained on; on those, scores would be too good")
-    elif side != "train":
-        _warn_of_seen(seen, len(decoded), watcher)
+    seen = sides.Seen.of(decoded, said)
+    if side != "train":
+        _tell_caution(seen, watcher)
     tolerance = tolerance_px if tolerance_px is not None else settled.evaluation.tolerance_px
     say_if_ensemble(model, watcher)
     evaluated = evaluate_cases(model, decoded, side, tolerance, partial(watcher.work, f"predicting {side} images"))
@@ -94,16 +93,17 @@ def score_lines(scores: Evaluation) -> list[str]:
     return results.score_lines(scores)
 
 
-def _warn_of_seen(seen: int | None, images: int, watcher: Watcher) -> None:
-    if seen:
-        watcher.say(
-            f"warning: {seen} of these {images} images were trained on, here or by what this model started or learnt "
-            "from, so that the scores are too good"
-        )
+def _tell_caution(seen: sides.Seen, watcher: Watcher) -> None:
+    if seen.caution():
+        watcher.say(f"{'note' if seen.count is None else 'warning'}: {seen.caution()}")
 
 
-def evaluate_run(trained: runs.Trained, watcher: Watcher, command: str) -> None:
-    """Score a run that has just ended, on its test side or else its validation side, and write scores and report."""
+def evaluate_run(trained: runs.Trained, watcher: Watcher, command: str) -> tuple[Evaluated, Background]:
+    """Score a run that has just ended, on its test side or else its validation side, and write scores and report.
+
+    Returns:
+        What the report was made of.
+    """
     files = Files(trained.folder)
     settled = configs.load(files.config)
     model = load(files.best, settled.device)
@@ -111,19 +111,23 @@ def evaluate_run(trained: runs.Trained, watcher: Watcher, command: str) -> None:
     decoded = open_cases(trained.cache, cases, model, Watcher())
     told = partial(watcher.work, f"predicting {side} images")
     evaluated = evaluate_cases(model, decoded, side, settled.evaluation.tolerance_px, told)
-    seen = sides.count_seen(decoded, saved.read_facts(files.run))
-    _warn_of_seen(seen, len(decoded), watcher)  # those of the model that it started or learnt from
-    results.write(trained.folder, evaluated, background(files, trained.cache.dataset, command, seen))
+    seen = sides.Seen.of(decoded, saved.read_facts(files.run))
+    _tell_caution(seen, watcher)
+    beside = background(files, trained.cache.dataset, command, seen)
+    results.write(trained.folder, evaluated, beside)
+    return evaluated, beside
 
 
-def background(files: Files | None, dataset: Dataset, command: str, seen: int | None) -> Background:
+def background(files: Files | None, dataset: Dataset, command: str, seen: sides.Seen) -> Background:
     """What to tell besides scores, of the run whose files are given or of other data."""
     if files is None:
-        return Background(command, results.facts(dataset, None, seen))
+        return Background(command, results.facts(dataset, None, seen.count), caution=seen.caution())
     return Background(
         command,
-        results.facts(dataset, saved.read_facts(files.run), seen),
+        results.facts(dataset, saved.read_facts(files.run), seen.count),
         saved.read_history(files.history),
         saved.read_decisions(files.plan),
         saved.read_findings(files.findings),
+        seen.caution(),
+        saved.read_forgotten(files.forgetting),
     )

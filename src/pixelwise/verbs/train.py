@@ -1,15 +1,16 @@
 """From a folder of images and masks to a model with its report."""
 
 import time as clocks
+from dataclasses import replace
 from pathlib import Path
 
 from pixelwise import config as configs
 from pixelwise.config import Config
 from pixelwise.data.cache import Cache
 from pixelwise.errors import ConfigError, PixelwiseError
-from pixelwise.evaluation import forgetting, sides
+from pixelwise.evaluation import forgetting, results, sides
+from pixelwise.evaluation.forgetting import Forgotten
 from pixelwise.files import make_folder, write_json
-from pixelwise.models import bundle as bundles
 from pixelwise.training import processes
 from pixelwise.training import run as runs
 from pixelwise.training.folder import Begun, Files, read_begun, settle
@@ -64,13 +65,13 @@ def train(  # noqa: PLR0913  all but two are given by name
         resume, source, teacher = True, None, None
     if resume and teacher is not None:
         raise ConfigError("A run that is resumed has its teacher already.", remedy="Leave --teacher out.")
-    if teacher is not None:
-        bundles.load(Path(teacher))
     place = Path(out) if out is not None else next_free(Path("runs"), name_of(Path(data)))
-    wanted = settle(place, with_budget(config or Config(), time, None), resume=resume, start_from=source)
+    learns_from = Path(teacher).resolve() if teacher is not None else None
+    wanted = with_budget(config or Config(), time, None)
+    wanted = settle(place, wanted, resume=resume, start_from=source, teacher=learns_from)
     goes_on = resume and Files(place).has_checkpoint
     begun = read_begun(Files(place)) if resume and Files(place).begun.exists() else None
-    learns_from = begun.teacher if begun is not None else (Path(teacher).resolve() if teacher is not None else None)
+    learns_from = begun.teacher if begun is not None else learns_from
     if resume and not goes_on:
         watcher.say("note: the run ended before its first checkpoint; it begins anew")
         source = begun.started_from if begun is not None else None
@@ -99,9 +100,10 @@ def train(  # noqa: PLR0913  all but two are given by name
     )
     trained = runs.train(request, watcher)
     if trained.is_main:
-        evaluate_run(trained, watcher, command)
-        if source is not None:
-            _tell_what_is_left(source, trained.folder, watcher)
+        evaluated, beside = evaluate_run(trained, watcher, command)
+        forgotten = _what_is_left(begun.started_from, folder, watcher) if begun and begun.started_from else None
+        if forgotten is not None:
+            results.write(folder, evaluated, replace(beside, forgotten=forgotten))
     return Run(trained.folder, trained.is_main, trained.interrupted)
 
 
@@ -117,11 +119,11 @@ def _is_of_this_launch(files: Files) -> bool:
     return launch != "none" or processes.is_restarted()
 
 
-def _tell_what_is_left(source: Path, folder: Path, watcher: Watcher) -> None:
+def _what_is_left(source: Path, folder: Path, watcher: Watcher) -> Forgotten | None:
     """What the run still knows of the data of the one it started from, where that can be seen."""
     if not Files(source).run.exists():
         watcher.say(f"note: what the model forgets is not measured: {source} is a bundle, which does not know its data")
-        return
+        return None
     try:
         config = configs.load(Files(folder).config)
         earlier, later = Finished.open(source, config.device), load(folder, config.device)
@@ -131,13 +133,14 @@ def _tell_what_is_left(source: Path, folder: Path, watcher: Watcher) -> None:
             watcher.say(
                 "note: what the model forgets is not measured: its images have other channels than the old ones"
             )
-            return
+            return None
         shown = open_cases(Cache.of(config, earlier.dataset), chosen, earlier.model, Watcher())
         rows = forgetting.before_and_after(earlier.model, later, shown)
     except PixelwiseError as error:  # the run itself is finished
         watcher.say(f"note: what the model forgets is not measured: {error}")
-        return
-    write_json(folder / "forgetting.json", [row.to_json() for row in rows])
-    title = f"what it still knows of {len(chosen)} {side} images of {source.name}"
-    for line in (f"{title}:", *forgetting.lines(rows)):
+        return None
+    forgotten = Forgotten(source=str(source), side=side, images=len(chosen), classes=rows)
+    write_json(Files(folder).forgetting, forgotten.model_dump(mode="json"))
+    for line in results.forgotten_lines(forgotten):
         watcher.say(line)
+    return forgotten
