@@ -209,6 +209,14 @@ def test_bad_files_are_named_and_nothing_is_trained(run_cli, discs: Path, tmp_pa
     assert not (tmp_path / "run" / "last.ckpt").exists()
 
 
+def test_a_bad_mask_is_told_once(run_cli, discs: Path, tmp_path: Path) -> None:
+    damage(discs, "empty mask file")
+    for arguments in (["check", discs], ["train", discs, "-o", tmp_path / "run", *SETTINGS]):
+        _, out, err = run_cli(*arguments)
+        assert (out + err).count("3.png") == 1
+        assert "NOTICE" not in out + err
+
+
 def test_all_bad_files_are_listed_together(run_cli, discs: Path) -> None:
     damage(discs, "truncated image")
     Image.new("L", (20, 30)).save(discs / "masks" / "5.png")
@@ -295,6 +303,7 @@ def test_check_writes_a_repaired_copy_and_its_exit_code_is_that_of_the_copy(
     assert "FATAL" in out
     assert "1 left out" in out
     assert "what is left in the copy:" in out
+    assert out.endswith(f"it can be trained on: pixelwise train {tmp_path / 'fixed'}\n")
     assert run_cli("check", discs)[0] == 1
     code, out, _ = run_cli("check", discs, "--fix", tmp_path / "again", "--json")
     told = json.loads(out)

@@ -1,6 +1,7 @@
 """The command line: one function per verb, which parses, calls and prints."""
 
 import shlex
+import shutil
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from pixelwise.training.watch import Watcher
 
 INTERRUPTED = 130
+
+LONGEST_LINE = 100
+"""Of paragraphs, in characters, however wide the terminal is."""
 
 STARTED = monotonic()
 """A time budget counts from here, before torch is imported."""
@@ -111,10 +115,14 @@ def check(
         copied = {"findings": found, "repairs": repair.to_json(repairs), "left": finding.to_json(left)}
         typer.echo(json.dumps(copied if fix else found, indent=2))
     else:
-        for line in (*api.describe(dataset), finding.to_text(findings)):
+        width = _width()
+        for line in (*api.describe(dataset), finding.to_text(findings, width)):
             typer.echo(line)
-    if fix and not as_json:
-        typer.echo(f"\n{repair.to_text(repairs, fix)}\n\nwhat is left in the copy:\n{finding.to_text(left)}")
+        if fix:
+            done, rest = repair.to_text(repairs, dataset, fix, width), finding.to_text(left, width)
+            typer.echo(f"\n{done}\n\nwhat is left in the copy:\n{rest}")
+            if not finding.is_fatal(left):
+                typer.echo(f"\nit can be trained on: pixelwise train {shlex.quote(str(fix))}")
     if finding.is_fatal(left):
         raise typer.Exit(1)
 
@@ -400,13 +408,10 @@ def predict(
 @app.command()
 def compare(runs: Annotated[list[Path], typer.Argument(help="Folders of runs.")], as_json: JsonOption = False) -> None:
     """Lay runs side by side: scores and the settings that differ."""
-    import shutil
-
     from pixelwise import api
 
     comparison = api.compare(runs)
-    width = shutil.get_terminal_size().columns
-    typer.echo(comparison.to_json() if as_json else comparison.to_text(width))
+    typer.echo(comparison.to_json() if as_json else comparison.to_text(shutil.get_terminal_size().columns))
 
 
 @app.command()
@@ -526,6 +531,11 @@ def _finish(run: "Run") -> None:
             data = read_facts(run.folder / "run.json").data
             typer.echo(f"go on with: pixelwise train {shlex.quote(data)} --out {shlex.quote(str(run.folder))} --resume")
         raise typer.Exit(INTERRUPTED)
+
+
+def _width() -> int:
+    """Of paragraphs, in characters: that of the terminal, unless lines would be hard to read."""
+    return min(shutil.get_terminal_size().columns, LONGEST_LINE)
 
 
 def _command() -> str:

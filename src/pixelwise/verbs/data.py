@@ -64,8 +64,10 @@ def describe(dataset: Dataset) -> list[str]:
 def checked(data: Path | str, watcher: Watcher) -> tuple[Dataset, list[Finding]]:
     """Data that can be trained on, and what was found."""
     dataset, findings = check(data, watcher)
-    for line in (*describe(dataset), *dataset.notices):
+    for line in describe(dataset):
         watcher.say(line)
     if finding.is_fatal(findings):
         raise DataError(f"This data cannot be trained on.\n\n{finding.to_text(findings)}", where=data)
+    for line in dataset.notices:  # they are among the findings
+        watcher.say(line)
     return dataset, findings
