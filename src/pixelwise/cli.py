@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from typer.core import TyperGroup
 
+from pixelwise import launcher
 from pixelwise.errors import ConfigError, DataError, PixelwiseError
 
 if TYPE_CHECKING:
@@ -35,8 +36,16 @@ class _Verbs(TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            typer.echo("interrupted; what was finished is saved", err=True)
+            if launcher.is_first():
+                typer.echo("interrupted; what was finished is saved", err=True)
             raise typer.Exit(INTERRUPTED) from None
+        except Exception as error:
+            told = getattr(error, "format_message", None)  # a wrong argument, which all processes were given
+            if told is not None:
+                launcher.leave_to_torchrun(told())
+            if told is None or launcher.is_first():
+                raise
+            raise typer.Exit(ConfigError.exit_code) from None
 
 
 app = typer.Typer(
@@ -359,31 +368,37 @@ def predict(
     ] = 0.0,
     flips: FlipsOption = None,
     memory: Annotated[
-        str, typer.Option("--memory", help="What the process may take for an image that is larger than memory: 2GB.")
+        str, typer.Option("--memory", help="What a process may take for an image of more than 256 MB of pixels.")
     ] = "2GB",
     device: DeviceOption = "auto",
 ) -> None:
     """Write a mask for every image, at the image's size."""
     from pixelwise import api
     from pixelwise.config import parse_bytes
-    from pixelwise.data.loader import share_of_this_process
     from pixelwise.training.watch import Watcher, on_this_terminal
 
-    with on_this_terminal() if share_of_this_process().rank == 0 else Watcher() as watcher:
-        result = api.predict_files(
-            run,
-            inputs,
-            out,
-            mask_format=mask_format,
-            overlay=overlay,
-            probabilities=probabilities,
-            polygons=polygons,
-            tolerance_px=simplify,
-            flips=flips,
-            memory_bytes=parse_bytes(memory),
-            device=device,
-            watcher=watcher,
-        )
+    try:
+        with on_this_terminal() if launcher.share_of_this_process().rank == 0 else Watcher() as watcher:
+            result = api.predict_files(
+                run,
+                inputs,
+                out,
+                mask_format=mask_format,
+                overlay=overlay,
+                probabilities=probabilities,
+                polygons=polygons,
+                tolerance_px=simplify,
+                flips=flips,
+                memory_bytes=parse_bytes(memory),
+                device=device,
+                watcher=watcher,
+            )
+    except KeyboardInterrupt:
+        if launcher.is_first():
+            typer.echo(_how_to_go_on(out), err=True)
+        raise
+    if not result.is_complete:
+        return  # of several processes, the last one to end speaks for all
     if result.passed_over:
         masks = f"{len(result.passed_over)} files, such as {result.passed_over[0]}"
         typer.echo(f"passed over as masks of other images: {masks}; name them to predict them", err=True)
@@ -398,11 +413,15 @@ def predict(
     if result.edited:
         files = f"{len(result.edited)} files, such as {result.edited[0]}"
         typer.echo(f"kept, since changed after they were predicted: {files}; delete them to predict anew", err=True)
-    for error in result.failed:
-        typer.echo(f"failed: {error}", err=True)
-    # torchrun ends all processes as soon as one has an exit code: only that which ends last has one
-    if result.failed and result.is_complete:
-        raise DataError(f"{len(result.failed)} of the images could not be predicted; they are named above.")
+    if result.failed:
+        told = f"{len(result.failed)} of {result.images} images could not be predicted, all others are:"
+        raise DataError("\n- ".join([told, *map(str, result.failed)]))
+
+
+def _how_to_go_on(out: Path) -> str:
+    """What becomes of a prediction that was interrupted."""
+    kept = "; until then hidden files there (.pixelwise-...) keep what is finished of an image"
+    return f"the same command goes on with what is missing in {out}{kept if any(out.rglob('.pixelwise-*')) else ''}"
 
 
 @app.command()
@@ -565,7 +584,9 @@ def main() -> None:
         app(standalone_mode=True)
     except PixelwiseError as error:
         kind = next(base.__name__ for base in type(error).__mro__ if base.__module__ == PixelwiseError.__module__)
-        typer.echo(f"{kind.removesuffix('Error').lower()} error: {error}", err=True)
+        said = f"{kind.removesuffix('Error').lower()} error: {error}"
+        if not launcher.leave_to_torchrun(said):
+            typer.echo(said, err=True)
         sys.exit(error.exit_code)
 
 

@@ -49,6 +49,10 @@ SUFFIXES: dict[MaskFormat | Polygons, str] = {
 """Of the files; COCO has one file for all images."""
 
 
+LEAST_BYTES = 400_000_000
+"""What a process takes that has imported torch and predicts with the smallest of networks."""
+
+
 @dataclass(frozen=True)
 class Outputs:
     """What is written for every image."""
@@ -66,7 +70,7 @@ class Outputs:
     tolerance_px: float = 0.0
     """How far a simplified outline may be from the true one."""
     memory_bytes: int = 2_000_000_000
-    """What the process may take while it predicts a large image."""
+    """What the process may take while it predicts a large image; at least `LEAST_BYTES`."""
 
     @property
     def coco(self) -> Path | None:
@@ -335,6 +339,11 @@ def _refuse_collisions(jobs: Sequence[Job]) -> None:
 def _refuse_options(outputs: Outputs) -> None:
     if outputs.tolerance_px and outputs.polygons is None:
         raise ConfigError("Outlines are to be simplified, but none are written.", remedy="Add --polygons.")
+    if outputs.memory_bytes < LEAST_BYTES:
+        raise ConfigError(
+            f"{outputs.memory_bytes / 1e6:.0f} MB of memory are not enough: the program alone takes more.",
+            remedy="Allow 1GB or more with --memory; it bounds what images of more than 256 MB of pixels take.",
+        )
     if outputs.tolerance_px:
         import_shapely()
     if outputs.mask_format == "cog":

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from pixelwise import config as configs
+from pixelwise import launcher
 from pixelwise.config import Config
 from pixelwise.data.cache import Cache
 from pixelwise.data.split import Split
@@ -17,7 +18,6 @@ from pixelwise.evaluation.scores import Evaluation
 from pixelwise.files import make_folder, write_atomically, write_json
 from pixelwise.inference import predictor
 from pixelwise.models import bundle as bundles
-from pixelwise.training import processes
 from pixelwise.training.folder import MAY_CHANGE, Files, changed
 from pixelwise.training.watch import Watcher
 from pixelwise.verbs.runs import Run, dataset_to_score, open_cases
@@ -77,7 +77,7 @@ def train_folds(  # noqa: PLR0913  all but three are given by name
     """
     watcher, started = watcher or Watcher(), began if began is not None else clocks.monotonic()
     asked = with_budget(config or Config(), time, None).with_values({"data.folds": folds})
-    processes.refuse_several("Folds are trained", "set data.folds and data.fold, and start each fold by itself")
+    launcher.refuse_several("Folds are trained", "set data.folds and data.fold, and start each fold by itself")
     place = Path(out) if out is not None else next_free(Path("runs"), f"{name_of(Path(data))}-folds")
     _refuse_other_folds(place, asked, resume=resume)
     end = started + FOLDS_SHARE * asked.training.time if asked.training.time is not None else None

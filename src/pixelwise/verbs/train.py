@@ -4,13 +4,13 @@ import time as clocks
 from pathlib import Path
 
 from pixelwise import config as configs
+from pixelwise import launcher
 from pixelwise.config import Config
 from pixelwise.data.cache import Cache
 from pixelwise.errors import ConfigError, PixelwiseError
 from pixelwise.evaluation import forgetting, sides
 from pixelwise.files import make_folder, write_json
 from pixelwise.models import bundle as bundles
-from pixelwise.training import processes
 from pixelwise.training import run as runs
 from pixelwise.training.folder import Begun, Files, read_begun, settle
 from pixelwise.training.watch import Watcher
@@ -56,7 +56,7 @@ def train(  # noqa: PLR0913  all but two are given by name
         ConfigError: a setting is not possible.
         TrainingError: the loss is not finite.
     """
-    watcher = watcher if watcher is not None and processes.is_first() else Watcher()
+    watcher = watcher if watcher is not None and launcher.is_first() else Watcher()
     started = clocks.monotonic()
     source = Path(start_from) if start_from is not None else None
     # torchrun starts all processes again when one has died: the same command goes on then
@@ -76,14 +76,14 @@ def train(  # noqa: PLR0913  all but two are given by name
         source = begun.started_from if begun is not None else None
     dataset, findings = checked(data, watcher)
     folder = Path(out) if out is not None else agree_on_folder(Path(data), wanted)
-    if processes.is_first():
+    if launcher.is_first():
         files = Files(make_folder(folder))
         if not resume:
             begun = Begun(
                 config=wanted,
                 started_from=source and source.resolve(),
                 teacher=learns_from,
-                launch=processes.launch(),
+                launch=launcher.launch(),
             )
             write_json(files.begun, begun.to_json())
     request = runs.Request(
@@ -111,10 +111,10 @@ def _is_of_this_launch(files: Files) -> bool:
     Not all machines count a start as a restart. Without `--rdzv-id` the launches of several machines are all called
     "none", so that only a restart can be told.
     """
-    launch = processes.launch()
+    launch = launcher.launch()
     if launch is None or not files.begun.exists() or read_begun(files).launch != launch:
         return False
-    return launch != "none" or processes.is_restarted()
+    return launch != "none" or launcher.is_restarted()
 
 
 def _tell_what_is_left(source: Path, folder: Path, watcher: Watcher) -> None:
