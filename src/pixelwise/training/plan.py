@@ -115,6 +115,15 @@ class Plan:
     memory_bytes: int | None = None
     """What the process, or on a GPU its tensors, will hold at most in training; none if nothing was measured."""
 
+    def describe(self) -> str:
+        """What will be trained, in a sentence."""
+        model, training, (height, width) = self.config.model, self.config.training, self.config.data.patch_size
+        kind = f"width {model.width}" if model.encoder == "plain" else f"encoder {model.encoder}"
+        return (
+            f"plan: a U-Net of {kind} and depth {model.depth}, {training.batch_size} patches of {height} x {width} "
+            f"pixels in each step, {training.precision}"
+        )
+
     def to_json(self) -> dict[str, Any]:
         """The content of plan.json."""
         return {

@@ -233,6 +233,7 @@ def _planned(
                 f"note: other programs use {planned.disturbed:.0%} of the processor; training beside them is slow, and "
                 "the speeds measured now are not kept for later runs"
             )
+        watcher.say(f"{planned.describe()}; what was chosen, and why (--set KEY=VALUE chooses otherwise):")
         for decision in planned.decisions:
             watcher.say(f"  {decision.setting} = {decision.value}: {decision.because}")
         unseen = of_resizing(material.fingerprint, request.dataset.classes, planned.config.data.resize)

@@ -14,7 +14,7 @@ from pixelwise.models import bundle as bundles
 from pixelwise.training import run as runs
 from pixelwise.training.folder import Begun, Files, read_begun, settle
 from pixelwise.training.watch import Watcher
-from pixelwise.verbs.data import checked
+from pixelwise.verbs.data import Checked, checked
 from pixelwise.verbs.runs import Finished, Run, load, open_cases
 from pixelwise.verbs.scores import evaluate_run
 from pixelwise.verbs.settings import agree_on_folder, name_of, next_free, with_budget
@@ -24,7 +24,7 @@ REMEMBERED_IMAGES = 100
 
 
 def train(  # noqa: PLR0913  all but two are given by name
-    data: Path | str,
+    data: Path | str | Checked,
     out: Path | str | None = None,
     *,
     time: str | float | None = None,
@@ -39,7 +39,7 @@ def train(  # noqa: PLR0913  all but two are given by name
     """Check, split, plan, train, evaluate and report.
 
     Args:
-        data: a folder of images and masks, or a data.yaml.
+        data: a folder of images and masks, or a data.yaml; what was checked already is not checked again.
         out: folder of the run; a new one below `runs` if none is given.
         time: budget for everything, in seconds or as '90s', '15m', '1h30m'; instead of the settings' time or epochs.
         config: settings; those that are not given are planned. See `settings`.
@@ -66,7 +66,8 @@ def train(  # noqa: PLR0913  all but two are given by name
         raise ConfigError("A run that is resumed has its teacher already.", remedy="Leave --teacher out.")
     if teacher is not None:
         bundles.load(Path(teacher))
-    place = Path(out) if out is not None else next_free(Path("runs"), name_of(Path(data)))
+    named = data.source if isinstance(data, Checked) else Path(data)
+    place = Path(out) if out is not None else next_free(Path("runs"), name_of(named))
     wanted = settle(place, with_budget(config or Config(), time, None), resume=resume, start_from=source)
     goes_on = resume and Files(place).has_checkpoint
     begun = read_begun(Files(place)) if resume and Files(place).begun.exists() else None
@@ -74,10 +75,9 @@ def train(  # noqa: PLR0913  all but two are given by name
     if resume and not goes_on:
         watcher.say("note: the run ended before its first checkpoint; it begins anew")
         source = begun.started_from if begun is not None else None
-    dataset, findings = checked(data, watcher)
-    folder = Path(out) if out is not None else agree_on_folder(Path(data), wanted)
+    known = checked(data, watcher)
+    folder = Path(out) if out is not None else agree_on_folder(named, wanted)
     if launcher.is_first():
-        files = Files(make_folder(folder))
         if not resume:
             begun = Begun(
                 config=wanted,
@@ -85,11 +85,13 @@ def train(  # noqa: PLR0913  all but two are given by name
                 teacher=learns_from,
                 launch=launcher.launch(),
             )
-            write_json(files.begun, begun.to_json())
+        if begun is not None:
+            begun = begun.and_by(command)
+            write_json(Files(make_folder(folder)).begun, begun.to_json())
     request = runs.Request(
-        data=Path(data),
-        dataset=dataset,
-        findings=findings,
+        data=named,
+        dataset=known.dataset,
+        findings=known.findings,
         folder=folder,
         config=wanted,
         start_from=source,
@@ -99,7 +101,7 @@ def train(  # noqa: PLR0913  all but two are given by name
     )
     trained = runs.train(request, watcher)
     if trained.is_main:
-        evaluate_run(trained, watcher, command)
+        evaluate_run(trained, watcher, "\n".join(begun.commands) if begun is not None else command)
         if source is not None:
             _tell_what_is_left(source, trained.folder, watcher)
     return Run(trained.folder, trained.is_main, trained.interrupted)

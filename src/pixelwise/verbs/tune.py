@@ -147,13 +147,14 @@ def _planned(
     data: Path, folder: Path, short: Config, agreed: search.Agreed | None, watcher: Watcher
 ) -> tuple[runs.Request, Plan]:
     """What all trials have in common, as this worker would say, and the plan that it comes from."""
-    dataset, findings = checked(data, watcher)
+    known = checked(data, watcher)
+    dataset = known.dataset
     material = materials.prepare(dataset, short, agreed.split_of(dataset) if agreed is not None else None, watcher)
     watcher.say(material.split.describe())
     watcher.say("measuring this machine and planning")
     plan = runs.make_plan(dataset, short, material)
     base = search.shared_settings(short, plan)
-    return runs.Request(data, dataset, folder, base, findings, material=material), plan
+    return runs.Request(data, dataset, folder, base, known.findings, material=material), plan
 
 
 def _agree(joined: search.Study, request: runs.Request, wanted: spaces.Space) -> None:
