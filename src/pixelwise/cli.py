@@ -69,7 +69,9 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JS
 Split = Literal["train", "validation", "test", "all"]
 FlipsOption = Annotated[
     Literal["none", "horizontal", "both", "rotations"] | None,
-    typer.Option("--flips", help="Average over so many views; else as the model was told."),
+    typer.Option(
+        "--flips", help="Average over mirror images and turns, which takes longer; else as the model was told."
+    ),
 ]
 DeviceOption = Annotated[Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Where to compute.")]
 

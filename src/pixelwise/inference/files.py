@@ -213,7 +213,7 @@ def _try(work: _Work, job: Job) -> None:
         where = job.mask.parent / place.name if place.parent == work.staging else place
         raise WriteError(error.what, where=where, remedy=error.remedy) from None
     except PixelwiseError as error:
-        if job.by_windows and not job.is_large:
+        if job.reading == "windows":
             Kept.beside(job.mask).remove()  # it is soon done again
         work.done.failed.append(type(error)(error.what, where=job.source, remedy=error.remedy))
 
@@ -228,7 +228,7 @@ def _do(work: _Work, job: Job) -> None:
     if not is_made and not edited:
         _make(work, made, job)
         return
-    if job.by_windows:
+    if job.reading != "whole":
         Kept.beside(job.mask).remove()  # of a call that was killed between its last two steps
     work.done.unchanged.extend(job.targets if is_made else [])
     work.done.edited.extend(edited)
@@ -239,7 +239,7 @@ def _do(work: _Work, job: Job) -> None:
 def _make(work: _Work, made: Made, job: Job) -> None:
     """Predict an image; its files take their places when all are there."""
     staged = job.inside(work.staging)
-    if not job.by_windows:
+    if job.reading == "whole":
         _write(work, job, staged, _predict(work.model, job))
         _put(work, made, staged.targets, job.targets)
         return
