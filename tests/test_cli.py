@@ -121,6 +121,49 @@ def test_an_interruption_before_the_first_step_is_one_sentence(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kept", [True, False])
+def test_an_interrupted_prediction_says_how_it_goes_on(
+    run_cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: bool
+) -> None:
+    def interrupt(*_given: object, **_named: object) -> None:
+        (tmp_path / "out" / "a").mkdir(parents=True)
+        (tmp_path / "out" / "a" / (".pixelwise-0.pixels" if kept else "0.png")).touch()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pixelwise.api.predict_files", interrupt)
+    code, _, err = run_cli("predict", "run", "images", "-o", tmp_path / "out")
+    assert code == 130
+    assert "the same command goes on" in err
+    assert ("hidden files" in err) is kept
+
+
+ARGUMENTS = (["train", "DATA", "--set", "training.batch_size=x"], ["train", "DATA", "--nonsense"])
+
+
+@pytest.mark.parametrize("arguments", ARGUMENTS)
+@pytest.mark.parametrize(("restart", "is_last"), [("0", False), ("3", True)])
+def test_torchrun_says_the_error_itself_where_it_ends(
+    run_cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], restart: str, is_last: bool
+) -> None:
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
+
+    file = tmp_path / "error.json"
+    variables = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "TORCHELASTIC_ERROR_FILE": str(file)}
+    for name, value in {
+        **variables,
+        "TORCHELASTIC_RESTART_COUNT": restart,
+        "TORCHELASTIC_MAX_RESTARTS": "3",
+    }.items():
+        monkeypatch.setenv(name, value)
+    code, out, err = run_cli(*arguments)
+    assert (code, out) == (2, "")
+    assert file.exists() is is_last
+    if is_last:
+        words = str(ChildFailedError("pixelwise", {1: ProcessFailure(1, 7, code, str(file))}))
+        assert ("batch_size" in words) or ("nonsense" in words)
+        assert err == ""
+
+
 def test_a_process_that_is_not_the_main_one_prints_nothing(
     run_cli, trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -209,6 +252,14 @@ def test_bad_files_are_named_and_nothing_is_trained(run_cli, discs: Path, tmp_pa
     assert not (tmp_path / "run" / "last.ckpt").exists()
 
 
+def test_a_bad_mask_is_told_once(run_cli, discs: Path, tmp_path: Path) -> None:
+    damage(discs, "empty mask file")
+    for arguments in (["check", discs], ["train", discs, "-o", tmp_path / "run", *SETTINGS]):
+        _, out, err = run_cli(*arguments)
+        assert (out + err).count("3.png") == 1
+        assert "NOTICE" not in out + err
+
+
 def test_all_bad_files_are_listed_together(run_cli, discs: Path) -> None:
     damage(discs, "truncated image")
     Image.new("L", (20, 30)).save(discs / "masks" / "5.png")
@@ -223,7 +274,8 @@ def test_one_bad_image_does_not_stop_the_others(run_cli, trained: Path, tmp_path
     code, out, err = run_cli("predict", trained / "run", inputs, "-o", tmp_path / "masks")
     assert code == 1
     assert "2 files" in out
-    assert "1.png" in err
+    assert "1 of 3 images could not be predicted" in err
+    assert err.count("1.png") == 1
     assert sorted(path.name for path in (tmp_path / "masks").glob("*.png")) == ["0.png", "2.png"]
 
 
@@ -266,6 +318,9 @@ def test_equal_stems_get_masks_of_their_own(run_cli, trained: Path, tmp_path: Pa
         (["predict", "RUN", "absent.png", "-o", "o"], 1, "absent.png"),
         (["predict", "RUN", "*.absent", "-o", "o"], 1, "No images"),
         (["predict", "RUN", "DATA", "-o", "o", "--format", "jpg"], 2, "jpg"),
+        (["predict", "RUN", "DATA", "-o", "o", "--memory", "much"], 2, "no amount of memory"),
+        (["predict", "RUN", "DATA", "-o", "o", "--memory", "0"], 2, "images of more than 256 MB"),
+        (["predict", "RUN", "DATA", "-o", "o", "--memory", "10MB"], 2, "10 MB of memory are not enough"),
         (["compare", "absent", "absent2"], 1, "absent"),
     ],
 )
@@ -305,6 +360,7 @@ def test_check_writes_a_repaired_copy_and_its_exit_code_is_that_of_the_copy(
     assert "FATAL" in out
     assert "1 left out" in out
     assert "what is left in the copy:" in out
+    assert out.endswith(f"it can be trained on: pixelwise train {tmp_path / 'fixed'}\n")
     assert run_cli("check", discs)[0] == 1
     code, out, _ = run_cli("check", discs, "--fix", tmp_path / "again", "--json")
     told = json.loads(out)

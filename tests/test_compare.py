@@ -184,6 +184,12 @@ def test_where_classes_differ_each_class_is_compared_and_no_mean(tmp_path: Path)
     assert line(text, "IoU background") == ["0.900*", "0.800"]
 
 
+def test_settings_bear_their_whole_name_in_a_narrow_terminal(tmp_path: Path) -> None:
+    steps = [{"training": {"steps_per_epoch": number}} for number in (5, 7)]
+    text = compare([make_run(tmp_path / f"run-{i}", 0.5, one) for i, one in enumerate(steps)]).to_text(60)
+    assert line(text, "training.steps_per_epoch") == ["5", "7"]
+
+
 @pytest.mark.parametrize("width", [40, 60, 80, 132])
 @pytest.mark.parametrize("count", [2, 3, 9, 30])
 def test_no_line_of_a_table_is_longer_than_the_terminal_and_no_run_is_lost(

@@ -183,6 +183,7 @@ def test_folds_give_one_report_an_ensemble_and_a_teacher(discs: Path, tmp_path: 
         assert sum(pixels for _, _, pixels in rows[name]["confusion"]) == int(counts.sum())
     assert load_bundle(out).description.members == 3
     assert "every image by the model that has not seen it" in result.output
+    assert result.output.count("8 images with masks") == 1
     scores = api.evaluate(out)
     assert scores.split == "test"
     # a second call has nothing to do but to join

@@ -19,9 +19,10 @@ from pixelwise import losses
 from pixelwise.classes import ClassTable
 from pixelwise.config import AugmentConfig, Config, ModelConfig, Preprocessing, TrainingConfig
 from pixelwise.data.augment import augment, window_size
-from pixelwise.data.loader import Batch, Sampling, Share, Windows
+from pixelwise.data.loader import Batch, Sampling, Windows
 from pixelwise.data.resident import Resident
 from pixelwise.inference.predictor import Model
+from pixelwise.launcher import Share
 from pixelwise.models import unet
 from pixelwise.models.blocks import average_into
 from pixelwise.models.bundle import Description

@@ -352,7 +352,7 @@ def test_a_file_is_read_by_windows_where_that_changes_no_result(
         seen = Mock(wraps=files.channels.read)
         monkeypatch.setattr(windows, "SMALL_BYTES", bytes_)
         monkeypatch.setattr(files.channels, "read", seen)
-        wanted = Outputs(tmp_path / name, memory_bytes=1, **outputs)
+        wanted = Outputs(tmp_path / name, memory_bytes=jobs.LEAST_BYTES, **outputs)
         done = files.run(model, jobs.plan([tmp_path / "a.tif"], wanted), wanted)
         assert not done.failed
         assert seen.call_count == calls
@@ -451,6 +451,28 @@ def test_wishes_that_change_between_interruptions_lose_nothing(
     np.testing.assert_array_equal(np.concatenate(list(kept.bands())), expected.mask)
     if wishes[2]:
         np.testing.assert_allclose(np.load(kept.probabilities.path), expected.probabilities, atol=1e-6)
+
+
+def test_a_mask_of_another_format_goes_on_with_the_same_parts(
+    model: Model, image: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", image, tile=(32, 32), compression="zlib", photometric="rgb")
+    monkeypatch.setattr(windows, "SMALL_BYTES", 0)
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    write_mask = writing.write_mask
+    monkeypatch.setattr(writing, "write_mask", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        api.predict_files(model, [tmp_path / "a.tif"], tmp_path / "out", mask_format="png")
+    assert list((tmp_path / "out").glob(".pixelwise*"))
+    monkeypatch.setattr(writing, "write_mask", write_mask)
+    expected = model.predict(image).mask
+    monkeypatch.setattr(Model, "regions", lambda *_: iter(()))  # all of it is there
+    api.predict_files(model, [tmp_path / "a.tif"], tmp_path / "out", mask_format="tif")
+    assert [path.name for path in (tmp_path / "out").iterdir() if path.suffix != ".jsonl"] == ["a.tif"]
+    np.testing.assert_array_equal(formats.read_mask(tmp_path / "out" / "a.tif"), expected)
 
 
 def test_a_model_that_resizes_goes_on_too(image: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

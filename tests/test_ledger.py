@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -15,10 +16,10 @@ from test_predict_files import below, bright_rows, write
 
 from pixelwise import api
 from pixelwise.config import ModelConfig, PredictionConfig
-from pixelwise.data.loader import Share, share_of_this_process
 from pixelwise.errors import ConfigError, DataError
 from pixelwise.inference import files
 from pixelwise.inference.predictor import Model
+from pixelwise.launcher import Share, share_of_this_process
 
 
 class Counting(PixelNetwork):
@@ -234,8 +235,25 @@ def test_the_last_process_knows_what_has_failed_in_all(
         done = api.predict_files(model, [images], tmp_path / "out")
         told[rank] = ([Path(error.where or "").name for error in done.failed], done.is_complete)
     assert told == {"1": (["1.png"], False), "0": (["0.png", "1.png"], True)}
+    assert (done.images, sorted(path.name for path in done.written)) == (5, ["2.png", "3.png", "4.png"])
     assert below(tmp_path / "out") == ["2.png", "3.png", "4.png"]
     assert not list((tmp_path / "out").glob(".pixelwise*"))
+
+
+def test_what_killed_processes_have_left_goes_and_what_others_of_now_keep_stays(
+    model: Model, images: Path, tmp_path: Path
+) -> None:
+    over = subprocess.Popen([sys.executable, "-c", ""])
+    over.wait()
+    host, out = socket.gethostname(), tmp_path / "out"
+    out.mkdir()
+    (out / f".pixelwise-{host}-abc-1-{over.pid}").write_text("{}")
+    (out / f".pixelwise-{host}-0-{over.pid}").mkdir()
+    kept = [f".pixelwise-{host}-abc-1-{os.getpid()}", f".pixelwise-not{host}-abc-1-{over.pid}"]
+    for name in kept:
+        (out / name).write_text("{}")
+    api.predict_files(model, [images], out)
+    assert sorted(path.name for path in out.glob(".pixelwise*")) == sorted(kept)
 
 
 def test_a_damaged_line_costs_only_its_image(model: Model, images: Path, tmp_path: Path) -> None:
@@ -281,13 +299,16 @@ def test_processes_share_the_images(images: Path, tmp_path: Path) -> None:
             arguments,
             env={**os.environ, "RANK": str(rank), "WORLD_SIZE": "2"},
             stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
         )
         for rank in range(2)
     ]
-    said = [process.communicate(timeout=120)[0] for process in ranks]
-    assert sorted(process.returncode for process in ranks) == [0, 1]  # the last one says what has failed
-    assert said[0].startswith("3 files written")
-    assert said[1].startswith("2 files written")
+    said = [process.communicate(timeout=120) for process in ranks]
+    assert sorted(process.returncode for process in ranks) == [0, 1]  # the last one speaks for all
+    assert sorted(out for out, _ in said) == ["", f"5 files written to {tmp_path / 'out'}\n"]
+    told = "".join(err for _, err in said)
+    assert "1 of 6 images could not be predicted" in told
+    assert told.count("5.png") == 1
     assert below(tmp_path / "out") == [f"{number}.png" for number in range(5)]
     assert not api.predict_files(file, [images], tmp_path / "out").written

@@ -12,8 +12,9 @@ import torch
 from pixelwise.config import Preprocessing
 from pixelwise.data.cache import Decoded
 from pixelwise.data.dataset import Case
-from pixelwise.data.loader import Sampling, Share, Windows, stream
+from pixelwise.data.loader import Sampling, Windows, stream
 from pixelwise.data.resident import Resident
+from pixelwise.launcher import Share
 
 PREPROCESSING = Preprocessing(channels=1, normalisation="none", mean=(0.0,), deviation=(1.0,))
 

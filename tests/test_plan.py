@@ -129,6 +129,12 @@ def values(made: Plan) -> dict[str, object]:
     return {decision.setting: decision.value for decision in made.decisions}
 
 
+def test_a_plan_is_told_in_a_sentence() -> None:
+    settings = ("model.width=16", "model.depth=3", "training.batch_size=6", "data.patch_size=[64, 96]")
+    told = planned((*settings, "training.precision=float32")).describe()
+    assert told == "plan: a U-Net of width 16 and depth 3, 6 patches of 64 x 96 pixels in each step, float32"
+
+
 # --- all rules ---
 
 SITUATIONS = {

@@ -25,10 +25,11 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
 import pixelwise
+from pixelwise import launcher
 from pixelwise.classes import ClassTable
 from pixelwise.config import Config, LossConfig, ModelConfig, TrainingConfig, load
-from pixelwise.data.loader import Share
 from pixelwise.errors import ConfigError
+from pixelwise.launcher import Share
 from pixelwise.losses import LOSSES, alone
 from pixelwise.losses import build as build_loss
 from pixelwise.models.unet import build
@@ -375,7 +376,27 @@ def test_shares_of_a_batch_are_the_batch(count: int, batch: int) -> None:
 def test_processes_are_counted_as_torchrun_and_slurm_tell(
     environment: dict[str, str], expected: tuple[int, int]
 ) -> None:
-    assert processes._process_counts(environment) == expected
+    assert launcher.process_counts(environment) == expected
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, None),
+        ({"OMP_NUM_THREADS": "1"}, None),
+        ({"LOCAL_WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}, 4),
+        ({"LOCAL_WORLD_SIZE": "3", "OMP_NUM_THREADS": "1"}, 2),
+        ({"LOCAL_WORLD_SIZE": "16", "OMP_NUM_THREADS": "1"}, 1),
+        ({"LOCAL_WORLD_SIZE": "2", "OMP_NUM_THREADS": "3"}, None),  # somebody has decided
+        ({"LOCAL_WORLD_SIZE": "1", "OMP_NUM_THREADS": "1"}, None),  # torchrun sets it for several only
+    ],
+)
+def test_processes_share_the_cores_where_torchrun_would_leave_them_one(
+    environment: dict[str, str], expected: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launcher, "_cores", lambda: 8)
+    started = {"TORCHELASTIC_RUN_ID": "none"} if "LOCAL_WORLD_SIZE" in environment else {}
+    assert launcher.threads(environment | started) == expected
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])

@@ -66,7 +66,7 @@ def read(dataset: Dataset, name: str) -> tuple[np.ndarray, np.ndarray]:
 
 def test_what_is_sound_is_copied_byte_for_byte_and_masks_become_class_indices(data: Path) -> None:
     copy, repairs = repaired(data)
-    assert {repair.outcome for repair in repairs.values()} == {"copied"}
+    assert {repair.outcome for repair in repairs.values()} == {"recoded"}
     assert len(copy.cases) == 6
     for i, case in enumerate(copy.cases):
         assert case.name == f"c{i}"
@@ -74,6 +74,34 @@ def test_what_is_sound_is_copied_byte_for_byte_and_masks_become_class_indices(da
         assert (masks.decode(case, copy.encoding, None) == mask(i)).all()
         assert formats.read_palette(case.masks[0]) is not None
     assert copy.classes == scan(data).classes
+
+
+def test_masks_that_hold_class_indices_are_copied_and_not_recoded(data: Path) -> None:
+    for i in range(6):
+        save(data / "masks" / f"c{i}.png", mask(i))
+    _, repairs = repaired(data)
+    assert {repair.outcome for repair in repairs.values()} == {"copied"}
+
+
+def test_stray_values_are_told_as_a_change_and_what_numbers_mean_is_said(data: Path) -> None:
+    """Codes of which one is that of ignored pixels in the copy, and three pixels of other values in one mask."""
+    for i in range(6):
+        save(data / "masks" / f"c{i}.png", 128 * mask(i, 240, 320) + 127 * (mask(i, 240, 320) * mask(9, 240, 320)))
+        save(data / "images" / f"c{i}.png", picture(i, 240, 320, 3))
+    stray = 128 * mask(2, 240, 320) + 127 * (mask(2, 240, 320) * mask(9, 240, 320))
+    stray[:3, 0] = 37
+    save(data / "masks" / "c2.png", stray)
+    copy, repairs = repaired(data)
+    assert {name for name, repair in repairs.items() if repair.outcome == "changed"} == {"c2.png"}
+    assert [one.text for one in repairs["c2.png"].remarks] == ["3 pixels of the mask are of no class, and ignored."]
+    assert {repair.outcome for name, repair in repairs.items() if name != "c2.png"} == {"recoded"}
+    assert list(copy.classes.names) == ["background", "value 128", "value 255"]
+    text = to_text([*repairs.values()], scan(data), Path("out"))
+    assert "1 changed, 5 recoded\n" in text
+    assert "masks of the copy: 0 background, 1 value 128, 2 value 255, 255 ignored; those of the original: grey" in text
+    assert copy.notices == (
+        "Mask pixels of value 255 are ignored (3 pixels, 0.00%). In these masks the class 'value 255' is 2.",
+    )
 
 
 @pytest.mark.parametrize("kind", ["image", "mask"])
@@ -192,7 +220,7 @@ def test_copies_are_left_out_and_of_contradicting_masks_the_agreement_stays(data
     _, truth = read(copy, "c4")
     assert (truth[:5] == IGNORE).all()
     assert (truth[5:] == mask(4)[5:]).all()
-    assert repairs["c2.png"].outcome == "copied"
+    assert repairs["c2.png"].outcome == "recoded"
 
 
 def test_of_copies_on_two_sides_that_of_the_test_split_stays(tmp_path: Path) -> None:
@@ -391,14 +419,16 @@ def test_where_nothing_is_left_the_table_says_why(tmp_path: Path) -> None:
     assert (tmp_path / "out" / REPORT).read_text().count("left out") == 3
 
 
-def test_the_summary_counts_and_names_what_was_done() -> None:
+def test_the_summary_counts_and_names_what_was_done(data: Path) -> None:
     repairs = [
         *(Repair((Path(f"{i}.png"), Path("m.png")), "left out", (Remark("broken", f"No {i}."),)) for i in range(900)),
         Repair((Path("c.png"), Path("m.png")), "changed", (Remark("mended", "Mended."),)),
         Repair((Path("d.png"), Path("m.png")), "copied"),
     ]
-    text = to_text(repairs, Path("out"))
+    text = to_text(repairs, scan(data), Path("out"), width=200)
     assert "900 left out, 1 changed, 1 copied" in text
     assert "900 left out, broken; such as 0.png: No 0." in text
     assert "1 changed, mended; such as c.png: Mended." in text
-    assert len(text.splitlines()) == 4
+    assert "0 background, 1 object, 255 ignored; those of the original: " in text
+    assert len(text.splitlines()) == 5
+    assert max(map(len, to_text(repairs, scan(data), Path("out"), width=60).splitlines())) <= 60

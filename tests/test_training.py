@@ -136,9 +136,10 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(
     once: Once, discs: Path, tmp_path: Path, after_steps: int
 ) -> None:
     settings = ("training.epochs=3", "model.dropout=0.2")
-    pixelwise.train(discs, tmp_path / "broken", config=quick(*settings), watcher=Stopping(after_steps))
+    pixelwise.train(discs, tmp_path / "broken", config=quick(*settings), watcher=Stopping(after_steps), command="one")
     assert (tmp_path / "broken" / "report.html").exists(), "Ctrl-C leaves model, scores and report"
-    pixelwise.train(discs, tmp_path / "broken", resume=True)
+    pixelwise.train(discs, tmp_path / "broken", resume=True, command="two")
+    assert "<code>one\ntwo</code>" in (tmp_path / "broken" / "report.html").read_text()
     assert_equal_runs(once(*settings).folder, tmp_path / "broken")
 
 

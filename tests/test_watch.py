@@ -85,6 +85,17 @@ def test_plain_lines_are_not_many(monkeypatch: pytest.MonkeyPatch, log: TextIO) 
     ]
 
 
+@pytest.mark.parametrize("width", [40, 60])
+def test_sentences_that_are_longer_than_a_line_hang(width: int) -> None:
+    text = "  model.width = 16: in 25 s it sees about 3490 patches, measured here; a wider network would see too few"
+    first, *others = watch._hanging(text, width).splitlines()
+    assert first.startswith("  model.width = 16: in")
+    assert others
+    assert all(line.startswith(" " * 6) and line[6] != " " and len(line) <= width for line in others)
+    assert " ".join([first, *map(str.strip, others)]) == text
+    assert watch._hanging("short  and spaced", width) == "short  and spaced"
+
+
 def test_long_work_is_heard_of_before_it_ends(monkeypatch: pytest.MonkeyPatch, log: TextIO) -> None:
     clock = Clockwork(monkeypatch)
     lines = PlainLines(log)
@@ -127,7 +138,7 @@ def test_the_bar_shows_score_rate_and_time_left(monkeypatch: pytest.MonkeyPatch)
         bar.step(2, 0.4, 12.5)  # 0.3 of the run in 30 s: 0.6 are left
         (task,) = bar._bar.tasks
         assert task.completed == 0.4
-        assert task.fields["note"] == "loss 0.250  mIoU 0.750  12.5 images/s  1:00 left"
+        assert task.fields["note"] == "1:00 left  loss 0.250  mIoU 0.750  12.5 images/s"
 
 
 def test_finished_work_leaves_the_bar() -> None:

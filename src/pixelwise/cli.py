@@ -1,6 +1,7 @@
 """The command line: one function per verb, which parses, calls and prints."""
 
 import shlex
+import shutil
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from typer.core import TyperGroup
 
+from pixelwise import launcher
 from pixelwise.errors import ConfigError, DataError, PixelwiseError
 
 if TYPE_CHECKING:
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
     from pixelwise.training.watch import Watcher
 
 INTERRUPTED = 130
+
+LONGEST_LINE = 100
+"""Of paragraphs, in characters, however wide the terminal is."""
 
 STARTED = monotonic()
 """A time budget counts from here, before torch is imported."""
@@ -31,8 +36,16 @@ class _Verbs(TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            typer.echo("interrupted; what was finished is saved", err=True)
+            if launcher.is_first():
+                typer.echo("interrupted; what was finished is saved", err=True)
             raise typer.Exit(INTERRUPTED) from None
+        except Exception as error:
+            told = getattr(error, "format_message", None)  # a wrong argument, which all processes were given
+            if told is not None:
+                launcher.leave_to_torchrun(told())
+            if told is None or launcher.is_first():
+                raise
+            raise typer.Exit(ConfigError.exit_code) from None
 
 
 app = typer.Typer(
@@ -56,7 +69,9 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JS
 Split = Literal["train", "validation", "test", "all"]
 FlipsOption = Annotated[
     Literal["none", "horizontal", "both", "rotations"] | None,
-    typer.Option("--flips", help="Average over so many views; else as the model was told."),
+    typer.Option(
+        "--flips", help="Average over mirror images and turns, which takes longer; else as the model was told."
+    ),
 ]
 DeviceOption = Annotated[Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Where to compute.")]
 
@@ -111,10 +126,14 @@ def check(
         copied = {"findings": found, "repairs": repair.to_json(repairs), "left": finding.to_json(left)}
         typer.echo(json.dumps(copied if fix else found, indent=2))
     else:
-        for line in (*api.describe(dataset), finding.to_text(findings)):
+        width = _width()
+        for line in (*api.describe(dataset), finding.to_text(findings, width)):
             typer.echo(line)
-    if fix and not as_json:
-        typer.echo(f"\n{repair.to_text(repairs, fix)}\n\nwhat is left in the copy:\n{finding.to_text(left)}")
+        if fix:
+            done, rest = repair.to_text(repairs, dataset, fix, width), finding.to_text(left, width)
+            typer.echo(f"\n{done}\n\nwhat is left in the copy:\n{rest}")
+            if not finding.is_fatal(left):
+                typer.echo(f"\nit can be trained on: pixelwise train {shlex.quote(str(fix))}")
     if finding.is_fatal(left):
         raise typer.Exit(1)
 
@@ -351,31 +370,37 @@ def predict(
     ] = 0.0,
     flips: FlipsOption = None,
     memory: Annotated[
-        str, typer.Option("--memory", help="What the process may take for an image that is larger than memory: 2GB.")
+        str, typer.Option("--memory", help="What a process may take for an image of more than 256 MB of pixels.")
     ] = "2GB",
     device: DeviceOption = "auto",
 ) -> None:
     """Write a mask for every image, at the image's size."""
     from pixelwise import api
     from pixelwise.config import parse_bytes
-    from pixelwise.data.loader import share_of_this_process
     from pixelwise.training.watch import Watcher, on_this_terminal
 
-    with on_this_terminal() if share_of_this_process().rank == 0 else Watcher() as watcher:
-        result = api.predict_files(
-            run,
-            inputs,
-            out,
-            mask_format=mask_format,
-            overlay=overlay,
-            probabilities=probabilities,
-            polygons=polygons,
-            tolerance_px=simplify,
-            flips=flips,
-            memory_bytes=parse_bytes(memory),
-            device=device,
-            watcher=watcher,
-        )
+    try:
+        with on_this_terminal() if launcher.share_of_this_process().rank == 0 else Watcher() as watcher:
+            result = api.predict_files(
+                run,
+                inputs,
+                out,
+                mask_format=mask_format,
+                overlay=overlay,
+                probabilities=probabilities,
+                polygons=polygons,
+                tolerance_px=simplify,
+                flips=flips,
+                memory_bytes=parse_bytes(memory),
+                device=device,
+                watcher=watcher,
+            )
+    except KeyboardInterrupt:
+        if launcher.is_first():
+            typer.echo(_how_to_go_on(out), err=True)
+        raise
+    if not result.is_complete:
+        return  # of several processes, the last one to end speaks for all
     if result.passed_over:
         masks = f"{len(result.passed_over)} files, such as {result.passed_over[0]}"
         typer.echo(f"passed over as masks of other images: {masks}; name them to predict them", err=True)
@@ -390,23 +415,24 @@ def predict(
     if result.edited:
         files = f"{len(result.edited)} files, such as {result.edited[0]}"
         typer.echo(f"kept, since changed after they were predicted: {files}; delete them to predict anew", err=True)
-    for error in result.failed:
-        typer.echo(f"failed: {error}", err=True)
-    # torchrun ends all processes as soon as one has an exit code: only that which ends last has one
-    if result.failed and result.is_complete:
-        raise DataError(f"{len(result.failed)} of the images could not be predicted; they are named above.")
+    if result.failed:
+        told = f"{len(result.failed)} of {result.images} images could not be predicted, all others are:"
+        raise DataError("\n- ".join([told, *map(str, result.failed)]))
+
+
+def _how_to_go_on(out: Path) -> str:
+    """What becomes of a prediction that was interrupted."""
+    kept = "; until then hidden files there (.pixelwise-...) keep what is finished of an image"
+    return f"the same command goes on with what is missing in {out}{kept if any(out.rglob('.pixelwise-*')) else ''}"
 
 
 @app.command()
 def compare(runs: Annotated[list[Path], typer.Argument(help="Folders of runs.")], as_json: JsonOption = False) -> None:
     """Lay runs side by side: scores and the settings that differ."""
-    import shutil
-
     from pixelwise import api
 
     comparison = api.compare(runs)
-    width = shutil.get_terminal_size().columns
-    typer.echo(comparison.to_json() if as_json else comparison.to_text(width))
+    typer.echo(comparison.to_json() if as_json else comparison.to_text(shutil.get_terminal_size().columns))
 
 
 @app.command()
@@ -528,6 +554,11 @@ def _finish(run: "Run") -> None:
         raise typer.Exit(INTERRUPTED)
 
 
+def _width() -> int:
+    """Of paragraphs, in characters: that of the terminal, unless lines would be hard to read."""
+    return min(shutil.get_terminal_size().columns, LONGEST_LINE)
+
+
 def _command() -> str:
     """What was typed."""
     return shlex.join(["pixelwise", *sys.argv[1:]])
@@ -555,7 +586,9 @@ def main() -> None:
         app(standalone_mode=True)
     except PixelwiseError as error:
         kind = next(base.__name__ for base in type(error).__mro__ if base.__module__ == PixelwiseError.__module__)
-        typer.echo(f"{kind.removesuffix('Error').lower()} error: {error}", err=True)
+        said = f"{kind.removesuffix('Error').lower()} error: {error}"
+        if not launcher.leave_to_torchrun(said):
+            typer.echo(said, err=True)
         sys.exit(error.exit_code)
 
 

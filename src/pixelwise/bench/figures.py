@@ -20,11 +20,12 @@ from pixelwise.config import SIZES, AugmentConfig, Config, ModelConfig, Predicti
 from pixelwise.data.augment import augment, window_size
 from pixelwise.data.cache import Decoded
 from pixelwise.data.dataset import Case
-from pixelwise.data.loader import Sampling, Share, Windows, stream
+from pixelwise.data.loader import Sampling, Windows, stream
 from pixelwise.data.preprocess import scaling
 from pixelwise.data.resident import Resident
 from pixelwise.inference import int8
 from pixelwise.inference.predictor import Model
+from pixelwise.launcher import Share
 from pixelwise.memory import keeping_freed_memory
 from pixelwise.models import bundle
 from pixelwise.models.blocks import folded, rounded

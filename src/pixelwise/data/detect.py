@@ -15,7 +15,7 @@ from pixelwise.classes import IGNORE, MAX_CLASSES, ClassTable, Color, default_co
 from pixelwise.data import formats, polygons
 from pixelwise.data.dataset import Case, MaskEncoding
 from pixelwise.data.masks import UnknownValuesError, pack_colors, shortened, unpack_color
-from pixelwise.data.rules import VOID_VALUES, Proposal, by_index, one_class, propose
+from pixelwise.data.rules import VOID_VALUES, Proposal, by_index, ignored, one_class, propose
 from pixelwise.data.survey import Survey, centres_of, near, share_near, take_survey
 from pixelwise.errors import DataError
 
@@ -48,7 +48,7 @@ class Detection:
 def detect(cases: Sequence[Case], declaration: Declaration) -> Detection:
     """Finds out what the masks of a data set mean.
 
-    Files that cannot be read are left out with a notice; `data.check` lists them.
+    Files that cannot be read are passed over; `data.check` lists them.
 
     Args:
         cases: cases with and without masks.
@@ -86,8 +86,7 @@ def _detect_pictures(cases: Sequence[Case], declaration: Declaration) -> Detecti
         _refuse(declaration, "ignore_colors", what="The masks hold one value per pixel and no colours")
         several = any(len(case.masks) > 1 for case in cases)
         proposal = _with_palette(_values(survey, declaration, several=several), survey, declaration)
-    notices = (*proposal.notices, *_unreadable_notice(survey.unreadable))
-    return Detection(proposal.encoding, _table(proposal, declaration), notices)
+    return Detection(proposal.encoding, _table(proposal, declaration), proposal.notices)
 
 
 def _refuse(declaration: Declaration, *fields: str, what: str) -> None:
@@ -148,15 +147,13 @@ def _with_void(proposal: Proposal, void: Iterable[int], survey: Survey) -> Propo
     if not added:
         return proposal
     listed = ", ".join(map(str, added))
-    pixels = sum(survey.pixels[value] for value in added)
     encoding = proposal.encoding.model_copy(
         update={
             "values": {**proposal.encoding.values, **added},
             "description": f"{proposal.encoding.description}; {listed} ignored",
         }
     )
-    notice = f"Pixels of value {listed} are ignored ({pixels} pixels, {pixels / max(1, survey.total):.2%})."
-    return replace(proposal, encoding=encoding, notices=(*proposal.notices, notice))
+    return replace(proposal, encoding=encoding, notices=(*proposal.notices, ignored(list(added), survey)))
 
 
 def _named(survey: Survey, names: Sequence[str]) -> Proposal:
@@ -442,7 +439,6 @@ def _detect_polygons(cases: Sequence[Case], declaration: Declaration) -> Detecti
     notices = [
         f"{count} shapes of kind '{shape}' without area are left out." for shape, count in labels.skipped.items()
     ]
-    notices += _unreadable_notice(labels.unreadable)
     proposal = Proposal(encoding, names, tuple(notices))
     return Detection(encoding, _table(proposal, replace(declaration, names=names)), tuple(notices))
 
@@ -468,10 +464,3 @@ def _table(proposal: Proposal, declaration: Declaration) -> ClassTable:
             remedy="Give as many `colors` as `names`, the background included.",
         )
     return ClassTable.from_names(list(names), list(colors or (default_color(i) for i in range(len(names)))))
-
-
-def _unreadable_notice(errors: Sequence[DataError]) -> list[str]:
-    if not errors:
-        return []
-    count = len({str(error.where) for error in errors})  # the pages of a stack are one file
-    return [f"{count} mask files cannot be read and were left out, the first: {errors[0]}"]

@@ -4,9 +4,8 @@ Training sees an endless stream of samples. Sample n is a function of the seed a
 the order does not depend on how many processes read, and a resumed run goes on where it stopped.
 """
 
-import os
 import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from pixelwise.config import Preprocessing
 from pixelwise.data.cache import Decoded
 from pixelwise.data.preprocess import mirrored_window, moments, scaling
-from pixelwise.errors import ConfigError
+from pixelwise.launcher import Share
 
 POSITION_JITTER = 0.5
 """A patch drawn for a class has that pixel within this share of its edge around its centre."""
@@ -176,38 +175,6 @@ class Windows(Dataset[Sample]):
             start = round(float(place) - patch / 2 + jitter)
             corner.append(min(max(start, min(size - patch, 0)), max(size - patch, 0)))
         return corner[0], corner[1]
-
-
-@dataclass(frozen=True)
-class Share:
-    """The part of every batch that this process computes."""
-
-    rank: int = 0
-    processes: int = 1
-
-    def of(self, step: int, batch_size: int) -> range:
-        """Numbers of the samples of a step that belong to this process; together they are the batch."""
-        first, last = (step * batch_size + batch_size * part // self.processes for part in (self.rank, self.rank + 1))
-        return range(first, last)
-
-
-def share_of_this_process(environment: Mapping[str, str] = os.environ) -> Share:
-    """The part of this process, as torchrun or srun say; all where neither has started it.
-
-    Raises:
-        ConfigError: what they say makes no sense.
-    """
-    for rank, processes in (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS")):
-        said = (environment.get(rank, ""), environment.get(processes, ""))
-        if not all(said):
-            continue
-        if not (said[0].isdecimal() and said[1].isdecimal() and int(said[0]) < int(said[1])):
-            raise ConfigError(
-                f"{rank} is '{said[0]}' and {processes} is '{said[1]}', which say no place among processes.",
-                remedy="Start the processes with torchrun or srun, or unset these variables.",
-            )
-        return Share(int(said[0]), int(said[1]))
-    return Share()
 
 
 class _Steps:

@@ -12,6 +12,7 @@ import os
 import posixpath
 import secrets
 import shutil
+import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +26,8 @@ from jaxtyping import Bool, Float, Shaped, UInt8
 from pixelwise.classes import IGNORE
 from pixelwise.data import formats, writing
 from pixelwise.data.alike import ALIKE, Likeness
-from pixelwise.data.dataset import Case, Dataset
+from pixelwise.data.dataset import Case, Dataset, MaskEncoding
+from pixelwise.data.masks import shortened
 from pixelwise.data.measure import Measurement, Misfit, decoded_mask, equal
 from pixelwise.data.parallel import bytes_of_case, in_parallel
 from pixelwise.data.preprocess import resize_mask
@@ -38,8 +40,9 @@ from pixelwise.files import cannot_write, copy_file, make_folder, write_atomical
 REPORT = "repairs.csv"
 """The table of what was done."""
 
-Outcome = Literal["left out", "changed", "copied"]
-OUTCOMES: tuple[Outcome, ...] = ("left out", "changed", "copied")
+Outcome = Literal["left out", "changed", "recoded", "copied"]
+OUTCOMES: tuple[Outcome, ...] = ("left out", "changed", "recoded", "copied")
+"""Of what is recoded, only the numbers in the mask are others: each class is now its index."""
 
 _KNOWN_FITS: tuple[Misfit | None, ...] = (None, "off by one", "turned by the camera", "scaled")
 """How a mask may differ in size from its image for it to be known how it lies on it."""
@@ -131,17 +134,39 @@ def refuse_place(out: Path, root: Path) -> None:
         )
 
 
-def to_text(repairs: Sequence[Repair], out: Path) -> str:
-    """How many files were left out, changed and copied, and how, with an example of each."""
+def to_text(repairs: Sequence[Repair], dataset: Dataset, out: Path, width: int = 100) -> str:
+    """How many files were left out, changed, recoded and copied, and how, with an example of each.
+
+    Args:
+        repairs: from `write_copy`.
+        dataset: what was repaired.
+        out: the copy.
+        width: of the text in characters.
+    """
     counts = Counter(repair.outcome for repair in repairs)
-    lines = [f"repaired copy in {out}: " + ", ".join(f"{counts[outcome]} {outcome}" for outcome in OUTCOMES)]
+    lines = [f"repaired copy in {out}: {', '.join(f'{counts[one]} {one}' for one in OUTCOMES if counts[one])}"]
     told = [(repair, remark) for repair in repairs for remark in repair.remarks]
     kinds = Counter((repair.outcome, remark.kind) for repair, remark in told)
     firsts = {(repair.outcome, remark.kind): (repair, remark) for repair, remark in reversed(told)}
     for (outcome, kind), count in sorted(kinds.items(), key=lambda entry: (OUTCOMES.index(entry[0][0]), -entry[1])):
         repair, remark = firsts[outcome, kind]
         lines.append(f"  {count} {outcome}, {kind}; such as {repair.files[0].name}: {remark.text}")
-    return "\n".join([*lines, f"what was done to each file: {out / REPORT}"])
+    if counts["changed"] + counts["recoded"] + counts["copied"]:
+        lines.append(f"masks of the copy: {_coding(dataset)}")
+    lines.append(f"what was done to each file: {out / REPORT}")
+    return "\n".join(textwrap.fill(line, width, subsequent_indent="    ", break_on_hyphens=False) for line in lines)
+
+
+def _coding(dataset: Dataset) -> str:
+    """What the numbers in masks of the copy mean, and what those of the original were."""
+    meant = [f"{index} {name}" for index, name in enumerate(dataset.classes.names)]
+    before = f"; those of the original: {dataset.encoding.description}" if _recodes(dataset.encoding) else ""
+    return f"{shortened(meant, 12)}, {IGNORE} ignored{before}"
+
+
+def _recodes(encoding: MaskEncoding) -> bool:
+    """Whether a class has another number in the original than its index."""
+    return encoding.kind != "values" or any(value != index for value, index in encoding.values.items())
 
 
 def to_json(repairs: Sequence[Repair]) -> list[dict[str, object]]:
@@ -301,7 +326,9 @@ def _repair(one: Measurement, dataset: Dataset, intent: _Intent, out: Path) -> t
     if case.name in intent.left_out:
         return Repair(files, "left out", (intent.left_out[case.name],)), None
     pixels, missing, remarks = _mended_image(one, intent.channels)
-    mask, said = _fitted(decoded_mask(one, dataset.encoding), one)
+    decoded = decoded_mask(one, dataset.encoding)
+    remarks += _stray(decoded, dataset.encoding)
+    mask, said = _fitted(decoded, one)
     remarks += said
     if missing is not None:
         mask = np.where(missing, np.uint8(IGNORE), mask)
@@ -320,7 +347,14 @@ def _repair(one: Measurement, dataset: Dataset, intent: _Intent, out: Path) -> t
     else:
         target, said = _copied(case.image, place)
         remarks += said
-    return Repair(files, "changed" if remarks else "copied", tuple(remarks)), target
+    sound: Outcome = "recoded" if _recodes(dataset.encoding) else "copied"
+    return Repair(files, "changed" if remarks else sound, tuple(remarks)), target
+
+
+def _stray(mask: UInt8[np.ndarray, "h w"], encoding: MaskEncoding) -> list[Remark]:
+    """What became of values or colours that are no class; of channels, the pixels of none of them are no mistake."""
+    pixels = int((mask == IGNORE).sum()) if encoding.other == IGNORE and encoding.kind != "layers" else 0
+    return [Remark("stray values", f"{pixels} pixels of the mask are of no class, and ignored.")] if pixels else []
 
 
 def _copied(image: Path, place: Path) -> tuple[Path, list[Remark]]:

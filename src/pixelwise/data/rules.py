@@ -70,7 +70,9 @@ def by_index(survey: Survey, names: Sequence[str], *, declared: bool = False) ->
     """Raw values are the indices of classes; those that by custom do not count are ignored."""
     void = [value for value in survey.values if value in VOID_VALUES]
     listed = ", ".join(map(str, void))
-    notices = (f"Pixels of value {listed} are ignored.",) if void else ()
+    # a repaired copy has names that were made up from the values before
+    called = [f"the class '{name}' is {index}" for index, name in enumerate(names) if name in _made_up(void)]
+    notices = (" ".join([ignored(void, survey), *(f"In these masks {one}." for one in called)]),) if void else ()
     ending = ", as declared" if declared else f", {listed} ignored" if void else ""
     encoding = MaskEncoding(
         kind="values",
@@ -78,6 +80,13 @@ def by_index(survey: Survey, names: Sequence[str], *, declared: bool = False) ->
         description=f"class indices 0..{len(names) - 1}{ending}",
     )
     return Proposal(encoding, tuple(names), notices)
+
+
+def ignored(values: Sequence[int], survey: Survey) -> str:
+    """The notice that pixels of some raw values do not count."""
+    pixels = sum(survey.pixels[value] for value in values)
+    listed = ", ".join(map(str, values))
+    return f"Mask pixels of value {listed} are ignored ({pixels} pixels, {pixels / max(1, survey.total):.2%})."
 
 
 def _lossy(survey: Survey) -> Proposal | None:

@@ -305,7 +305,7 @@ def _heads(runs: Sequence[str], width: int) -> tuple[list[str], str]:
 def _tables(title: str, heads: Sequence[str], rows: Sequence[tuple[str, list[str]]], width: int) -> list[str]:
     """One table, or several one below the other where the columns do not fit beside each other."""
     longest = max(12, width // 3)
-    clipped = [(_clipped(name, longest), [_clipped(cell, longest) for cell in cells]) for name, cells in rows]
+    clipped = [(_clipped(name, width // 2), [_clipped(cell, longest) for cell in cells]) for name, cells in rows]
     label = max(len(title), *(len(name) for name, _ in clipped))
     widths = [
         max(len(_clipped(heads[i], longest)), *(len(cells[i]) for _, cells in clipped)) for i in range(len(heads))

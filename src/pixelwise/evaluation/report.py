@@ -69,7 +69,7 @@ class Content:
 
     title: str
     command: str
-    """What to type to get this report again."""
+    """What to type to get this report again; of a run that went on, a line for each time."""
     scores: dict[str, Any]
     """What scores.json holds."""
     split_name: str

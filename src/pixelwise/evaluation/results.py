@@ -20,7 +20,7 @@ class Background:
     """What a report tells besides scores."""
 
     command: str
-    """What to type to get it again."""
+    """What to type to get it again; of a run that went on, a line for each time."""
     facts: dict[str, str]
     history: list[dict[str, Any]] = field(default_factory=list)
     """Rows of history.jsonl."""

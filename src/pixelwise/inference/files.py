@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -17,7 +18,6 @@ from pixelwise.classes import IGNORE, ClassTable
 from pixelwise.data import channels, formats, nifti, omezarr, writing
 from pixelwise.data.annotations import coco_image, write_coco, write_geojson, write_labelme
 from pixelwise.data.cache import hash_of, to_npy
-from pixelwise.data.loader import Share, share_of_this_process
 from pixelwise.data.nifti import is_nifti
 from pixelwise.data.omezarr import is_zarr
 from pixelwise.data.windows import open_image, open_mask, open_windows, thinned
@@ -27,6 +27,7 @@ from pixelwise.inference.jobs import Job, Outputs, Plan
 from pixelwise.inference.large import Kept, Subject, predict_parts
 from pixelwise.inference.ledger import Ledger, Made, state_of
 from pixelwise.inference.predictor import Model
+from pixelwise.launcher import Share, share_of_this_process
 
 OVERVIEW_PX = 2048
 """The longer edge of the overlay of a large image."""
@@ -37,8 +38,10 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Predicted:
-    """What was done."""
+    """What was done: by all processes if all is done, else by this one."""
 
+    images: int = 0
+    """Of the call, those of all processes."""
     passed_over: list[Path] = field(default_factory=list)
     """As `Plan.passed_over`."""
     without_extras: list[Path] = field(default_factory=list)
@@ -49,8 +52,7 @@ class Predicted:
     edited: list[Path] = field(default_factory=list)
     """Files that were changed since an earlier call has written them; they and what belongs to them stay."""
     failed: list[PixelwiseError] = field(default_factory=list)
-    """Images that could not be read or do not fit the model; each names its file. Those of other processes are among
-    them if all is done."""
+    """Images that could not be read or do not fit the model; each names its file."""
     is_complete: bool = True
     """All images of the call are done; else another process is still at work on its own."""
 
@@ -60,7 +62,8 @@ class _Result:
     """What will be written for one image."""
 
     mask: UInt8[np.ndarray, "*pages H W"]
-    picture: UInt8[np.ndarray, "H W 3"] | None = None
+    image: Shaped[np.ndarray, "H W C"] | None = None
+    """None where it was never read whole, or holds several."""
     probabilities: Float32[np.ndarray, "K H W"] | None = None
 
 
@@ -81,7 +84,7 @@ def run(model: Model, plan: Plan, outputs: Outputs, progress: Progress | None = 
     """Predict and write what is not there yet; an image that cannot be read does not keep the others from being done.
 
     Of several processes, as torchrun or srun start them, each does a part of the images; the last one to come to its
-    end knows what has failed in the others, and writes COCO's file of all.
+    end knows what the others have done, and writes COCO's file of all.
 
     Raises:
         ConfigError: the environment numbers processes wrongly.
@@ -91,10 +94,9 @@ def run(model: Model, plan: Plan, outputs: Outputs, progress: Progress | None = 
     jobs = plan.jobs[share.rank :: share.processes]
     ledger = Ledger.of(make_folder(outputs.folder), share)
     _refuse_foreign([path for job in jobs for path in job.targets], ledger)
-    _marker(outputs.folder, share.rank).unlink(missing_ok=True)
     if outputs.coco is not None:
         _refuse_foreign([outputs.coco], ledger)
-    done = Predicted(plan.passed_over, plan.without_extras(outputs))
+    done = Predicted(len(plan.jobs), plan.passed_over, plan.without_extras(outputs))
     with model.keeping_memory(), _staging(outputs.folder, share) as folder:
         work = _Work(model, outputs, ledger, folder, progress or _nobody, done)
         for index, job in enumerate(jobs):
@@ -108,30 +110,69 @@ def run(model: Model, plan: Plan, outputs: Outputs, progress: Progress | None = 
 
 
 def _with_others(folder: Path, share: Share, done: Predicted) -> Predicted:
-    """What was done, and if all processes have done their parts, what failed in the others; each says so in a file."""
+    """What was done, and if all processes have done their parts, what the others did; each says so in a file."""
     if share.processes == 1:
         return done
-    said = [(error.what, str(error.where), error.remedy) for error in done.failed]
-    write_json(_marker(folder, share.rank), said)
-    markers = [_marker(folder, rank) for rank in range(share.processes)]
-    try:
-        failed = [error for rank, marker in enumerate(markers) if rank != share.rank for error in read_json(marker)]
-        markers[0].unlink()  # of two that come to their ends together, one takes it
-    except (DataError, FileNotFoundError):  # not there yet, or gone
+    launch = _launch()
+    write_json(_hidden(folder, f"{launch}-{share.rank}", os.getppid()), _to_json(done))  # who has started it knows all
+    markers = {int(path.name.split("-")[-2]): path for path in folder.glob(f".pixelwise-*-{launch}-*-*")}
+    if len(markers) < share.processes:
         return replace(done, is_complete=False)
-    done.failed.extend(DataError(what, where=where, remedy=remedy) for what, where, remedy in failed)
-    for marker in markers[1:]:
+    try:
+        others = [read_json(marker) for rank, marker in sorted(markers.items()) if rank != share.rank]
+        markers[0].unlink()  # of two that come to their ends together, one takes it
+    except (DataError, FileNotFoundError):  # gone
+        return replace(done, is_complete=False)
+    for other in others:
+        _take(done, other)
+    done.failed.sort(key=lambda error: str(error.where))
+    for marker in markers.values():
         marker.unlink(missing_ok=True)
     return done
 
 
-def _marker(folder: Path, rank: int, environment: Mapping[str, str] = os.environ) -> Path:
+def _to_json(done: Predicted) -> dict[str, Any]:
+    """The part of what was done that each process knows alone."""
+    return {
+        "written": [str(path) for path in done.written],
+        "unchanged": [str(path) for path in done.unchanged],
+        "edited": [str(path) for path in done.edited],
+        "failed": [(error.what, str(error.where), error.remedy) for error in done.failed],
+    }
+
+
+def _take(done: Predicted, other: dict[str, Any]) -> None:
+    """Add what another process has said by `_to_json`."""
+    done.written.extend(map(Path, other["written"]))
+    done.unchanged.extend(map(Path, other["unchanged"]))
+    done.edited.extend(map(Path, other["edited"]))
+    done.failed.extend(DataError(what, where=where, remedy=remedy) for what, where, remedy in other["failed"])
+
+
+def _launch(environment: Mapping[str, str] = os.environ) -> str:
+    """What all processes that were started together have in common, and no others."""
     names = (
         *("TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT", "MASTER_PORT"),
         *("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT"),
     )
-    launch = hash_of([repr([environment.get(name) for name in names]).encode()])[:16]
-    return folder / f".pixelwise-done-{launch}-{rank}"
+    return hash_of([repr([environment.get(name) for name in names]).encode()])[:16]
+
+
+def _hidden(folder: Path, name: str, process: int) -> Path:
+    """A place in the folder of results that is of no use once a process of this host is over."""
+    return folder / f".pixelwise-{socket.gethostname()}-{name}-{process}"
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what processes that were killed have left."""
+    for left in folder.glob(_hidden(folder, "*", 0).name[:-1] + "*"):
+        number = left.name.rpartition("-")[2]
+        if number.isdecimal() and psutil.pid_exists(int(number)):
+            continue
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
 
 
 def _nobody(name: str, done: int, total: int) -> None:
@@ -151,13 +192,9 @@ def _refuse_foreign(targets: Sequence[Path], ledger: Ledger) -> None:
 
 @contextmanager
 def _staging(folder: Path, share: Share) -> Iterator[Path]:
-    """A folder inside the one of results; what a process that was killed has left of its own goes."""
-    host = socket.gethostname()
-    for left in folder.glob(f".pixelwise-{host}-*"):
-        number = left.name.rpartition("-")[2]
-        if not (number.isdecimal() and psutil.pid_exists(int(number))):
-            shutil.rmtree(left, ignore_errors=True)
-    staging = make_folder(folder / f".pixelwise-{host}-{share.rank}-{os.getpid()}")
+    """A folder inside the one of results."""
+    _sweep(folder)
+    staging = make_folder(_hidden(folder, str(share.rank), os.getpid()))
     try:
         yield staging
     finally:
@@ -176,7 +213,7 @@ def _try(work: _Work, job: Job) -> None:
         where = job.mask.parent / place.name if place.parent == work.staging else place
         raise WriteError(error.what, where=where, remedy=error.remedy) from None
     except PixelwiseError as error:
-        if job.by_windows and not job.is_large:
+        if job.reading == "windows":
             Kept.beside(job.mask).remove()  # it is soon done again
         work.done.failed.append(type(error)(error.what, where=job.source, remedy=error.remedy))
 
@@ -186,23 +223,24 @@ def _do(work: _Work, job: Job) -> None:
     made = Made.of(job.source, work.model.identity, work.outputs.options)
     if job.channels:
         made = made.model_copy(update={"options": repr((made.options, [state_of(path) for path in job.channels]))})
-    if work.ledger.has(made, job.targets):
-        if job.by_windows:
-            Kept.beside(job.mask).remove()  # of a call that was killed between its last two steps
-        work.done.unchanged.extend(job.targets)
-    elif edited := work.ledger.edited(job.targets):
-        work.done.edited.extend(edited)
-        if edited == [job.mask] and not job.is_stack:
-            _follow(work, made, job)
-    else:
+    is_made = work.ledger.has(made, job.targets)
+    edited = [] if is_made else work.ledger.edited(job.targets)
+    if not is_made and not edited:
         _make(work, made, job)
+        return
+    if job.reading != "whole":
+        Kept.beside(job.mask).remove()  # of a call that was killed between its last two steps
+    work.done.unchanged.extend(job.targets if is_made else [])
+    work.done.edited.extend(edited)
+    if edited == [job.mask] and not job.is_stack:
+        _follow(work, made, job)
 
 
 def _make(work: _Work, made: Made, job: Job) -> None:
     """Predict an image; its files take their places when all are there."""
     staged = job.inside(work.staging)
-    if not job.by_windows:
-        _write(work, job, staged, _predict(work.model, job, work.outputs))
+    if job.reading == "whole":
+        _write(work, job, staged, _predict(work.model, job))
         _put(work, made, staged.targets, job.targets)
         return
     kept = _parts(work, made, job)
@@ -211,7 +249,7 @@ def _make(work: _Work, made: Made, job: Job) -> None:
     if job.is_large:
         _write_bands(work, staged, kept)
     else:
-        _write(work, job, staged, _joined(work, job, kept))
+        _write(work, job, staged, _Result(work.model.cleaned(kept.whole())))
     _put(work, made, staged.targets, job.targets)
     kept.remove()
 
@@ -223,15 +261,21 @@ def _follow(work: _Work, made: Made, job: Job) -> None:
         _write_overview(work, staged.overlay, job.source, job.mask)
     elif not job.is_large:
         mask = _class_mask(job.mask, classes)
-        if staged.overlay is not None and work.outputs.draw is not None:
-            image = channels.read(job.source, job.channels)
-            writing.write_picture(staged.overlay, work.outputs.draw(image, mask, classes))
+        _write_overlay(work, job, staged, _Result(mask))
         _write_outlines(work, job, staged, mask)
     pairs = [
         (now, then) for now, then in ((staged.overlay, job.overlay), (staged.polygons, job.polygons)) if now and then
     ]
     if pairs:
         _put(work, made, [now for now, _ in pairs], [then for _, then in pairs])
+
+
+def _write_overlay(work: _Work, job: Job, staged: Job, result: _Result) -> None:
+    """The mask over its image, which is read where it is not at hand."""
+    if staged.overlay is None or work.outputs.draw is None:
+        return
+    image = result.image if result.image is not None else channels.read(job.source, job.channels)
+    writing.write_picture(staged.overlay, work.outputs.draw(image, result.mask, work.model.classes))
 
 
 def _write_outlines(work: _Work, job: Job, staged: Job, mask: UInt8[np.ndarray, "H W"]) -> None:
@@ -268,14 +312,6 @@ def _parts(work: _Work, made: Made, job: Job) -> Kept:
     )
 
 
-def _joined(work: _Work, job: Job, kept: Kept) -> _Result:
-    """What will be written of an image whose parts are done; only now, and only to be drawn, is it read whole."""
-    mask = work.model.cleaned(kept.whole())
-    if job.overlay is None or work.outputs.draw is None:
-        return _Result(mask)
-    return _Result(mask, work.outputs.draw(channels.read(job.source, job.channels), mask, work.model.classes))
-
-
 def _write_bands(work: _Work, staged: Job, kept: Kept) -> None:
     classes, bands = work.model.classes, partial(kept.finished, work.model)
     if is_zarr(staged.source):
@@ -304,7 +340,7 @@ def _write_overview(work: _Work, path: Path, source: Path, mask: Path) -> None:
         writing.write_picture(path, work.outputs.draw(thinned(image, step), labels, classes))
 
 
-def _predict(model: Model, job: Job, outputs: Outputs) -> _Result:
+def _predict(model: Model, job: Job) -> _Result:
     if job.is_stack:
         pages = _pages(model, job)
         images = (channels.read(job.source, job.channels, page) for page in pages)
@@ -312,10 +348,7 @@ def _predict(model: Model, job: Job, outputs: Outputs) -> _Result:
         return _Result(np.stack(masks))
     image = channels.read(job.source, job.channels)
     prediction = model.predict(image, probabilities=job.probabilities is not None, nodata=job.nodata)
-    picture = None
-    if job.overlay is not None and outputs.draw is not None:
-        picture = outputs.draw(image, prediction.mask, model.classes)
-    return _Result(prediction.mask, picture, prediction.probabilities)
+    return _Result(prediction.mask, image, prediction.probabilities)
 
 
 def _pages(model: Model, job: Job) -> Sequence[int | None]:
@@ -339,8 +372,7 @@ def _write(work: _Work, job: Job, staged: Job, result: _Result) -> None:
     writing.write_mask(staged.mask, mask, classes, job.placement)
     if outputs.mask_format == "cog" and job.pages == 1:
         writing.to_cog(staged.mask)
-    if staged.overlay is not None and result.picture is not None:
-        writing.write_picture(staged.overlay, result.picture)
+    _write_overlay(work, job, staged, result)
     if staged.probabilities is not None and result.probabilities is not None:
         write_atomically(staged.probabilities, to_npy(result.probabilities))
     if not job.is_stack:

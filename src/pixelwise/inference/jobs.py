@@ -23,6 +23,7 @@ from pixelwise.data.listing import Listing, rasters_below
 from pixelwise.data.naming import masks_beside_images, without_channel
 from pixelwise.data.nifti import is_nifti
 from pixelwise.data.omezarr import is_zarr
+from pixelwise.data.raster import ImageInfo
 from pixelwise.data.tiff import Placement
 from pixelwise.data.windows import allows_windows, is_large, is_small, placement_of
 from pixelwise.errors import ConfigError, DataError
@@ -49,6 +50,13 @@ SUFFIXES: dict[MaskFormat | Polygons, str] = {
 """Of the files; COCO has one file for all images."""
 
 
+Reading = Literal["whole", "windows", "bands"]
+"""How an image is predicted: `whole`; by `windows` of its file; or so, and its mask is written in `bands`."""
+
+LEAST_BYTES = 400_000_000
+"""What a process takes that has imported torch and predicts with the smallest of networks."""
+
+
 @dataclass(frozen=True)
 class Outputs:
     """What is written for every image."""
@@ -66,7 +74,7 @@ class Outputs:
     tolerance_px: float = 0.0
     """How far a simplified outline may be from the true one."""
     memory_bytes: int = 2_000_000_000
-    """What the process may take while it predicts a large image."""
+    """What the process may take while it predicts a large image; at least `LEAST_BYTES`."""
 
     @property
     def coco(self) -> Path | None:
@@ -94,12 +102,14 @@ class Job:
     """Where its pixels lie, if it says so."""
     channels: tuple[Path, ...] = ()
     """Files with the other channels of the source."""
-    by_windows: bool = False
-    """It is predicted by windows of its file."""
-    is_large: bool = False
-    """It is predicted by windows, and its mask is never held whole."""
+    reading: Reading = "whole"
     is_stack: bool = False
     """It holds several images, or is a volume or a folder of chunks: nothing but a mask is written of it."""
+
+    @property
+    def is_large(self) -> bool:
+        """Neither image nor mask is ever held whole."""
+        return self.reading == "bands"
 
     @property
     def has_outlines(self) -> bool:
@@ -260,16 +270,15 @@ def _without_suffix(place: Path) -> Path:
 def _job(source: Path, folder: Path, name: str, outputs: Outputs) -> Job:
     nature, others = _nature(source), channels.further(_absolute(source))
     if others:  # all of them are read whole
-        nature = replace(nature, by_windows=False, is_large=False)
-    pages, large, placement = nature.pages, nature.is_large, nature.placement
+        nature = replace(nature, reading="whole")
+    pages, reading, placement = nature.pages, nature.reading, nature.placement
     stem, suffix = formats.split_name(source.name)
     if is_zarr(source) or is_nifti(source.name):
         mask = folder / f"{name}{source.name[len(stem) :] if is_zarr(source) else suffix}"
-        large = large and is_zarr(source)
-        return Job(source, mask, pages=pages, channels=others, by_windows=large, is_large=large, is_stack=True)
+        return Job(source, mask, pages=pages, channels=others, reading=reading, is_stack=True)
     if pages > 1:
         return Job(source, folder / f"{name}.tif", pages=pages, placement=placement, channels=others, is_stack=True)
-    on_map = placement is not None and bool(placement.tags)
+    large, on_map = reading == "bands", placement is not None and bool(placement.tags)
     chosen = "tif" if large else outputs.mask_format or ("tif" if on_map else "png")
     return Job(
         source,
@@ -279,8 +288,7 @@ def _job(source: Path, folder: Path, name: str, outputs: Outputs) -> Job:
         polygons=folder / f"{name}{SUFFIXES[outputs.polygons]}" if outputs.polygons in SUFFIXES and not large else None,
         placement=placement,
         channels=others,
-        by_windows=nature.by_windows,
-        is_large=large,
+        reading=reading,
     )
 
 
@@ -289,26 +297,29 @@ class _Nature:
     """What a file is, as `Job` tells it."""
 
     pages: int = 1
-    by_windows: bool = False
-    is_large: bool = False
+    reading: Reading = "whole"
     placement: Placement | None = None
 
 
 def _nature(source: Path) -> _Nature:
     try:
         info, placement = formats.read_info(source), placement_of(source)
-        large = info.pages == 1 and is_large(info)
-        by_windows = large or (info.pages == 1 and not is_small(info) and _allows_windows(source))
-        return _Nature(info.pages, by_windows, large, placement)
+        return _Nature(info.pages, _reading(source, info), placement)
     except DataError:  # predicting a file that cannot be read will say why
         return _Nature()
 
 
-def _allows_windows(source: Path) -> bool:
+def _reading(source: Path, info: ImageInfo) -> Reading:
+    if info.pages > 1 or is_nifti(source.name):
+        return "whole"
+    if is_large(info):
+        return "bands"
+    if is_small(info) or is_zarr(source):
+        return "whole"
     try:
-        return allows_windows(source)
+        return "windows" if allows_windows(source) else "whole"
     except DataError:  # damaged: whether all the same it can be read as a whole will show
-        return False
+        return "whole"
 
 
 def _refuse_collisions(jobs: Sequence[Job]) -> None:
@@ -335,6 +346,11 @@ def _refuse_collisions(jobs: Sequence[Job]) -> None:
 def _refuse_options(outputs: Outputs) -> None:
     if outputs.tolerance_px and outputs.polygons is None:
         raise ConfigError("Outlines are to be simplified, but none are written.", remedy="Add --polygons.")
+    if outputs.memory_bytes < LEAST_BYTES:
+        raise ConfigError(
+            f"{outputs.memory_bytes / 1e6:.0f} MB of memory are not enough: the program alone takes more.",
+            remedy="Allow 1GB or more with --memory; it bounds what images of more than 256 MB of pixels take.",
+        )
     if outputs.tolerance_px:
         import_shapely()
     if outputs.mask_format == "cog":

@@ -21,6 +21,7 @@ from pydantic import BaseModel, NonNegativeInt, ValidationError, model_validator
 
 from pixelwise.classes import IGNORE
 from pixelwise.data.cache import hash_of
+from pixelwise.data.formats import split_name
 from pixelwise.data.npy import Planes
 from pixelwise.data.preprocess import Moments, Prepared
 from pixelwise.data.windows import BAND_PIXELS, Source, TiffSource, is_empty
@@ -80,8 +81,11 @@ class Kept:
 
     @classmethod
     def beside(cls, target: Path, size: tuple[int, int] = (0, 0), planes: int = 0) -> "Kept":
-        """Where the parts of a mask are kept while it is being made, and those of so many planes of probabilities."""
-        name = f".pixelwise-{hash_of([target.name.encode()])}"
+        """Where the parts of a mask are kept while it is being made, and those of so many planes of probabilities.
+
+        They have the same place whatever format the mask will have.
+        """
+        name = f".pixelwise-{hash_of([split_name(target.name)[0].encode()])}"
         mask, other = (target.with_name(f"{name}.{suffix}") for suffix in ("pixels", "probabilities"))
         return cls(
             Planes(mask, (1, *size), np.dtype(np.uint8)),

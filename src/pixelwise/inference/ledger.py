@@ -13,9 +13,9 @@ from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 
-from pixelwise.data.loader import Share
 from pixelwise.errors import DataError
 from pixelwise.files import cannot_write
+from pixelwise.launcher import Share
 
 NAME = "predictions"
 """Of the files, which end in .jsonl; those of further processes carry their number."""

@@ -14,6 +14,7 @@ import torch.nn.functional as F  # noqa: N812  the name everybody knows it by
 from jaxtyping import Float, Float32, Shaped, UInt8
 from torch import Tensor, nn
 
+from pixelwise import launcher
 from pixelwise.classes import IGNORE, ClassTable
 from pixelwise.config import Flips, PredictionConfig
 from pixelwise.data.cache import hash_of
@@ -329,6 +330,8 @@ def choose_device(name: str) -> torch.device:
     kind = next(kind for kind in ("cuda", "mps", "cpu") if available[kind]) if name == "auto" else name
     if not available.get(kind, False):
         raise ConfigError(f"There is no device '{name}' here.", remedy="Use --set device=auto or device=cpu.")
+    if kind == "cpu" and (threads := launcher.threads()) is not None:
+        torch.set_num_threads(threads)
     # torchrun and srun start one process for each GPU of a machine
     local = os.environ.get("LOCAL_RANK") or os.environ.get("SLURM_LOCALID") or ""
     if kind != "cuda" or not local.isdecimal() or torch.cuda.device_count() < 2:

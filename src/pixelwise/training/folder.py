@@ -183,6 +183,13 @@ class Begun(Section):
     """What torchrun calls the start of these processes, which stays when it starts them again."""
     teacher: Path | None = None
     """The run or bundle that it was to learn from."""
+    commands: tuple[str, ...] = ()
+    """What was typed to begin it, and each time that it went on."""
+
+    def and_by(self, command: str) -> "Begun":
+        """The same, gone on with by a command; torchrun gives the same one again where a process has died."""
+        is_new = self.commands[-1:] != (command,)
+        return self.model_copy(update={"commands": (*self.commands, command)}) if is_new else self
 
     def to_json(self) -> dict[str, Any]:
         """Without what is not given: the plan decides it."""

@@ -17,10 +17,11 @@ from pixelwise import outside
 from pixelwise.config import Config, TrainingConfig
 from pixelwise.data.augment import augment, augment_with_maps
 from pixelwise.data.cache import Decoded
-from pixelwise.data.loader import Batch, Share
+from pixelwise.data.loader import Batch
 from pixelwise.errors import TrainingError
 from pixelwise.inference.predictor import Model
 from pixelwise.inference.scoring import count
+from pixelwise.launcher import Share
 from pixelwise.losses import Lesson, Loss, border_weights, of_levels
 from pixelwise.metrics import Scores
 from pixelwise.models.blocks import centre_crop

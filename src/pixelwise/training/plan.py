@@ -127,6 +127,15 @@ class Plan:
     seconds_left: float | None = None
     """Of the time budget, for training and validation, as it was assumed; none without a budget."""
 
+    def describe(self) -> str:
+        """What will be trained, in a sentence."""
+        model, training, (height, width) = self.config.model, self.config.training, self.config.data.patch_size
+        kind = f"width {model.width}" if model.encoder == "plain" else f"encoder {model.encoder}"
+        return (
+            f"plan: a U-Net of {kind} and depth {model.depth}, {training.batch_size} patches of {height} x {width} "
+            f"pixels in each step, {training.precision}"
+        )
+
     def to_json(self) -> dict[str, Any]:
         """The content of plan.json."""
         return {

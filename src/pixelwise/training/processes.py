@@ -25,6 +25,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor
 
+from pixelwise import launcher
 from pixelwise.config import Config
 from pixelwise.errors import ConfigError
 from pixelwise.inference.predictor import choose_device
@@ -56,7 +57,7 @@ def join(config: Config, environment: Mapping[str, str] = os.environ) -> Fabric:
     """
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # the plan has said it already
     device = choose_device(config.device)
-    local, nodes = _process_counts(environment)
+    local, nodes = launcher.process_counts(environment)
     _refuse_idle_processes(config, local * nodes)
     try:
         _connect(device, environment)
@@ -88,11 +89,6 @@ def _strategy(config: Config, count: int) -> str | ModelParallelStrategy:
 def divides(config: Config, count: int) -> bool:
     """Whether so many processes divide the network among them."""
     return config.training.shard and count > 1
-
-
-def local_count(environment: Mapping[str, str] = os.environ) -> int:
-    """How many processes torchrun or srun have started on this machine."""
-    return _process_counts(environment)[0]
 
 
 def divide(network: nn.Module, mesh: DeviceMesh) -> nn.Module:
@@ -185,52 +181,6 @@ def leave() -> None:
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         gc.collect()
         torch.distributed.destroy_process_group()
-
-
-def is_first(environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether this process speaks for all: before they are joined, only torchrun and srun can tell."""
-    if "LOCAL_WORLD_SIZE" in environment:
-        return environment.get("RANK", "0") == "0"
-    if "SLURM_NTASKS" in environment:
-        return environment.get("SLURM_PROCID", "0") == "0"
-    return True
-
-
-def is_restarted(environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether torchrun has started these processes in place of others, of which one had failed."""
-    return environment.get("TORCHELASTIC_RESTART_COUNT", "0") not in {"", "0"}
-
-
-def launch(environment: Mapping[str, str] = os.environ) -> str | None:
-    """What torchrun calls the start of these processes, also when it starts them again; none without it."""
-    return environment.get("TORCHELASTIC_RUN_ID")
-
-
-def process_count(environment: Mapping[str, str] = os.environ) -> int:
-    """How many processes torchrun or srun have started, over all machines."""
-    local, machines = _process_counts(environment)
-    return local * machines
-
-
-def refuse_several(what: str, remedy: str) -> None:
-    """Refuse to go on as one of several processes.
-
-    Raises:
-        ConfigError: torchrun or srun has started several.
-    """
-    if process_count() > 1:
-        raise ConfigError(f"{what} by one process; {process_count()} were started.", remedy=f"Instead, {remedy}.")
-
-
-def _process_counts(environment: Mapping[str, str]) -> tuple[int, int]:
-    """Processes on this machine, and machines."""
-    if "LOCAL_WORLD_SIZE" in environment:  # torchrun
-        local = int(environment["LOCAL_WORLD_SIZE"])
-        return local, int(environment.get("WORLD_SIZE", local)) // local
-    if "SLURM_PROCID" in environment and "SLURM_NTASKS" in environment:  # started by srun
-        nodes = int(environment.get("SLURM_NNODES", "1"))
-        return int(environment["SLURM_NTASKS"]) // nodes, nodes
-    return 1, 1
 
 
 def _refuse_idle_processes(config: Config, processes: int) -> None:

@@ -14,14 +14,14 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 
-from pixelwise import losses
+from pixelwise import launcher, losses
 from pixelwise.classes import IGNORE
 from pixelwise.config import Config
 from pixelwise.data.cache import Cache, Decoded, default_folder, hash_of_cases
 from pixelwise.data.check import of_resizing, of_test_side
 from pixelwise.data.dataset import Dataset
 from pixelwise.data.finding import Finding, to_json, to_text
-from pixelwise.data.loader import Batch, Share, Windows, stream
+from pixelwise.data.loader import Batch, Windows, stream
 from pixelwise.data.resident import Resident
 from pixelwise.data.split import Split, restore
 from pixelwise.errors import ConfigError, memory_errors
@@ -29,6 +29,7 @@ from pixelwise.files import make_folder, write_atomically, write_json
 from pixelwise.inference.predictor import Model, choose_device
 from pixelwise.inference.predictor import load as load_model
 from pixelwise.inference.scoring import count
+from pixelwise.launcher import Share
 from pixelwise.memory import give_back_memory, keeping_freed_memory, watching_memory
 from pixelwise.metrics.boundaries import compare_boundaries
 from pixelwise.models import bundle as bundles
@@ -159,7 +160,7 @@ def _told(request: Request, config: Config, material: Material, fabric: Fabric, 
     assert request.teacher is not None
     asked = teaching.Teacher(load_model(request.teacher, config.device), material.cache.folder)
     # those of a machine have one cache
-    share = material.train[fabric.local_rank :: processes.local_count()]
+    share = material.train[fabric.local_rank :: launcher.local_count()]
     _refuse_long_asking(request, asked, share, config)
     asked.open_all(share, partial(watcher.work, "asking the teacher"))
     fabric.barrier()
@@ -253,6 +254,7 @@ def _planned(
                 f"note: other programs use {planned.disturbed:.0%} of the processor; training beside them is slow, and "
                 "the speeds measured now are not kept for later runs"
             )
+        watcher.say(f"{planned.describe()}; what was chosen, and why (--set KEY=VALUE chooses otherwise):")
         for decision in planned.decisions:
             watcher.say(f"  {decision.setting} = {decision.value}: {decision.because}")
         found = _findings(request, planned.config, material, start)

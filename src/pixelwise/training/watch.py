@@ -2,6 +2,7 @@
 
 import importlib.util
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -127,7 +128,8 @@ class Terminal(Watcher):
 
     def say(self, text: str) -> None:
         """See `Watcher`."""
-        self._console.print(text, markup=False)
+        lines = (_hanging(line, self._console.width) for line in text.splitlines())
+        self._console.print("\n".join(lines), markup=False)
 
     def work(self, name: str, done: int, total: int) -> None:
         """See `Watcher`."""
@@ -138,7 +140,8 @@ class Terminal(Watcher):
 
     def step(self, step: int, progress: float, images_per_second: float) -> None:  # noqa: ARG002  no room on the bar
         """See `Watcher`."""
-        note = f"{self._score}{images_per_second:.1f} images/s  {self._time_left(progress)}"
+        # a narrow terminal cuts off what comes last
+        note = f"{self._time_left(progress)}{self._score}{images_per_second:.1f} images/s"
         self._bar.update(self._task("training"), completed=progress, total=1.0, note=note)
 
     def epoch(self, epoch: Epoch, is_best: bool) -> None:
@@ -163,7 +166,13 @@ class Terminal(Watcher):
         if progress - at < 1e-3:
             return ""
         seconds = round((now - began) / (progress - at) * (1.0 - progress))
-        return f"{seconds // 60}:{seconds % 60:02d} left"
+        return f"{seconds // 60}:{seconds % 60:02d} left  "
+
+
+def _hanging(line: str, width: int) -> str:
+    """A line as several that fit, of which the further ones are indented."""
+    inner = " " * (4 + len(line) - len(line.lstrip()))
+    return textwrap.fill(line, width, subsequent_indent=inner, break_long_words=False, break_on_hyphens=False)
 
 
 class TensorBoard(Watcher):

@@ -1,5 +1,6 @@
 """What can be done with files of images and masks before anything is trained."""
 
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -61,11 +62,29 @@ def describe(dataset: Dataset) -> list[str]:
     return [dataset.layout, dataset.encoding.description, counts]
 
 
-def checked(data: Path | str, watcher: Watcher) -> tuple[Dataset, list[Finding]]:
-    """Data that can be trained on, and what was found."""
+@dataclass(frozen=True)
+class Checked:
+    """Data that can be trained on."""
+
+    source: Path
+    """The folder or data.yaml that was named."""
+    dataset: Dataset
+    findings: list[Finding]
+
+
+def checked(data: Path | str | Checked, watcher: Watcher) -> Checked:
+    """Data that can be trained on, and what was found; what was checked already is not looked at again.
+
+    Raises:
+        DataError: they cannot be trained on.
+    """
+    if isinstance(data, Checked):
+        return data
     dataset, findings = check(data, watcher)
-    for line in (*describe(dataset), *dataset.notices):
+    for line in describe(dataset):
         watcher.say(line)
     if finding.is_fatal(findings):
         raise DataError(f"This data cannot be trained on.\n\n{finding.to_text(findings)}", where=data)
-    return dataset, findings
+    for line in dataset.notices:  # they are among the findings
+        watcher.say(line)
+    return Checked(Path(data), dataset, findings)

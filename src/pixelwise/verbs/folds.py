@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from pixelwise import config as configs
+from pixelwise import launcher
 from pixelwise.config import Config
 from pixelwise.data.cache import Cache
 from pixelwise.data.split import Split
@@ -18,9 +19,9 @@ from pixelwise.evaluation.sides import Seen
 from pixelwise.files import make_folder, write_atomically, write_json
 from pixelwise.inference import predictor
 from pixelwise.models import bundle as bundles
-from pixelwise.training import processes
 from pixelwise.training.folder import MAY_CHANGE, Files, changed
 from pixelwise.training.watch import Watcher
+from pixelwise.verbs.data import Checked, checked
 from pixelwise.verbs.runs import Run, dataset_to_score, open_cases
 from pixelwise.verbs.scores import background, evaluate
 from pixelwise.verbs.settings import name_of, next_free, with_budget
@@ -78,16 +79,18 @@ def train_folds(  # noqa: PLR0913  all but three are given by name
     """
     watcher, started = watcher or Watcher(), began if began is not None else clocks.monotonic()
     asked = with_budget(config or Config(), time, None).with_values({"data.folds": folds})
-    processes.refuse_several("Folds are trained", "set data.folds and data.fold, and start each fold by itself")
+    launcher.refuse_several("Folds are trained", "set data.folds and data.fold, and start each fold by itself")
     place = Path(out) if out is not None else next_free(Path("runs"), f"{name_of(Path(data))}-folds")
     _refuse_other_folds(place, asked, resume=resume)
     end = started + FOLDS_SHARE * asked.training.time if asked.training.time is not None else None
     runs_of: list[Run] = []
+    known: Checked | None = None
     for fold in range(folds):
         files = Files(place / f"fold-{fold}")
         if _is_done(files):
             runs_of.append(Run(files.folder))
             continue
+        known = known or checked(data, watcher)
         watcher.say(f"fold {fold + 1} of {folds}, in {files.folder.name}")
         settled = configs.load(runs_of[0].folder / "config.yaml") if runs_of else asked
         now = clocks.monotonic()
@@ -97,7 +100,7 @@ def train_folds(  # noqa: PLR0913  all but three are given by name
         goes_on = resume and files.begun.exists()
         fresh, rest = settled.with_values(values), with_budget(Config(), values.get("training.time"), None)
         chosen = rest if goes_on else fresh  # what was begun has its settings
-        run = train(data, files.folder, config=chosen, resume=goes_on, watcher=watcher, command=command)
+        run = train(known, files.folder, config=chosen, resume=goes_on, watcher=watcher, command=command)
         runs_of.append(run)
         if run.interrupted:
             return Folds(run, None)

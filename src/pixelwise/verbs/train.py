@@ -5,17 +5,17 @@ from dataclasses import replace
 from pathlib import Path
 
 from pixelwise import config as configs
+from pixelwise import launcher
 from pixelwise.config import Config
 from pixelwise.data.cache import Cache
 from pixelwise.errors import ConfigError, PixelwiseError
 from pixelwise.evaluation import forgetting, results, sides
 from pixelwise.evaluation.forgetting import Forgotten
 from pixelwise.files import make_folder, write_json
-from pixelwise.training import processes
 from pixelwise.training import run as runs
 from pixelwise.training.folder import Begun, Files, read_begun, settle
 from pixelwise.training.watch import Watcher
-from pixelwise.verbs.data import checked
+from pixelwise.verbs.data import Checked, checked
 from pixelwise.verbs.runs import Finished, Run, load, open_cases
 from pixelwise.verbs.scores import evaluate_run
 from pixelwise.verbs.settings import agree_on_folder, name_of, next_free, with_budget
@@ -25,7 +25,7 @@ REMEMBERED_IMAGES = 100
 
 
 def train(  # noqa: PLR0913  all but two are given by name
-    data: Path | str,
+    data: Path | str | Checked,
     out: Path | str | None = None,
     *,
     time: str | float | None = None,
@@ -40,7 +40,7 @@ def train(  # noqa: PLR0913  all but two are given by name
     """Check, split, plan, train, evaluate and report.
 
     Args:
-        data: a folder of images and masks, or a data.yaml.
+        data: a folder of images and masks, or a data.yaml; what was checked already is not checked again.
         out: folder of the run; a new one below `runs` if none is given.
         time: budget for everything, in seconds or as '90s', '15m', '1h30m'; instead of the settings' time or epochs.
         config: settings; those that are not given are planned. See `settings`.
@@ -57,7 +57,7 @@ def train(  # noqa: PLR0913  all but two are given by name
         ConfigError: a setting is not possible.
         TrainingError: the loss is not finite.
     """
-    watcher = watcher if watcher is not None and processes.is_first() else Watcher()
+    watcher = watcher if watcher is not None and launcher.is_first() else Watcher()
     started = clocks.monotonic()
     source = Path(start_from) if start_from is not None else None
     # torchrun starts all processes again when one has died: the same command goes on then
@@ -65,7 +65,8 @@ def train(  # noqa: PLR0913  all but two are given by name
         resume, source, teacher = True, None, None
     if resume and teacher is not None:
         raise ConfigError("A run that is resumed has its teacher already.", remedy="Leave --teacher out.")
-    place = Path(out) if out is not None else next_free(Path("runs"), name_of(Path(data)))
+    named = data.source if isinstance(data, Checked) else Path(data)
+    place = Path(out) if out is not None else next_free(Path("runs"), name_of(named))
     learns_from = Path(teacher).resolve() if teacher is not None else None
     wanted = with_budget(config or Config(), time, None)
     wanted = settle(place, wanted, resume=resume, start_from=source, teacher=learns_from)
@@ -75,22 +76,23 @@ def train(  # noqa: PLR0913  all but two are given by name
     if resume and not goes_on:
         watcher.say("note: the run ended before its first checkpoint; it begins anew")
         source = begun.started_from if begun is not None else None
-    dataset, findings = checked(data, watcher)
-    folder = Path(out) if out is not None else agree_on_folder(Path(data), wanted)
-    if processes.is_first():
-        files = Files(make_folder(folder))
+    known = checked(data, watcher)
+    folder = Path(out) if out is not None else agree_on_folder(named, wanted)
+    if launcher.is_first():
         if not resume:
             begun = Begun(
                 config=wanted,
                 started_from=source and source.resolve(),
                 teacher=learns_from,
-                launch=processes.launch(),
+                launch=launcher.launch(),
             )
-            write_json(files.begun, begun.to_json())
+        if begun is not None:
+            begun = begun.and_by(command)
+            write_json(Files(make_folder(folder)).begun, begun.to_json())
     request = runs.Request(
-        data=Path(data),
-        dataset=dataset,
-        findings=findings,
+        data=named,
+        dataset=known.dataset,
+        findings=known.findings,
         folder=folder,
         config=wanted,
         start_from=source,
@@ -100,7 +102,8 @@ def train(  # noqa: PLR0913  all but two are given by name
     )
     trained = runs.train(request, watcher)
     if trained.is_main:
-        evaluated, beside = evaluate_run(trained, watcher, command)
+        commands = "\n".join(begun.commands) if begun is not None else command
+        evaluated, beside = evaluate_run(trained, watcher, commands)
         forgotten = _what_is_left(begun.started_from, folder, watcher) if begun and begun.started_from else None
         if forgotten is not None:
             results.write(folder, evaluated, replace(beside, forgotten=forgotten))
@@ -113,10 +116,10 @@ def _is_of_this_launch(files: Files) -> bool:
     Not all machines count a start as a restart. Without `--rdzv-id` the launches of several machines are all called
     "none", so that only a restart can be told.
     """
-    launch = processes.launch()
+    launch = launcher.launch()
     if launch is None or not files.begun.exists() or read_begun(files).launch != launch:
         return False
-    return launch != "none" or processes.is_restarted()
+    return launch != "none" or launcher.is_restarted()
 
 
 def _what_is_left(source: Path, folder: Path, watcher: Watcher) -> Forgotten | None:

@@ -5,14 +5,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pixelwise import launcher
 from pixelwise.config import Config
 from pixelwise.data.cache import default_folder
 from pixelwise.errors import ConfigError, TrainingError
 from pixelwise.evaluation import tuned as tuned_page
 from pixelwise.files import make_folder, write_atomically, write_json
 from pixelwise.training import material as materials
-from pixelwise.training import processes, search
 from pixelwise.training import run as runs
+from pixelwise.training import search
 from pixelwise.training import space as spaces
 from pixelwise.training.plan import Plan
 from pixelwise.training.range_test import STEPS
@@ -90,7 +91,7 @@ def tune(  # noqa: PLR0913  all but two are given by name
         TrainingError: no trial came to its end.
     """
     watcher, started = watcher or Watcher(), began if began is not None else clocks.monotonic()
-    processes.refuse_several("A search is made", "start workers that share a study with --storage")
+    launcher.refuse_several("A search is made", "start workers that share a study with --storage")
     command = command.replace(storage, search.without_password(storage)) if storage is not None else command
     asked = with_budget(config or Config(), time, None)
     seconds = asked.training.time or 0.0
@@ -146,13 +147,14 @@ def _planned(
     data: Path, folder: Path, short: Config, agreed: search.Agreed | None, watcher: Watcher
 ) -> tuple[runs.Request, Plan]:
     """What all trials have in common, as this worker would say, and the plan that it comes from."""
-    dataset, findings = checked(data, watcher)
+    known = checked(data, watcher)
+    dataset = known.dataset
     material = materials.prepare(dataset, short, agreed.split_of(dataset) if agreed is not None else None, watcher)
     watcher.say(material.split.describe())
     watcher.say("measuring this machine and planning")
     plan = runs.make_plan(dataset, short, material)
     base = search.shared_settings(short, plan)
-    return runs.Request(data, dataset, folder, base, findings, material=material), plan
+    return runs.Request(data, dataset, folder, base, known.findings, material=material), plan
 
 
 def _agree(joined: search.Study, request: runs.Request, wanted: spaces.Space) -> None:
