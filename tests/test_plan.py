@@ -52,7 +52,7 @@ class Told(Stopwatch):
         return Speed(
             work=work,
             training_patches_per_second=rate,
-            prediction_patches_per_second=4 * rate,
+            validation_patches_per_second=4 * rate,
             training_bytes=self.patch_bytes * work.batch_size,
             weights=0,
         )
@@ -190,7 +190,7 @@ def test_the_largest_batch_is_the_last_that_fits() -> None:
     speed = Speed(
         work=work,
         training_patches_per_second=1.0,
-        prediction_patches_per_second=1.0,
+        validation_patches_per_second=1.0,
         training_bytes=1600 + 4000,  # 100 weights, and 1000 for each patch
         weights=100,
     )
@@ -202,7 +202,7 @@ def test_the_largest_batch_is_the_last_that_fits() -> None:
 def test_a_divided_network_takes_less_by_what_the_others_hold() -> None:
     """By hand: 100 weights with 16 bytes each; two of four patches have 1000 bytes each beside them."""
     work = Work(model=ModelConfig(), channels=1, classes=2, patch_size=(32, 32), batch_size=4, precision="float32")
-    speeds = {"training_patches_per_second": 1.0, "prediction_patches_per_second": 1.0, "weights": 100}
+    speeds = {"training_patches_per_second": 1.0, "validation_patches_per_second": 1.0, "weights": 100}
     whole = Speed(work=work, training_bytes=1600 + 4000, **speeds)
     assert whole.bytes_with(2) == 1600 + 2000
     shared = Speed(work=work.model_copy(update={"divided": 3}), training_bytes=400 + 4000, **speeds)
@@ -860,7 +860,7 @@ def test_memory_grows_with_patches_and_not_the_part_of_the_weights() -> None:
     speed = Speed(
         work=WORK,
         training_patches_per_second=1.0,
-        prediction_patches_per_second=1.0,
+        validation_patches_per_second=1.0,
         training_bytes=56_000,
         weights=1000,
     )
@@ -927,7 +927,7 @@ def test_a_stopwatch_counts_what_measuring_takes_and_not_what_it_remembers(tmp_p
 def test_a_speed_is_measured_once_and_remembered_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = Stopwatch(torch.device("cpu"), tmp_path).speed(WORK)
     assert first.training_patches_per_second > 0
-    assert first.prediction_patches_per_second > first.training_patches_per_second, "it has no backward pass"
+    assert first.validation_patches_per_second > 0
 
     def never(*_arguments: object) -> Speed:
         raise AssertionError("measured again")
@@ -945,7 +945,7 @@ def test_what_is_measured_beside_other_programs_is_not_remembered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     speed = Speed(
-        work=WORK, training_patches_per_second=1.0, prediction_patches_per_second=1.0, training_bytes=0, weights=0
+        work=WORK, training_patches_per_second=1.0, validation_patches_per_second=1.0, training_bytes=0, weights=0
     )
     monkeypatch.setattr(Stopwatch, "_measure", lambda _self, _work: speed)
     loads = iter([0.6, 0.1])
@@ -966,7 +966,7 @@ def test_another_machine_remembers_nothing_of_this_one(tmp_path: Path, monkeypat
     def counted(_self: Stopwatch, work: Work) -> Speed:
         calls.append(work)
         return Speed(
-            work=work, training_patches_per_second=1.0, prediction_patches_per_second=1.0, training_bytes=0, weights=0
+            work=work, training_patches_per_second=1.0, validation_patches_per_second=1.0, training_bytes=0, weights=0
         )
 
     monkeypatch.setattr(Stopwatch, "_measure", counted)
@@ -986,7 +986,7 @@ def test_a_memory_that_cannot_be_written_is_done_without(tmp_path: Path) -> None
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"work": 3}'])
 def test_a_damaged_memory_is_measured_anew(tmp_path: Path, content: str, monkeypatch: pytest.MonkeyPatch) -> None:
     speed = Speed(
-        work=WORK, training_patches_per_second=2.0, prediction_patches_per_second=3.0, training_bytes=0, weights=0
+        work=WORK, training_patches_per_second=2.0, validation_patches_per_second=3.0, training_bytes=0, weights=0
     )
     monkeypatch.setattr(Stopwatch, "_measure", lambda _self, _work: speed)
     Stopwatch(torch.device("cpu"), tmp_path).speed(WORK)

@@ -4,6 +4,8 @@ A figure means something only as a share of what was possible, and no data sheet
 others share.
 """
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -51,7 +53,19 @@ def measure(device: torch.device) -> Ceiling:
 def _matrix_rate(kind: torch.dtype, device: torch.device) -> float:
     edge = MATRIX_EDGE[device.type]
     one, other = (torch.randn(edge, edge, device=device, dtype=kind) for _ in range(2))
-    return 2 * edge**3 / timed(lambda: one @ other, device, at_least=1.0).lowest_seconds / 1e9
+    with _as_convolutions():
+        return 2 * edge**3 / timed(lambda: one @ other, device, at_least=1.0).lowest_seconds / 1e9
+
+
+@contextlib.contextmanager
+def _as_convolutions() -> Iterator[None]:
+    """Within, matrix products of float32 round their factors to TF32 on a GPU, as convolutions do by themselves."""
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
 
 
 def _convolution_rate(features: int, edge: int, kind: torch.dtype, device: torch.device) -> float:

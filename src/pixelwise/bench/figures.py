@@ -18,8 +18,6 @@ from pixelwise.bench.rivals import Entry
 from pixelwise.classes import ClassTable
 from pixelwise.config import SIZES, AugmentConfig, Config, ModelConfig, PredictionConfig, Preprocessing
 from pixelwise.data.augment import augment, window_size
-from pixelwise.data.cache import Decoded
-from pixelwise.data.dataset import Case
 from pixelwise.data.loader import Sampling, Windows, stream
 from pixelwise.data.preprocess import scaling
 from pixelwise.data.resident import Resident
@@ -31,7 +29,7 @@ from pixelwise.models import bundle
 from pixelwise.models.blocks import folded, rounded
 from pixelwise.models.unet import build
 from pixelwise.timing import Timing, timed
-from pixelwise.training.machine import Work, peak_above_now, rehearsal
+from pixelwise.training.machine import Work, peak_above_now, random_case, rehearsal
 
 PLAIN = ModelConfig(width=sizes.PLAIN_WIDTH, depth=sizes.PLAIN_DEPTH, max_width=1024, norm="batch")
 """The plain U-Net of 64 to 1024 features, padded and normalised: 31.0 million parameters."""
@@ -160,7 +158,9 @@ def _patches(bench: Bench) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Batches as a run has them, cut from images in memory (on a GPU in its own) and augmented."""
     patch, augmenting = (bench.patch_px, bench.patch_px), AugmentConfig()
     sampling = Sampling(patch, window_size(patch, augmenting), Config().data.foreground_fraction, seed=0)
-    windows = Windows([_image(number) for number in range(sizes.IMAGES)], _preprocessing(), sampling)
+    size = (sizes.IMAGE_PX, sizes.IMAGE_PX)
+    cases = [random_case(size, sizes.CHANNELS, sizes.CLASSES, seed) for seed in range(sizes.IMAGES)]
+    windows = Windows(cases, _preprocessing(), sampling)
     if bench.device.type == "cuda":
         batches = Resident.load(windows, bench.device).batches(0, bench.batch, Share())
     else:
@@ -169,24 +169,6 @@ def _patches(bench: Bench) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         raw, truth = batch.image.to(bench.device), batch.mask.to(bench.device)
         image, mask = augment(raw, truth, batch.seeds, patch, augmenting, batch.scaling)
         yield image.contiguous(memory_format=torch.channels_last), mask
-
-
-def _image(number: int) -> Decoded:
-    """One of random pixels."""
-    rng, edge = np.random.default_rng(number), sizes.IMAGE_PX
-    image = rng.integers(0, 256, (edge, edge, sizes.CHANNELS), dtype=np.uint8)
-    mask = rng.integers(0, sizes.CLASSES, (edge, edge), dtype=np.uint8)
-    return Decoded(
-        case=Case(str(number), Path(str(number))),
-        open_image=lambda: image,
-        open_mask=lambda: mask,
-        shape=image.shape,
-        class_pixels=np.bincount(mask.reshape(-1), minlength=sizes.CLASSES),
-        positions=np.zeros((0, 3), dtype=np.int64),
-        digest="",
-        mask_digest="",
-        coarse=np.zeros((32, 32), dtype=np.float32),
-    )
 
 
 def inference(bench: Bench) -> Iterator[Figure]:

@@ -5,13 +5,14 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from pixelwise.bench import sizes
 from pixelwise.config import SIZES, ModelConfig
 from pixelwise.models.blocks import parameter_count
 from pixelwise.models.unet import build, valid_size_px
-from pixelwise.training.machine import Speed, Stopwatch, Work
+from pixelwise.training.machine import Stopwatch, Work
 
 PRECISIONS = ("float32", "bfloat16")
 
@@ -49,7 +50,13 @@ def networks(stopwatch: Stopwatch | None, progress: Callable[[int, int], None]) 
         progress(number, len(SIZES))
         model = ModelConfig(**settings)
         work = _work(model, valid_size_px(model, sizes.PATCH_PX), precision)
-        rows.append(_network(name, settings, stopwatch.speed(work)))
+        measured = replace(
+            _network(name, settings),
+            precision=precision,
+            training_per_second=stopwatch.speed(work).training_patches_per_second,
+            prediction_per_second=1.0 / _seconds_of_prediction(work, stopwatch.device),
+        )
+        rows.append(measured)
     progress(len(SIZES), len(SIZES))
     return rows
 
@@ -65,7 +72,23 @@ def _work(model: ModelConfig, edge: int, precision: str) -> Work:
     )
 
 
-def _network(name: str, settings: dict[str, Any], speed: Speed | None = None) -> Network:
+def _seconds_of_prediction(work: Work, device: torch.device) -> float:
+    """Of one image, some at once."""
+    network: nn.Module = build(work.model, work.channels, work.classes).eval()
+    network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    image = torch.randn(work.batch_size, work.channels, *work.patch_size, device=device)
+    image = image.contiguous(memory_format=torch.channels_last)
+
+    @torch.inference_mode()
+    def predict() -> None:
+        with torch.autocast(device.type, torch.bfloat16, enabled=work.precision == "bfloat16"):
+            network(image)
+
+    seconds: float = timed(predict, device, at_least=0.5, fewest=2, most=20).lowest_seconds
+    return seconds / work.batch_size
+
+
+def _network(name: str, settings: dict[str, Any]) -> Network:
     model = ModelConfig(**settings)
     edge = valid_size_px(model, sizes.PATCH_PX)
     with torch.device("meta"):  # counted, not computed
@@ -73,15 +96,7 @@ def _network(name: str, settings: dict[str, Any], speed: Speed | None = None) ->
         image = torch.zeros(1, sizes.CHANNELS, edge, edge)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(image)
-    counted = Network(name, settings, parameter_count(network), counter.get_total_flops() / 1e9)
-    if speed is None:
-        return counted
-    return replace(
-        counted,
-        precision=speed.work.precision,
-        training_per_second=speed.training_patches_per_second,
-        prediction_per_second=speed.prediction_patches_per_second,
-    )
+    return Network(name, settings, parameter_count(network), counter.get_total_flops() / 1e9)
 
 
 def to_text(rows: Sequence[Network]) -> str:

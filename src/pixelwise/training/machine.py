@@ -9,18 +9,24 @@ from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
 import psutil
 import torch
 from torch import Tensor, nn
 
-from pixelwise.config import LossConfig, ModelConfig, Section, SizePx, TrainingConfig
-from pixelwise.data.cache import hash_of
+from pixelwise.classes import ClassTable
+from pixelwise.config import LossConfig, ModelConfig, Preprocessing, Section, SizePx, TrainingConfig
+from pixelwise.data.cache import Decoded, hash_of
+from pixelwise.data.dataset import Case
 from pixelwise.errors import DataError, memory_errors
 from pixelwise.files import make_folder, read_json, write_json
+from pixelwise.inference.predictor import Model
+from pixelwise.inference.scoring import count
 from pixelwise.losses import build as build_loss
 from pixelwise.losses import of_levels
 from pixelwise.memory import free_bytes, give_back_memory, held_bytes, watching_memory
 from pixelwise.models.blocks import average_into, parameter_count
+from pixelwise.models.bundle import Description
 from pixelwise.models.unet import border_px, build, coarsest_px, valid_size_px
 from pixelwise.timing import timed
 from pixelwise.training.kernels import computed
@@ -89,7 +95,8 @@ class Speed(Section):
 
     work: Work
     training_patches_per_second: float
-    prediction_patches_per_second: float
+    validation_patches_per_second: float
+    """Images of a patch's size that are predicted and scored, one after the other."""
     training_bytes: int
     """Memory that a step of training takes, weights and all."""
     weights: int
@@ -209,7 +216,7 @@ Step = Callable[..., None]
 
 
 def rehearsal(work: Work, device: torch.device) -> tuple[Step, Callable[[], None]]:
-    """A step of training and a prediction on random numbers, with all that they do in a run but for making samples."""
+    """A step of training and the validation of an image, on random numbers, but for making samples as in a run."""
     plain = TrainingConfig(compile=work.compiled, cuda_graphs=work.replayed)
     network = build(work.model, work.channels, work.classes).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     average: nn.Module = network
@@ -238,12 +245,47 @@ def rehearsal(work: Work, device: torch.device) -> tuple[Step, Callable[[], None
         optimizer.zero_grad(set_to_none=True)
         average_into(average.state_dict(), network.state_dict(), plain.ema_decay)
 
-    @torch.inference_mode()
-    def predict() -> None:
-        with precision():
-            average.eval()(image)
+    return step, _validation(average, work, device)
 
-    return step, predict
+
+def _validation(average: nn.Module, work: Work, device: torch.device) -> Callable[[], None]:
+    description = Description(
+        model=work.model,
+        preprocessing=Preprocessing(
+            channels=work.channels,
+            normalisation="none",
+            mean=(0.0,) * work.channels,
+            deviation=(1.0,) * work.channels,
+        ),
+        classes=ClassTable.from_names([f"class {index}" for index in range(work.classes)]),
+        patch_size=work.patch_size,
+        bfloat16=work.precision == "bfloat16",
+    )
+    model, case = Model(average, description, device), random_case(work.patch_size, work.channels, work.classes)
+
+    def validate() -> None:
+        average.eval()
+        count(model, [case])
+
+    return validate
+
+
+def random_case(size: SizePx, channels: int, classes: int, seed: int = 0) -> Decoded:
+    """An image of that height and width with its mask, in memory."""
+    rng = np.random.default_rng(seed)
+    image = rng.integers(0, 256, (*size, channels), dtype=np.uint8)
+    mask = rng.integers(0, classes, size, dtype=np.uint8)
+    return Decoded(
+        case=Case(str(seed), Path(str(seed))),
+        open_image=lambda: image,
+        open_mask=lambda: mask,
+        shape=image.shape,
+        class_pixels=np.bincount(mask.reshape(-1), minlength=classes),
+        positions=np.zeros((0, 3), dtype=np.int64),
+        digest="",
+        mask_digest="",
+        coarse=np.zeros((32, 32), dtype=np.float32),
+    )
 
 
 def _let_go(weight: Tensor) -> None:
@@ -327,13 +369,13 @@ class Stopwatch:
 
     def _measure(self, work: Work) -> Speed:
         with peak_above_now(self.device) as taken:
-            step, predict = rehearsal(work, self.device)
+            step, validate = rehearsal(work, self.device)
             for _ in range(2):  # the moments of the optimiser come at the end of the first
                 step()
         return Speed(
             work=work,
             training_patches_per_second=work.batch_size / self._seconds(step),
-            prediction_patches_per_second=work.batch_size / self._seconds(predict),
+            validation_patches_per_second=1.0 / self._seconds(validate),
             training_bytes=taken(),
             weights=weight_count(work.model, work.channels, work.classes),
         )

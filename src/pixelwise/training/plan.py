@@ -550,8 +550,8 @@ def schedule_rule(situation: Situation) -> Rule:
     speed = _speed_of_training(situation)
     steps_per_second = speed.training_patches_per_second * situation.processes / batch
     shrunk = situation.training_megapixels / situation.fingerprint.megapixels
-    rate = speed.prediction_patches_per_second * situation.processes
-    validation_seconds = situation.validation_megapixels * shrunk / area / rate
+    rate = speed.validation_patches_per_second * situation.processes
+    validation_seconds = situation.validation_megapixels * shrunk / area / rate * _times_seen(situation)
     if training.time is None:
         steps = training.steps_per_epoch or max(10, min(steps_per_pass, 250))
         epochs = max(10, round(PATCHES_WITHOUT_BUDGET / batch / steps))
@@ -568,6 +568,15 @@ def schedule_rule(situation: Situation) -> Rule:
     yield Decision("training.steps_per_epoch", steps, takes + within)
     decay = round(min(0.999, max(0.9, 1.0 - 1.0 / (0.02 * total + 1.0))), 4)
     yield Decision("training.ema_decay", decay, f"averages the last 2 % of about {total} steps")
+
+
+def _times_seen(situation: Situation) -> float:
+    """How often a pixel is predicted, since tiles overlap: those of images that are larger than one."""
+    config = situation.config
+    size = config.data.resize or situation.fingerprint.median_size_px
+    tile = config.prediction.tile_size or [2 * edge for edge in config.data.patch_size]
+    cut = sum(edge > within for edge, within in zip(size, tile, strict=True))
+    return float((1.0 - config.prediction.overlap) ** -cut)
 
 
 def finetuning_rule(_situation: Situation) -> Rule:

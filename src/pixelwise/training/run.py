@@ -126,7 +126,8 @@ def train(request: Request, watcher: Watcher) -> Trained:
     files = Files(make_folder(request.folder))
     fabric = processes.join(request.config)
     watcher = watcher if fabric.is_global_zero else Watcher()
-    with memory_errors(SMALLER), keeping_freed_memory():
+    # the plan measures in it too, and what is compiled for it stays so
+    with memory_errors(SMALLER), keeping_freed_memory(), _determinism(request.config.training.deterministic):
         return _train(request, files, fabric, watcher)
 
 
@@ -148,7 +149,7 @@ def _train(request: Request, files: Files, fabric: Fabric, watcher: Watcher) -> 
         material = _told(request, config, material, fabric, watcher)
     if fabric.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(fabric.device)  # of what the plan has measured
-    with _determinism(config.training.deterministic), watching_memory(every_seconds=0.05) as peak:
+    with watching_memory(every_seconds=0.05) as peak:
         interrupted = _fit(request, config, material, files, fabric, watcher)
     held = torch.cuda.max_memory_allocated(fabric.device) if fabric.device.type == "cuda" else peak()
     watcher.say(f"memory: training held {held / 1e9:.2f} GB at most")
