@@ -121,10 +121,16 @@ def test_a_step_waits_for_nothing(kind: dict[str, object], graphs: bool, windows
         torch.cuda.set_sync_debug_mode("default")
 
 
+@pytest.fixture
+def exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Convolutions of float32 that compute in float32."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+
+
+@pytest.mark.usefixtures("exact")
 @pytest.mark.parametrize("kind", [{}, {"norm": "instance", "deep_supervision": True}])
 def test_replayed_graphs_train_as_single_kernels_do(kind: dict[str, object], windows: Windows) -> None:
     model = ModelConfig(width=8, depth=3, **kind)
-    torch.backends.cudnn.allow_tf32 = False
     states = []
     for graphs in (False, True):
         training = TrainingConfig(
@@ -136,8 +142,8 @@ def test_replayed_graphs_train_as_single_kernels_do(kind: dict[str, object], win
         torch.testing.assert_close(states[1][name], tensor, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.usefixtures("exact")
 def test_a_gpu_trains_as_the_processor_does(windows: Windows) -> None:
-    torch.backends.cudnn.allow_tf32 = False
     training = TrainingConfig(batch_size=8, optimizer="sgd", learning_rate=0.01, warmup_fraction=0.0)
     states = []
     for device in (torch.device("cpu"), GPU):

@@ -55,6 +55,11 @@ def test_weights_that_are_not_finite_are_of_no_use_whatever_the_loss() -> None:
     assert failure([0.5], 0.4, finite=False) is not None
 
 
+def test_a_gpu_that_holds_the_images_is_not_told_to_read_faster() -> None:
+    assert "starving" in signs(vitals(waiting_share=0.6))
+    assert "starving" not in signs(vitals(waiting_share=0.6, is_resident=True))
+
+
 def test_a_healthy_run_shows_no_signs() -> None:
     assert signs(vitals()) == {}
 

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,7 @@ from pixelwise.training.machine import (
     weight_count,
 )
 from pixelwise.training.plan import PATCHES_TO_SEE, PLANNED_SHARE, USUAL_WIDTH, WIDTHS, Plan, Situation, plan
+from pixelwise.training.teaching import told_bytes
 
 Rate = Callable[[Work], float]
 
@@ -687,7 +689,8 @@ def test_upright_images_are_not_turned_upside_down() -> None:
         ((), "cuda", True, 0),
         (("data.resident=false",), "cuda", False, 4),
         (("data.resident=true",), "cuda", True, 0),
-        (("data.workers=2",), "cuda", True, 2),
+        (("data.workers=2",), "cuda", False, 2),
+        (("data.workers=0",), "cuda", True, 0),
         # 100 images of 256 x 256 px take 26 MB with their masks, and may take half of what steps leave
         (("training.memory=53MB",), "cuda", True, 0),
         (("training.memory=52MB",), "cuda", False, 4),
@@ -708,6 +711,44 @@ def test_images_on_the_gpu_are_part_of_the_memory() -> None:
     assert small.memory_bytes is not None
     assert large.memory_bytes is not None
     assert large.memory_bytes - small.memory_bytes == 100 * 256 * 256 * 4
+
+
+def test_what_a_teacher_says_lies_on_the_gpu_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of four classes six bytes of each pixel, beside three of the image and one of the mask."""
+    monkeypatch.setattr("pixelwise.training.plan.expected_bytes", lambda _work: 0)
+    config = load(None, ["training.memory=53MB"])
+    situation = Situation(fingerprint(), 4, 1.0, 1, Told(device="cuda"), config, told_bytes=told_bytes(4))
+    assert not plan(situation).config.data.resident
+    assert plan(replace(situation, told_bytes=0)).config.data.resident
+    assert resident_bytes(fingerprint(), 1.0, told_bytes(4)) == 10e6
+
+
+def test_images_that_shall_lie_on_the_gpu_leave_less_room_for_steps() -> None:
+    """8 patches of 1 GB within 8.02 GB, beside 26 MB of images."""
+    settings = ["training.batch_size=8", "training.memory=8.02GB", "model.width=8", "training.precision=float32"]
+    for resident, parts in (("false", 1), ("true", 2)):
+        stopwatch = Told(device="cuda", patch_bytes=10**9)
+        made = planned([*settings, f"data.resident={resident}"], stopwatch=stopwatch)
+        assert made.config.training.accumulate == parts
+
+
+def test_a_validation_in_several_views_takes_as_many_times_as_long() -> None:
+    seconds = []
+    for flips in ("none", "both"):
+        made = planned(["training.time=10m", f"prediction.flips={flips}"], validation_megapixels=100.0)
+        seconds.append(float(reason(made, "training.steps_per_epoch").split("about ")[1].split(" s")[0]))
+    assert seconds[1] == pytest.approx(4 * seconds[0], rel=0.02)
+
+
+def test_images_larger_than_a_tile_are_validated_in_tiles_that_overlap() -> None:
+    """Of 256 px patches tiles have 512 px, and a quarter of each is seen by its neighbour."""
+    seconds = []
+    for size in ((512, 512), (512, 600), (600, 600)):
+        data = fingerprint(size, images=10)
+        made = planned(["training.time=10m", "data.patch_size=[256,256]"], data, validation_megapixels=100.0)
+        seconds.append(float(reason(made, "training.steps_per_epoch").split("about ")[1].split(" s")[0]))
+    assert seconds[1] / seconds[0] == pytest.approx(4 / 3, rel=0.02)
+    assert seconds[2] / seconds[0] == pytest.approx(16 / 9, rel=0.02)
 
 
 def test_images_of_other_types_than_bytes_lie_as_floats() -> None:

@@ -80,10 +80,10 @@ class Resident:
         return both[:, :height, None] + both[:, None, height:]
 
 
-def resident_bytes(fingerprint: Fingerprint, megapixels: float) -> float:
-    """What images and masks of so many pixels together take."""
+def resident_bytes(fingerprint: Fingerprint, megapixels: float, told_bytes: int = 0) -> float:
+    """What images and masks of so many pixels together take, and what a teacher says of each."""
     of_a_value = 1 if fingerprint.types == ("uint8",) else 4
-    return megapixels * 1e6 * (of_a_value * fingerprint.channels + 1)
+    return megapixels * 1e6 * (of_a_value * fingerprint.channels + 1 + told_bytes)
 
 
 def _pixels(images: Sequence[Callable[[], np.ndarray]], device: torch.device) -> Shaped[Tensor, "P C"]:

@@ -19,7 +19,7 @@ from torch import Tensor
 from pixelwise.classes import IGNORE, ClassTable
 from pixelwise.config import ModelConfig, PostprocessingConfig, PredictionConfig, Preprocessing, Section, Size
 from pixelwise.errors import BundleError
-from pixelwise.files import write_by_path
+from pixelwise.files import write_atomically
 from pixelwise.models.encoders import ENCODERS
 from pixelwise.models.ensemble import Ensemble, seen_by
 from pixelwise.models.unet import UNet, build
@@ -157,7 +157,7 @@ def save(bundle: Bundle, path: Path) -> None:
     Raises:
         DataError: the file cannot be written.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save as to_bytes
 
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in bundle.weights.items()}
     metadata = {
@@ -166,7 +166,7 @@ def save(bundle: Bundle, path: Path) -> None:
         "description": bundle.description.model_dump_json(),
         "hash": hash_of_tensors(weights),
     }
-    write_by_path(path, lambda beside: save_file(weights, beside, metadata))
+    write_atomically(path, to_bytes(weights, metadata))
 
 
 def load(path: Path) -> Bundle:

@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from pixelwise.errors import BundleError
-from pixelwise.files import keep_previous, previous, write_by_path
+from pixelwise.files import keep_previous, previous, write_atomically
 from pixelwise.models.bundle import hash_of_tensors
 from pixelwise.training.history import Epoch, History
 from pixelwise.training.update import State, Update
@@ -38,12 +38,13 @@ def save(path: Path, state: State, history: History, seconds: float) -> None:
     Raises:
         DataError: the file cannot be written.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save as to_bytes
 
     progress = {**vars(history), "epochs": [vars(row) for row in history.epochs], "seconds": seconds}
     metadata = {"format": FORMAT, "progress": json.dumps(progress), "hash": hash_of_tensors(state)}
+    content = to_bytes(state, metadata)
     keep_previous(path)
-    write_by_path(path, lambda beside: save_file(state, beside, metadata))
+    write_atomically(path, content)
 
 
 def restore(path: Path, update: Update) -> Progress:

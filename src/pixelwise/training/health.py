@@ -56,6 +56,8 @@ class Vitals:
     """Of the time of the epoch, 0 to 1, what was spent waiting for patches."""
     workers: int
     """Reading processes."""
+    is_resident: bool = False
+    """The GPU cuts the patches itself, and waits for none."""
 
 
 def failure(losses: Sequence[float], loss: float, *, finite: bool) -> str | None:
@@ -108,7 +110,7 @@ def _unmoved(vitals: Vitals) -> Sign | None:
 
 
 def _starved(vitals: Vitals) -> Sign | None:
-    if vitals.waiting_share < STARVED:
+    if vitals.waiting_share < STARVED or vitals.is_resident:
         return None
     more = max(4, 2 * vitals.workers)
     return Sign(

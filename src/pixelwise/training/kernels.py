@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pixelwise.config import TrainingConfig
+from pixelwise.errors import MachineError
 from pixelwise.models.unet import Logits
 
 
@@ -41,10 +42,19 @@ class Replayed(nn.Module):
         """What the network says.
 
         Raises:
-            RuntimeError: it cannot be recorded.
+            MachineError: it cannot be recorded.
         """
         if self._recorded is None and self.training:
-            self._recorded, self._shape = _recorded(self.network, image), image.shape
+            try:
+                self._recorded, self._shape = _recorded(self.network, image), image.shape
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError as error:
+                why = (str(error).splitlines() or [type(error).__name__])[0]
+                raise MachineError(
+                    f"This network cannot be recorded as CUDA graphs ({why})",
+                    remedy="Use --set training.cuda_graphs=false.",
+                ) from None
         if self._recorded is None or not self.training or image.shape != self._shape:
             logits: Logits = self.network(image)
             return logits

@@ -231,6 +231,7 @@ def validate(
         guess_loss=_entropy(scores.pooled.sum(1).double()),
         waiting_share=waiting_share,
         workers=job.config.data.workers,
+        is_resident=job.config.data.resident and job.fabric.device.type == "cuda",
     )
     return Epoch(
         epoch=len(history.epochs),

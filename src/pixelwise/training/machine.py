@@ -3,11 +3,14 @@
 import contextlib
 import copy
 import functools
+import gc
+import os
 import platform
 import time
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import psutil
@@ -86,6 +89,7 @@ class Work(Section):
     compiled: bool = False
     replayed: bool = False
     """As CUDA graphs."""
+    deterministic: bool = True
     divided: int = 1
     """Processes that the weights and what belongs to them are divided among; above 1, only weights are measured."""
 
@@ -166,6 +170,24 @@ def peak_above_now(device: torch.device) -> Iterator[Callable[[], int]]:
     before = held_bytes()
     with watching_memory() as peak:
         yield lambda: max(0, peak() - before)
+
+
+@contextlib.contextmanager
+def determinism(wanted: bool) -> Iterator[None]:
+    """Let torch use algorithms that give equal results in every run; afterwards as it was before."""
+    before, warned = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    if wanted and torch.cuda.is_available():
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # torch's notes on reproducibility ask for it
+    memory = cast("Any", torch.utils.deterministic)  # a module whose one property mypy does not see
+    filled = memory.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(wanted, warn_only=True)
+    # torch would fill all memory that it hands out, lest someone read what was never written: up to a tenth of a step
+    memory.fill_uninitialized_memory = False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before, warn_only=warned)
+        memory.fill_uninitialized_memory = filled
 
 
 def load_of_processor() -> float:
@@ -368,17 +390,24 @@ class Stopwatch:
         return hash_of(part.encode() for part in parts)
 
     def _measure(self, work: Work) -> Speed:
-        with peak_above_now(self.device) as taken:
-            step, validate = rehearsal(work, self.device)
-            for _ in range(2):  # the moments of the optimiser come at the end of the first
-                step()
-        return Speed(
-            work=work,
-            training_patches_per_second=work.batch_size / self._seconds(step),
-            validation_patches_per_second=1.0 / self._seconds(validate),
-            training_bytes=taken(),
-            weights=weight_count(work.model, work.channels, work.classes),
-        )
+        with determinism(work.deterministic):
+            with peak_above_now(self.device) as taken:
+                step, validate = rehearsal(work, self.device)
+                for _ in range(2):  # the moments of the optimiser come at the end of the first
+                    step()
+            held = taken()
+            speed = Speed(
+                work=work,
+                training_patches_per_second=work.batch_size / self._seconds(step),
+                validation_patches_per_second=1.0 / self._seconds(validate),
+                training_bytes=held,
+                weights=weight_count(work.model, work.channels, work.classes),
+            )
+        del step, validate
+        if self.device.type == "cuda":
+            gc.collect()  # what was recorded refers to itself
+            torch.cuda.empty_cache()
+        return speed
 
     def _seconds(self, action: Callable[[], None]) -> float:
         """The shortest of a few repetitions: noise only ever adds."""

@@ -12,6 +12,7 @@ from pixelwise.config import WEIGHTED, Config, ModelConfig, SizePx
 from pixelwise.data.fingerprint import FEW_LOST, REDUCTIONS, Fingerprint
 from pixelwise.data.resident import resident_bytes
 from pixelwise.errors import ConfigError, MachineError
+from pixelwise.inference.predictor import FLIPS
 from pixelwise.models.unet import border_px, coarsest_px, valid_size_px
 from pixelwise.training.machine import (
     COPY_BYTES,
@@ -164,6 +165,8 @@ class Situation:
     """What was decided so far."""
     spent_seconds: float | None = None
     """Of the time budget, before planning and for the report; none if it counts from the first step of training."""
+    told_bytes: int = 0
+    """What a teacher says of each pixel."""
 
     @property
     def seconds_left(self) -> float | None:
@@ -456,6 +459,9 @@ def replay_rule(situation: Situation) -> Rule:
         yield Decision("training.cuda_graphs", value=False, because=f"it cannot be recorded here ({why})")
         return
     ratio = replayed.training_patches_per_second / plain.training_patches_per_second
+    if _taken_bytes(situation, replayed, 1) > _room_bytes(situation, config.model):
+        yield Decision("training.cuda_graphs", value=False, because="recorded, it takes more memory than there is")
+        return
     yield Decision("training.cuda_graphs", ratio > 1.05, f"measured here: replayed it trains {ratio:.2f} times as fast")
 
 
@@ -486,11 +492,9 @@ def _at_a_time(situation: Situation, parts: int) -> int:
 
 def _peak_bytes(situation: Situation) -> int:
     """What a run will hold at most."""
-    config = situation.config
-    speed = _speed(situation, config.model, config.training.precision)
+    config, speed = situation.config, _speed_of_training(situation)
     taken = _taken_bytes(situation, speed, config.training.accumulate)
-    resident = round(_resident_bytes(situation)) if config.data.resident else 0
-    return situation.stopwatch.held_bytes + taken + resident + _copied_bytes(situation, config.model)
+    return situation.stopwatch.held_bytes + taken + _held_on_gpu(situation) + _copied_bytes(situation, config.model)
 
 
 def _taken_bytes(situation: Situation, speed: Speed, parts: int) -> int:
@@ -501,8 +505,9 @@ def _taken_bytes(situation: Situation, speed: Speed, parts: int) -> int:
 
 def _room_bytes(situation: Situation, model: ModelConfig) -> int:
     """What steps of a network may take."""
-    free = situation.stopwatch.room_bytes(situation.config.training.memory, situation.processes)
-    return free - _copied_bytes(situation, model)
+    config = situation.config
+    free = situation.stopwatch.room_bytes(config.training.memory, situation.processes)
+    return free - _held_on_gpu(situation) - _copied_bytes(situation, model)
 
 
 def _copied_bytes(situation: Situation, model: ModelConfig) -> int:
@@ -571,12 +576,13 @@ def schedule_rule(situation: Situation) -> Rule:
 
 
 def _times_seen(situation: Situation) -> float:
-    """How often a pixel is predicted, since tiles overlap: those of images that are larger than one."""
+    """How often a pixel is predicted: in several views, and in tiles that overlap if an image is larger than one."""
     config = situation.config
     size = config.data.resize or situation.fingerprint.median_size_px
     tile = config.prediction.tile_size or [2 * edge for edge in config.data.patch_size]
     cut = sum(edge > within for edge, within in zip(size, tile, strict=True))
-    return float((1.0 - config.prediction.overlap) ** -cut)
+    views = 1 + len(FLIPS[config.prediction.flips])
+    return float(views * (1.0 - config.prediction.overlap) ** -cut)
 
 
 def finetuning_rule(_situation: Situation) -> Rule:
@@ -622,6 +628,8 @@ def loader_rule(situation: Situation) -> Rule:
     if situation.machine.device != "cuda":
         yield Decision("data.workers", 0, "all cores compute")
         return
+    if situation.is_given("data.workers") and situation.config.data.workers:
+        return  # it is asked to read ahead
     needed, left = _resident_bytes(situation), _left_bytes(situation)
     fits = needed <= RESIDENT_SHARE * left
     yield Decision("data.resident", fits, f"all images take {_gb(needed)}, and {_gb(left)} are left on the GPU")
@@ -629,14 +637,19 @@ def loader_rule(situation: Situation) -> Rule:
         yield Decision("data.workers", 4, "a GPU shall not wait for reading")
 
 
+def _held_on_gpu(situation: Situation) -> int:
+    """Images that lie there."""
+    lies = situation.config.data.resident and situation.machine.device == "cuda"
+    return round(_resident_bytes(situation)) if lies else 0
+
+
 def _resident_bytes(situation: Situation) -> float:
-    return resident_bytes(situation.fingerprint, situation.training_megapixels)
+    return resident_bytes(situation.fingerprint, situation.training_megapixels, situation.told_bytes)
 
 
 def _left_bytes(situation: Situation) -> float:
     """What steps leave of the memory that they may take."""
-    config = situation.config
-    speed = _speed(situation, config.model, config.training.precision)
+    config, speed = situation.config, _speed_of_training(situation)
     return _room_bytes(situation, config.model) - _taken_bytes(situation, speed, config.training.accumulate)
 
 
@@ -698,5 +711,6 @@ def _work(situation: Situation, model: ModelConfig, precision: str, patches: int
         patch_size=situation.config.data.patch_size,
         batch_size=patches,
         precision=precision,
+        deterministic=situation.config.training.deterministic,
         divided=situation.processes if situation.config.training.shard else 1,
     )

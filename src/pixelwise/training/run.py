@@ -1,14 +1,12 @@
 """A training run: from a data set and settings to a folder with a model."""
 
 import json
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,7 +37,7 @@ from pixelwise.training.clock import Clock
 from pixelwise.training.folder import Files, refuse_other_data
 from pixelwise.training.history import History
 from pixelwise.training.loop import Fit, fit, train_step
-from pixelwise.training.machine import SMALLER, VERSIONS, Stopwatch
+from pixelwise.training.machine import SMALLER, VERSIONS, Stopwatch, determinism
 from pixelwise.training.material import (
     Material,
     class_weights,
@@ -48,7 +46,7 @@ from pixelwise.training.material import (
     resized,
     windows,
 )
-from pixelwise.training.plan import FINETUNING, LOOKS, RULES, Plan, RuleMaker, Situation, plan
+from pixelwise.training.plan import FINETUNING, LOOKS, RULES, Plan, Situation, plan
 from pixelwise.training.range_test import STEPS, RateRange, range_test
 from pixelwise.training.stop import StopRequest
 from pixelwise.training.update import State, Update
@@ -126,8 +124,7 @@ def train(request: Request, watcher: Watcher) -> Trained:
     files = Files(make_folder(request.folder))
     fabric = processes.join(request.config)
     watcher = watcher if fabric.is_global_zero else Watcher()
-    # the plan measures in it too, and what is compiled for it stays so
-    with memory_errors(SMALLER), keeping_freed_memory(), _determinism(request.config.training.deterministic):
+    with memory_errors(SMALLER), keeping_freed_memory():
         return _train(request, files, fabric, watcher)
 
 
@@ -149,7 +146,7 @@ def _train(request: Request, files: Files, fabric: Fabric, watcher: Watcher) -> 
         material = _told(request, config, material, fabric, watcher)
     if fabric.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(fabric.device)  # of what the plan has measured
-    with watching_memory(every_seconds=0.05) as peak:
+    with determinism(config.training.deterministic), watching_memory(every_seconds=0.05) as peak:
         interrupted = _fit(request, config, material, files, fabric, watcher)
     held = torch.cuda.max_memory_allocated(fabric.device) if fabric.device.type == "cuda" else peak()
     watcher.say(f"memory: training held {held / 1e9:.2f} GB at most")
@@ -208,34 +205,14 @@ def _prepared(request: Request, files: Files, fabric: Fabric, watcher: Watcher) 
     return prepare(request.dataset, request.config, Split.from_json(split, request.dataset), watcher)
 
 
-@contextmanager
-def _determinism(wanted: bool) -> Iterator[None]:
-    """Let torch use algorithms that give equal results in every run; afterwards as it was before."""
-    before, warned = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    if wanted and torch.cuda.is_available():
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # torch's notes on reproducibility ask for it
-    memory = cast("Any", torch.utils.deterministic)  # a module whose one property mypy does not see
-    filled = memory.fill_uninitialized_memory
-    torch.use_deterministic_algorithms(wanted, warn_only=True)
-    # torch would fill all memory that it hands out, lest someone read what was never written: up to a tenth of a step
-    memory.fill_uninitialized_memory = False
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before, warn_only=warned)
-        memory.fill_uninitialized_memory = filled
-
-
 def _planned(
     request: Request, config: Config, material: Material, files: Files, fabric: Fabric, watcher: Watcher
 ) -> Config:
     """Plan in the first process, write down everything that is known before training, and tell the others."""
     planned = None
     if fabric.is_global_zero:
-        for sentence in config.ignored():
+        for sentence in (*config.ignored(), *_without_effect(config, fabric)):
             watcher.say(f"note: {sentence}")
-        if config.training.shard and fabric.world_size == 1:
-            watcher.say("note: training.shard has no effect: there is one process")
         rules, start = RULES, bundles.load(request.start_from) if request.start_from is not None else None
         if start is not None:
             config = finetune.adopt_network(config, start)
@@ -248,8 +225,13 @@ def _planned(
                 )
             config = teaching.adopt_network(config, bundles.load(request.teacher), request.dataset.classes)
         watcher.say("measuring this machine and planning")
-        spent = request.spent_seconds + _looking_seconds(request, config, material) if request.began else None
-        planned = make_plan(request.dataset, config, material, fabric.world_size, rules, spent)
+        looking = _looking_seconds(request, config, material)
+        situation = replace(
+            _situation(request.dataset, config, material, fabric.world_size),
+            spent_seconds=request.spent_seconds + looking if request.began else None,
+            told_bytes=teaching.told_bytes(len(request.dataset.classes)) if request.teacher is not None else 0,
+        )
+        planned = plan(situation, rules)
         if planned.disturbed:
             watcher.say(
                 f"note: other programs use {planned.disturbed:.0%} of the processor; training beside them is slow, and "
@@ -266,6 +248,16 @@ def _planned(
     return fabric.broadcast(planned.config if planned else config)
 
 
+def _without_effect(config: Config, fabric: Fabric) -> Iterator[str]:
+    """A sentence for every setting that does nothing on this device, or in so many processes."""
+    if config.training.shard and fabric.world_size == 1:
+        yield "training.shard has no effect: there is one process"
+    if config.data.resident and fabric.device.type != "cuda":
+        yield f"data.resident has no effect: {fabric.device.type} is no CUDA GPU"
+    if config.training.cuda_graphs and (fabric.device.type != "cuda" or fabric.world_size > 1):
+        yield "training.cuda_graphs has no effect but in one process with a CUDA GPU"
+
+
 def _findings(request: Request, config: Config, material: Material, start: bundles.Bundle | None) -> list[Finding]:
     """What can be said only now that the data are split and the run is planned."""
     classes = request.dataset.classes
@@ -279,23 +271,18 @@ def _findings(request: Request, config: Config, material: Material, start: bundl
 
 def plan_of_looks(dataset: Dataset, config: Config, material: Material) -> Plan:
     """Choose what the network will see, and nothing that has to be measured."""
-    return make_plan(dataset, config, material, rules=LOOKS)
+    return plan(_situation(dataset, config, material), LOOKS)
 
 
-def make_plan(
-    dataset: Dataset,
-    config: Config,
-    material: Material,
-    processes: int = 1,
-    rules: Sequence[RuleMaker] = RULES,
-    spent_seconds: float | None = None,
-) -> Plan:
-    """Choose what the settings leave free; `spent_seconds` as in `Situation`."""
+def make_plan(dataset: Dataset, config: Config, material: Material) -> Plan:
+    """Choose what the settings leave free, for one process."""
+    return plan(_situation(dataset, config, material))
+
+
+def _situation(dataset: Dataset, config: Config, material: Material, processes: int = 1) -> Situation:
     stopwatch = Stopwatch(choose_device(config.device), config.data.cache or default_folder())
     megapixels = sum(case.pixels for case in material.validation) / 1e6
-    classes = len(dataset.classes)
-    situation = Situation(material.fingerprint, classes, megapixels, processes, stopwatch, config, spent_seconds)
-    return plan(situation, rules)
+    return Situation(material.fingerprint, len(dataset.classes), megapixels, processes, stopwatch, config)
 
 
 def _write_preparation(files: Files, request: Request, planned: Plan, material: Material) -> None:
@@ -382,13 +369,13 @@ def _resumed(files: Files, update: Update, watcher: Watcher) -> tuple[History, f
 
 def _batches(config: Config, samples: Windows, fabric: Fabric) -> Callable[[int], Iterator[Batch]]:
     """The batches of this process from any step on."""
-    if config.data.resident:
-        resident, own = Resident.load(samples, fabric.device), Share(fabric.global_rank, fabric.world_size)
-        return lambda step: resident.batches(step, config.training.batch_size, own)
-    share, pinned = Share(fabric.global_rank, fabric.world_size), fabric.device.type == "cuda"
+    share, on_gpu = Share(fabric.global_rank, fabric.world_size), fabric.device.type == "cuda"
+    if config.data.resident and on_gpu:
+        resident = Resident.load(samples, fabric.device)
+        return lambda step: resident.batches(step, config.training.batch_size, share)
 
     def batches_from(step: int) -> Iterator[Batch]:
-        return stream(samples, step, config.training.batch_size, share, config.data.workers, pinned=pinned)
+        return stream(samples, step, config.training.batch_size, share, config.data.workers, pinned=on_gpu)
 
     return batches_from
 

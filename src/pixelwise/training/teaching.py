@@ -121,9 +121,14 @@ class Teacher:
         return said
 
 
+def told_bytes(classes: int) -> int:
+    """What `packed` makes of a pixel: two bytes for each class that is kept."""
+    return 2 * min(KEPT, max(1, classes - 1))  # the last one has what is left
+
+
 def packed(probabilities: Float[Tensor, "K h w"]) -> UInt8[np.ndarray, "h w N"]:
     """The most probable classes of each pixel, and then how probable they are, in 1 / `STEPS`."""
-    kept = min(KEPT, max(1, len(probabilities) - 1))  # the last one has what is left
+    kept = told_bytes(len(probabilities)) // 2
     shares, numbers = probabilities.float().topk(kept, dim=0)
     both = torch.cat([numbers, (shares * STEPS).round()]).to(torch.uint8)
     return both.permute(1, 2, 0).cpu().numpy()
