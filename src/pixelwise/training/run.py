@@ -1,12 +1,11 @@
 """A training run: from a data set and settings to a folder with a model."""
 
-import json
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -36,6 +35,7 @@ from pixelwise.training import checkpoint, finetune, origins, processes, teachin
 from pixelwise.training.clock import Clock
 from pixelwise.training.folder import Files, refuse_other_data
 from pixelwise.training.history import History
+from pixelwise.training.keeper import Beside, Keeper
 from pixelwise.training.loop import Fit, fit, train_step
 from pixelwise.training.machine import SMALLER, VERSIONS, Stopwatch, determinism
 from pixelwise.training.material import (
@@ -49,7 +49,7 @@ from pixelwise.training.material import (
 from pixelwise.training.plan import FINETUNING, LOOKS, RULES, Plan, Situation, plan
 from pixelwise.training.range_test import STEPS, RateRange, range_test
 from pixelwise.training.stop import StopRequest
-from pixelwise.training.update import State, Update
+from pixelwise.training.update import Update
 from pixelwise.training.watch import Several, TensorBoard, Watcher, tensorboard_is_installed
 
 REPORT_SECONDS = 5.0
@@ -333,6 +333,8 @@ def _fit(request: Request, config: Config, material: Material, files: Files, fab
     listener = Several([watcher, board])
     weights = class_weights(config, material.fingerprint, fabric.device)
     totals = processes.total if fabric.world_size > 1 else losses.alone
+    beside = Beside() if fabric.device.type == "cuda" else None  # the GPU trains while the processor writes
+    keeper = Keeper(files, update, description, clock, listener, beside) if fabric.is_global_zero else None
     job = Fit(
         fabric=fabric,
         config=config,
@@ -342,18 +344,18 @@ def _fit(request: Request, config: Config, material: Material, files: Files, fab
         validation=material.validation,
         clock=clock,
         on_step=_step_listener(listener, config.training.batch_size),
-        after_epoch=_keeper(files, update, description, clock, listener) if fabric.is_global_zero else _nothing,
-        after_setback=_setback_keeper(files, clock, listener) if fabric.is_global_zero else _nothing,
+        after_epoch=keeper.after_epoch if keeper is not None else _nothing,
+        after_setback=keeper.after_setback if keeper is not None else _nothing,
         lesson=losses.lesson(config.loss, totals),
     )
     if config.training.time is not None:
         clock.note_validation(_validation_seconds(job))
     if not request.resume:
         state = update.state()  # each process may have a part of it
-        if fabric.is_global_zero:
-            checkpoint.save(files.last, state, history, 0.0)  # a run can be resumed from its first moment on
+        if keeper is not None:
+            keeper.begin(history, state)
         del state
-    with stop, board:
+    with stop, board, beside or nullcontext():
         fit(job, _batches(config, samples, fabric), history, steps_per_epoch)
     return stop()
 
@@ -524,43 +526,6 @@ def _step_listener(watcher: Watcher, batch_size: int) -> Callable[[int, float], 
         watcher.step(step, progress, (len(times) - 1) * batch_size / elapsed if elapsed else 0.0)
 
     return on_step
-
-
-def _keeper(
-    files: Files, update: Update, description: bundles.Description, clock: Clock, watcher: Watcher
-) -> Callable[[History, bool, State], None]:
-    """Writes best model, checkpoint and history after every epoch."""
-
-    def after_epoch(history: History, is_best: bool, state: State) -> None:
-        row = history.epochs[-1]
-        if is_best:
-            summary: dict[str, Any] = {
-                "epoch": row.epoch,
-                "step": row.step,
-                "seconds": round(row.seconds, 1),
-                "validation_miou": row.to_json()["miou"],
-            }
-            said = description.model_copy(update={"training": {**description.training, **summary}})
-            bundles.save(bundles.Bundle(said, bundles.state_on_cpu(update.average)), files.best)
-        checkpoint.save(files.last, state, history, clock.trained())
-        lines = [json.dumps(epoch.to_json(), allow_nan=False) for epoch in history.epochs]
-        write_atomically(files.history, ("\n".join(lines) + "\n").encode())
-        watcher.epoch(row, is_best)
-        for name, warning in row.warnings.items():
-            if not name.startswith("setback"):  # told when it happened
-                watcher.say(f"warning: {warning}")
-
-    return after_epoch
-
-
-def _setback_keeper(files: Files, clock: Clock, watcher: Watcher) -> Callable[[History, State], None]:
-    """Writes the checkpoint again, with the lower learning rate, and tells why."""
-
-    def after_setback(history: History, state: State) -> None:
-        checkpoint.save(files.last, state, history, clock.trained())
-        watcher.say(f"warning: {history.setbacks[-1]}")
-
-    return after_setback
 
 
 def _nothing(*_: object) -> None:
