@@ -213,39 +213,48 @@ def _planned(
     if fabric.is_global_zero:
         for sentence in (*config.ignored(), *_without_effect(config, fabric)):
             watcher.say(f"note: {sentence}")
-        rules, start = RULES, bundles.load(request.start_from) if request.start_from is not None else None
-        if start is not None:
-            config = finetune.adopt_network(config, start)
-            if finetune.knows_most(start, request.dataset.classes, config.finetune.merge):
-                rules = FINETUNING
-        if request.teacher is not None:
-            if start is not None:
-                watcher.say(
-                    f"begins with the weights of {request.start_from}, learns from {request.teacher} and the masks"
-                )
-            config = teaching.adopt_network(config, bundles.load(request.teacher), request.dataset.classes)
+        start = bundles.load(request.start_from) if request.start_from is not None else None
+        config = _with_networks_of_sources(request, config, start, watcher)
         watcher.say("measuring this machine and planning")
+        knows_most = start is not None and finetune.knows_most(start, request.dataset.classes, config.finetune.merge)
         looking = _looking_seconds(request, config, material)
         situation = replace(
             _situation(request.dataset, config, material, fabric.world_size),
             spent_seconds=request.spent_seconds + looking if request.began else None,
             told_bytes=teaching.told_bytes(len(request.dataset.classes)) if request.teacher is not None else 0,
         )
-        planned = plan(situation, rules)
-        if planned.disturbed:
-            watcher.say(
-                f"note: other programs use {planned.disturbed:.0%} of the processor; training beside them is slow, and "
-                "the speeds measured now are not kept for later runs"
-            )
-        watcher.say(f"{planned.describe()}; what was chosen, and why (--set KEY=VALUE chooses otherwise):")
-        for decision in planned.decisions:
-            watcher.say(f"  {decision.setting} = {decision.value}: {decision.because}")
+        planned = plan(situation, FINETUNING if knows_most else RULES)
+        _tell(planned, watcher)
         found = _findings(request, planned.config, material, start)
         for finding in found:
             watcher.say(to_text([finding]))
         write_json(files.findings, to_json([*found, *request.findings]))
         _write_preparation(files, request, planned, material)
     return fabric.broadcast(planned.config if planned else config)
+
+
+def _with_networks_of_sources(
+    request: Request, config: Config, start: bundles.Bundle | None, watcher: Watcher
+) -> Config:
+    """The network is that of the model to start from, and like that of the teacher."""
+    if start is not None:
+        config = finetune.adopt_network(config, start)
+    if start is not None and request.teacher is not None:
+        watcher.say(f"begins with the weights of {request.start_from}, learns from {request.teacher} and the masks")
+    if request.teacher is not None:
+        config = teaching.adopt_network(config, bundles.load(request.teacher), request.dataset.classes)
+    return config
+
+
+def _tell(planned: Plan, watcher: Watcher) -> None:
+    if planned.disturbed:
+        watcher.say(
+            f"note: other programs use {planned.disturbed:.0%} of the processor; training beside them is slow, and "
+            "the speeds measured now are not kept for later runs"
+        )
+    watcher.say(f"{planned.describe()}; what was chosen, and why (--set KEY=VALUE chooses otherwise):")
+    for decision in planned.decisions:
+        watcher.say(f"  {decision.setting} = {decision.value}: {decision.because}")
 
 
 def _without_effect(config: Config, fabric: Fabric) -> Iterator[str]:
