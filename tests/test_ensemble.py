@@ -186,11 +186,16 @@ def test_folds_give_one_report_an_ensemble_and_a_teacher(discs: Path, tmp_path: 
     assert result.output.count("8 images with masks") == 1
     scores = api.evaluate(out)
     assert scores.split == "test"
+    seen = [set(json.loads((place / "run.json").read_text())["training_images"]) for place in (out, out / "fold-1")]
+    assert seen[1] < seen[0]
     # a second call has nothing to do but to join
     assert isinstance(CliRunner().invoke(app, command).exception, ConfigError)
+    facts = json.loads((out / "fold-1" / "run.json").read_text())
+    (out / "fold-1" / "run.json").write_text(json.dumps(facts | {"training_images": None}))
     first = (out / "fold-0" / "best.safetensors").stat().st_mtime_ns
     assert CliRunner().invoke(app, [*command, "--resume"]).exit_code == 0
     assert (out / "fold-0" / "best.safetensors").stat().st_mtime_ns == first
+    assert json.loads((out / "run.json").read_text())["training_images"] is None  # one of its models does not say it
 
     with pytest.raises(BundleError, match="ensemble of 3"):  # before the data, which are not there, are looked for
         pixelwise.train(tmp_path / "nowhere", tmp_path / "tuned", start_from=out)

@@ -25,9 +25,10 @@ from pixelwise.data.finding import to_json
 from pixelwise.data.folder import scan
 from pixelwise.errors import ConfigError, DataError
 from pixelwise.evaluation import evaluate as evaluation
+from pixelwise.evaluation import results
 from pixelwise.evaluation.evaluate import Evaluated, examples
-from pixelwise.evaluation.saved import RunFacts
 from pixelwise.evaluation.sides import for_model
+from pixelwise.facts import RunFacts
 from pixelwise.inference import predictor
 from pixelwise.inference.predictor import Model
 from pixelwise.metrics import Scores
@@ -36,6 +37,7 @@ from pixelwise.training import run as runs
 from pixelwise.training.history import Epoch
 from pixelwise.training.watch import Watcher
 from pixelwise.verbs import scores as verbs
+from pixelwise.verbs.train import _what_is_left as what_is_left
 
 
 @pytest.fixture(scope="module")
@@ -326,7 +328,10 @@ def student(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     listening, source = Listening(), trained / "run"
     config = pixelwise.settings(None, [*QUICK, "seed=3"])  # other images on the test side
     folder = tmp_path_factory.mktemp("student") / "run"
-    pixelwise.train(trained / "data", folder, config=config, start_from=source, teacher=source, watcher=listening)
+    write = results.write
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(results, "write", lambda *given: listening.lines.append("report") or write(*given))
+        pixelwise.train(trained / "data", folder, config=config, start_from=source, teacher=source, watcher=listening)
     return folder, listening.lines
 
 
@@ -365,7 +370,8 @@ def test_scores_of_images_that_a_teacher_was_trained_on_are_marked(
 def test_what_was_forgotten_is_scored_before_and_now_and_shown(
     trained: Path, student: tuple[Path, list[str]], tmp_path: Path
 ) -> None:
-    folder, _ = student
+    folder, lines = student
+    assert lines.count("report") == 1
     test = tmp_path / "test"
     for part in ("images", "masks"):
         (test / part).mkdir(parents=True)
@@ -381,6 +387,48 @@ def test_what_was_forgotten_is_scored_before_and_now_and_shown(
     pixelwise.evaluate(folder, out=tmp_path / "again")
     assert 'id="forgotten-table"' in (tmp_path / "again" / "report.html").read_text()
     assert 'id="forgotten-table"' not in (trained / "run" / "report.html").read_text()
+
+
+class Notes(Watcher):
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+
+@pytest.mark.slow
+def test_what_was_forgotten_is_found_by_the_bundle_of_a_run_and_a_source_that_is_gone_is_told(
+    trained: Path, student: tuple[Path, list[str]], tmp_path: Path
+) -> None:
+    folder = shutil.copytree(student[0], tmp_path / "run")
+    kept = json.loads((folder / "forgetting.json").read_text())
+    again = what_is_left(trained / "run" / "best.safetensors", folder, Notes())
+    assert again is not None
+    assert again.model_dump(mode="json") == kept | {"source": str(trained / "run" / "best.safetensors")}
+    alone = shutil.copy(trained / "run" / "best.safetensors", tmp_path / "alone.safetensors")
+    for source, why in ((tmp_path / "moved", "is gone"), (alone, "does not know its data")):
+        (folder / "forgetting.json").write_text("of another time")
+        notes = Notes()
+        assert what_is_left(source, folder, notes) is None
+        (said,) = notes.said
+        assert str(source) in said
+        assert why in said
+        assert not (folder / "forgetting.json").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("content", ["[]", '[{"name": "object", "before": 0.5, "after": 0.4}]', "{"])
+def test_what_was_forgotten_is_left_out_where_its_file_cannot_be_read(
+    content: str, student: tuple[Path, list[str]], tmp_path: Path
+) -> None:
+    folder, notes = shutil.copytree(student[0], tmp_path / "run"), Notes()
+    (folder / "forgetting.json").write_text(content)
+    pixelwise.evaluate(folder, out=folder, watcher=notes)
+    assert 'id="forgotten-table"' not in (folder / "report.html").read_text()
+    (said,) = [text for text in notes.said if "forgotten" in text]
+    assert said.startswith("note: ")
+    assert "forgetting.json" in said
 
 
 def test_flips_that_are_asked_for_are_averaged_over(trained: Path) -> None:
@@ -505,10 +553,10 @@ class Recorder(Watcher):
     ("environment", "speaks"),
     [
         ({}, True),
-        ({"LOCAL_WORLD_SIZE": "2", "RANK": "0"}, True),
-        ({"LOCAL_WORLD_SIZE": "2", "RANK": "1"}, False),
-        ({"SLURM_NTASKS": "2", "SLURM_PROCID": "0"}, True),
-        ({"SLURM_NTASKS": "2", "SLURM_PROCID": "1"}, False),
+        ({"WORLD_SIZE": "2", "RANK": "0"}, True),
+        ({"WORLD_SIZE": "2", "RANK": "1"}, False),
+        ({"SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "0"}, True),
+        ({"SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "1"}, False),
     ],
 )
 def test_one_of_several_processes_speaks(

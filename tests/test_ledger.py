@@ -16,10 +16,10 @@ from test_predict_files import below, bright_rows, write
 
 from pixelwise import api
 from pixelwise.config import ModelConfig, PredictionConfig
-from pixelwise.errors import ConfigError, DataError
+from pixelwise.errors import DataError
 from pixelwise.inference import files
 from pixelwise.inference.predictor import Model
-from pixelwise.launcher import Share, share_of_this_process
+from pixelwise.training.watch import Watcher
 
 
 class Counting(PixelNetwork):
@@ -240,19 +240,65 @@ def test_the_last_process_knows_what_has_failed_in_all(
     assert not list((tmp_path / "out").glob(".pixelwise*"))
 
 
+@pytest.mark.parametrize("first", ["0", "1"])
+def test_a_launch_that_is_begun_again_waits_for_all_again(
+    first: str, model: Model, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two processes one came to its end and the other was killed; the same shell starts both again."""
+    second = "1" if first == "0" else "0"
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", first)
+    assert not api.predict_files(model, [images], tmp_path / "out").is_complete
+    told: list[bool] = []
+
+    class Meanwhile(Watcher):
+        """While the first is at work again, the other one begins and ends."""
+
+        def work(self, name: str, done: int, total: int) -> None:  # noqa: ARG002
+            if not told:
+                monkeypatch.setenv("RANK", second)
+                told.append(api.predict_files(model, [images], tmp_path / "out").is_complete)
+
+    (images / f"{first}.png").write_bytes(b"no image")
+    done = api.predict_files(model, [images], tmp_path / "out", watcher=Meanwhile())
+    assert told == [False]
+    assert done.is_complete
+    assert [Path(error.where or "").name for error in done.failed] == [f"{first}.png"]
+    assert not list((tmp_path / "out").glob(".pixelwise*"))
+
+
+def test_a_process_whose_parent_has_ended_with_it_is_still_known_to_be_done(
+    model: Model, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(os, "getppid", ended_process)  # a shell for each process
+    told = []
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        told.append(api.predict_files(model, [images], tmp_path / "out").is_complete)
+    assert told == [False, True]
+
+
+def ended_process() -> int:
+    over = subprocess.Popen([sys.executable, "-c", ""])
+    over.wait()
+    return over.pid
+
+
 def test_what_killed_processes_have_left_goes_and_what_others_of_now_keep_stays(
     model: Model, images: Path, tmp_path: Path
 ) -> None:
-    over = subprocess.Popen([sys.executable, "-c", ""])
-    over.wait()
-    host, out = socket.gethostname(), tmp_path / "out"
-    out.mkdir()
-    (out / f".pixelwise-{host}-abc-1-{over.pid}").write_text("{}")
-    (out / f".pixelwise-{host}-0-{over.pid}").mkdir()
-    kept = [f".pixelwise-{host}-abc-1-{os.getpid()}", f".pixelwise-not{host}-abc-1-{over.pid}"]
-    for name in kept:
+    over, host, out = ended_process(), socket.gethostname(), tmp_path / "out"
+    folders = {f".pixelwise-{host}-0-{over}": False, f".pixelwise-{host}-1-{os.getpid()}": True}
+    folders |= {f".pixelwise-not{host}-0-{over}": True}
+    for name in folders:
+        (out / name).mkdir(parents=True)
+    hours = {".pixelwise.0123456789abcdef.0": 23, ".pixelwise.fedcba9876543210.1": 25}  # of launches that are not ours
+    for name, age in hours.items():
         (out / name).write_text("{}")
+        os.utime(out / name, (time.time() - 3600 * age,) * 2)
     api.predict_files(model, [images], out)
+    kept = [name for name, stays in folders.items() if stays] + [name for name, age in hours.items() if age < 24]
     assert sorted(path.name for path in out.glob(".pixelwise*")) == sorted(kept)
 
 
@@ -263,25 +309,6 @@ def test_a_damaged_line_costs_only_its_image(model: Model, images: Path, tmp_pat
     (tmp_path / "out" / "4.png").unlink()
     done = api.predict_files(model, [images], tmp_path / "out")
     assert [file.name for file in done.written] == ["4.png"]
-
-
-@pytest.mark.parametrize(
-    ("environment", "expected"),
-    [
-        ({}, Share()),
-        ({"RANK": "2", "WORLD_SIZE": "4"}, Share(2, 4)),
-        ({"SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "3"}, Share(1, 3)),
-        ({"SLURM_PROCID": "0"}, Share()),  # a batch job that has started no tasks
-    ],
-)
-def test_the_share_of_a_process(environment: dict[str, str], expected: Share) -> None:
-    assert share_of_this_process(environment) == expected
-
-
-@pytest.mark.parametrize(("rank", "processes"), [("first", "2"), ("0", "0"), ("3", "2"), ("-1", "2")])
-def test_an_environment_that_makes_no_sense_is_said(rank: str, processes: str) -> None:
-    with pytest.raises(ConfigError, match="no place among processes"):
-        share_of_this_process({"RANK": rank, "WORLD_SIZE": processes})
 
 
 @pytest.mark.slow

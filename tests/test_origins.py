@@ -7,9 +7,14 @@ from pathlib import Path
 import pytest
 from conftest import QUICK, draw_discs
 from PIL import Image
+from test_ensemble import bundle
 
 from pixelwise import settings
+from pixelwise.config import Config
 from pixelwise.data.folder import scan
+from pixelwise.errors import DataError
+from pixelwise.models.bundle import save
+from pixelwise.training.folder import settle
 from pixelwise.training.material import Material, prepare
 from pixelwise.training.origins import all_seen, findings
 from pixelwise.training.watch import Watcher
@@ -24,7 +29,9 @@ def material(tmp_path: Path) -> Material:
 
 def run_that_saw(folder: Path, digests: list[str] | None) -> Path:
     folder.mkdir()
-    (folder / "run.json").write_text(json.dumps({"training_images": digests} if digests is not None else {}))
+    facts = {"data": "cells", "mask_encoding": {"kind": "values", "values": {"0": 0, "1": 1}}}
+    seen = {"training_images": digests} if digests is not None else {}
+    (folder / "run.json").write_text(json.dumps(facts | seen))
     return folder
 
 
@@ -72,3 +79,19 @@ def test_a_run_has_seen_what_its_sources_have(material: Material, tmp_path: Path
     own = digests_of(material, "train")
     assert all_seen(material, []) == own
     assert all_seen(material, [run_that_saw(tmp_path / "run", ["x", own[0]])]) == [*own, "x"]
+
+
+@pytest.mark.parametrize("content", ["[]", '{"training_images": 3}', "{"])
+@pytest.mark.parametrize("role", ["start_from", "teacher"])
+@pytest.mark.parametrize("named", ["", "best.safetensors"])
+def test_a_source_whose_run_is_damaged_is_refused_before_images_are_read(
+    content: str, role: str, named: str, tmp_path: Path
+) -> None:
+    source = run_that_saw(tmp_path / "run", None)
+    save(bundle(0), source / "best.safetensors")
+    settle(tmp_path / "new", Config(), **{role: source / named})
+    (source / "run.json").write_text(content)
+    with pytest.raises(DataError) as caught:
+        settle(tmp_path / "new", Config(), **{role: source / named})
+    assert caught.value.where == source / "run.json"
+    assert caught.value.remedy

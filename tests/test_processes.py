@@ -29,6 +29,7 @@ from pixelwise import launcher
 from pixelwise.classes import ClassTable
 from pixelwise.config import Config, LossConfig, ModelConfig, TrainingConfig, load
 from pixelwise.errors import ConfigError
+from pixelwise.inference.predictor import choose_device
 from pixelwise.launcher import Share
 from pixelwise.losses import LOSSES, alone
 from pixelwise.losses import build as build_loss
@@ -360,23 +361,62 @@ def test_shares_of_a_batch_are_the_batch(count: int, batch: int) -> None:
 # --- joining ---
 
 
+def of_torchrun(rank: int, processes: int, local_rank: int, local: int) -> dict[str, str]:
+    numbers = {"RANK": rank, "WORLD_SIZE": processes, "LOCAL_RANK": local_rank, "LOCAL_WORLD_SIZE": local}
+    return {name: str(number) for name, number in numbers.items()}
+
+
+def of_srun(rank: int, processes: int, local_rank: int, machine: int, tasks: str) -> dict[str, str]:
+    numbers = {"SLURM_PROCID": rank, "SLURM_STEP_NUM_TASKS": processes, "SLURM_LOCALID": local_rank}
+    told = {"SLURM_NODEID": str(machine), "SLURM_STEP_TASKS_PER_NODE": tasks, "SLURM_NTASKS": str(processes)}
+    return {name: str(number) for name, number in numbers.items()} | told
+
+
+BATCH_SCRIPT = {"SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0", "SLURM_NTASKS": "4"}
+"""Of `sbatch --ntasks=4`, before srun is called."""
+
+
 @pytest.mark.parametrize(
-    ("environment", "expected"),
+    ("environment", "overall", "local", "machines"),
     [
-        ({}, (1, 1)),
-        ({"LOCAL_WORLD_SIZE": "2", "WORLD_SIZE": "2"}, (2, 1)),
-        ({"LOCAL_WORLD_SIZE": "8", "WORLD_SIZE": "32"}, (8, 4)),
-        ({"LOCAL_WORLD_SIZE": "1", "WORLD_SIZE": "1"}, (1, 1)),
-        ({"SLURM_PROCID": "5", "SLURM_NTASKS": "12", "SLURM_NNODES": "3"}, (4, 3)),
-        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "4"}, (4, 1)),
-        ({"SLURM_NTASKS": "4", "SLURM_NNODES": "2"}, (1, 1)),  # a shell in an allocation: srun has not started it
-        ({"LOCAL_WORLD_SIZE": "2", "WORLD_SIZE": "4", "SLURM_PROCID": "0", "SLURM_NTASKS": "2"}, (2, 2)),
+        ({}, Share(0, 1), Share(0, 1), 1),
+        (of_torchrun(1, 2, 1, 2), Share(1, 2), Share(1, 2), 1),
+        (of_torchrun(17, 32, 1, 8), Share(17, 32), Share(1, 8), 4),
+        (of_torchrun(0, 1, 0, 1), Share(0, 1), Share(0, 1), 1),
+        (of_torchrun(0, 5, 0, 3), Share(0, 5), Share(0, 3), None),
+        ({"RANK": "1", "WORLD_SIZE": "2"}, Share(1, 2), None, None),
+        ({"WORLD_SIZE": "2"}, Share(0, 1), Share(0, 1), 1),
+        (of_srun(5, 12, 1, 1, "4(x3)"), Share(5, 12), Share(1, 4), 3),
+        (of_srun(0, 4, 0, 0, "4"), Share(0, 4), Share(0, 4), 1),
+        (of_srun(4, 5, 1, 1, "3,2"), Share(4, 5), Share(1, 2), None),
+        (of_srun(9, 11, 1, 2, "4(x2),3"), Share(9, 11), Share(1, 3), None),
+        (BATCH_SCRIPT, Share(0, 1), Share(0, 1), 1),
+        ({"SLURM_NTASKS": "4", "SLURM_NNODES": "2"}, Share(0, 1), Share(0, 1), 1),  # a shell in an allocation
+        (of_srun(0, 2, 0, 0, "1(x2)") | of_torchrun(3, 4, 1, 2), Share(3, 4), Share(1, 2), 2),  # srun torchrun
     ],
 )
-def test_processes_are_counted_as_torchrun_and_slurm_tell(
-    environment: dict[str, str], expected: tuple[int, int]
+def test_the_place_of_a_process_is_what_torchrun_and_srun_tell(
+    environment: dict[str, str], overall: Share, local: Share | None, machines: int | None
 ) -> None:
-    assert launcher.process_counts(environment) == expected
+    place = launcher.place(environment)
+    assert (place.overall, place.local, place.machines) == (overall, local, machines)
+    assert launcher.is_first(environment) == (overall.rank == 0)
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"RANK": "first", "WORLD_SIZE": "2"},
+        {"RANK": "0", "WORLD_SIZE": "0"},
+        {"RANK": "3", "WORLD_SIZE": "2"},
+        {"RANK": "-1", "WORLD_SIZE": "2"},
+        of_torchrun(0, 2, 0, 2) | {"LOCAL_WORLD_SIZE": "x"},
+        of_srun(0, 2, 3, 0, "2"),
+    ],
+)
+def test_an_environment_that_makes_no_sense_is_said(environment: dict[str, str]) -> None:
+    with pytest.raises(ConfigError, match="no place among processes"):
+        launcher.place(environment)
 
 
 @pytest.mark.parametrize(
@@ -384,19 +424,75 @@ def test_processes_are_counted_as_torchrun_and_slurm_tell(
     [
         ({}, None),
         ({"OMP_NUM_THREADS": "1"}, None),
-        ({"LOCAL_WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}, 4),
-        ({"LOCAL_WORLD_SIZE": "3", "OMP_NUM_THREADS": "1"}, 2),
-        ({"LOCAL_WORLD_SIZE": "16", "OMP_NUM_THREADS": "1"}, 1),
-        ({"LOCAL_WORLD_SIZE": "2", "OMP_NUM_THREADS": "3"}, None),  # somebody has decided
-        ({"LOCAL_WORLD_SIZE": "1", "OMP_NUM_THREADS": "1"}, None),  # torchrun sets it for several only
+        ({**of_torchrun(0, 2, 0, 2), "OMP_NUM_THREADS": "1"}, 4),
+        ({**of_torchrun(5, 6, 2, 3), "OMP_NUM_THREADS": "1"}, 2),
+        ({**of_torchrun(0, 16, 0, 16), "OMP_NUM_THREADS": "1"}, 1),
+        ({**of_torchrun(0, 2, 0, 2), "OMP_NUM_THREADS": "3"}, None),  # somebody has decided
+        ({**of_torchrun(0, 1, 0, 1), "OMP_NUM_THREADS": "1"}, None),  # torchrun sets it for several only
     ],
 )
 def test_processes_share_the_cores_where_torchrun_would_leave_them_one(
     environment: dict[str, str], expected: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(launcher, "_cores", lambda: 8)
-    started = {"TORCHELASTIC_RUN_ID": "none"} if "LOCAL_WORLD_SIZE" in environment else {}
+    started = {"TORCHELASTIC_RUN_ID": "none"} if "RANK" in environment else {}
     assert launcher.threads(environment | started) == expected
+
+
+THREADS = """
+import sys
+import typer
+from pixelwise import cli, launcher
+
+launcher._cores = lambda: 4
+
+
+@cli.app.command()
+def threads() -> None:
+    import torch
+
+    print(torch.get_num_threads())
+
+
+sys.argv = ["pixelwise", "threads"]
+cli.main()
+"""
+
+
+def test_a_command_under_torchrun_computes_with_its_share_of_the_cores() -> None:
+    environment = {**os.environ, **of_torchrun(0, 2, 0, 2), "TORCHELASTIC_RUN_ID": "none", "OMP_NUM_THREADS": "1"}
+    said = subprocess.run([sys.executable, "-c", THREADS], env=environment, capture_output=True, text=True, check=True)
+    assert said.stdout == "2\n"
+
+
+def test_choosing_a_device_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launcher, "_cores", lambda: 2 * (torch.get_num_threads() + 1))
+    told = {**of_torchrun(0, 2, 0, 2), "TORCHELASTIC_RUN_ID": "none", "OMP_NUM_THREADS": "1"}
+    for name, value in told.items():
+        monkeypatch.setenv(name, value)
+    before = torch.get_num_threads()
+    assert choose_device("cpu") == torch.device("cpu")
+    assert torch.get_num_threads() == before
+
+
+def test_a_script_of_sbatch_trains_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in BATCH_SCRIPT.items():
+        monkeypatch.setenv(name, value)
+    fabric = join(load(None, ["device=cpu"]))
+    assert (fabric.world_size, fabric.global_rank) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("environment", "why"),
+    [
+        ({"RANK": "1", "WORLD_SIZE": "2"}, "nothing says which of them are on this machine"),
+        (of_torchrun(0, 5, 0, 3), "not as many on every machine"),
+        (of_srun(4, 5, 1, 1, "3,2"), "not as many on every machine"),
+    ],
+)
+def test_processes_that_are_not_as_many_on_every_machine_do_not_train(environment: dict[str, str], why: str) -> None:
+    with pytest.raises(ConfigError, match=rf"do not fit together .*{why}.*Start one process per GPU"):
+        join(load(None, ["device=cpu"]), environment)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -407,7 +503,7 @@ def test_one_process_joins_nobody(precision: str) -> None:
 
 
 def test_a_batch_too_small_for_the_processes_is_refused() -> None:
-    environment = {"LOCAL_WORLD_SIZE": "4", "WORLD_SIZE": "4"}
+    environment = of_torchrun(0, 4, 0, 4)
     with pytest.raises(ConfigError, match=r"'training\.batch_size' is 3, .*there are 4.*batch_size=4"):
         join(load(None, ["device=cpu", "training.batch_size=3"]), environment)
 

@@ -104,6 +104,25 @@ def test_stray_values_are_told_as_a_change_and_what_numbers_mean_is_said(data: P
     )
 
 
+@pytest.mark.parametrize("kind", ["values", "colours"])
+def test_pixels_that_are_ignored_on_purpose_are_no_stray_ones(data: Path, kind: str) -> None:
+    """A border that does not count in all masks, and one odd pixel in one of them."""
+    palette = np.zeros((256, 3), np.uint8)
+    palette[[1, 2, 37, 255]] = [(200, 0, 0), (0, 0, 200), (90, 90, 9), (255, 255, 255)]
+    for i in range(6):
+        drawn = mask(i, 240, 320) + mask(i, 240, 320) * mask(i + 9, 240, 320)
+        drawn[:3] = 255
+        if i == 2:
+            drawn[100, 100] = 37
+        save(data / "images" / f"c{i}.png", picture(i, 240, 320, 3))
+        save(data / "masks" / f"c{i}.png", drawn if kind == "values" else palette[drawn])
+    if kind == "colours":
+        (data / "data.yaml").write_text("images: images/*\nmasks: 'masks/{stem}.png'\nignore: [255, 255, 255]\n")
+    _, repairs = repaired(data)
+    assert {name for name, repair in repairs.items() if repair.outcome == "changed"} == {"c2.png"}
+    assert [one.text for one in repairs["c2.png"].remarks] == ["1 pixels of the mask are of no class, and ignored."]
+
+
 @pytest.mark.parametrize("kind", ["image", "mask"])
 @pytest.mark.parametrize("size", [0, 70])
 def test_what_cannot_be_read_is_left_out_with_its_reason(data: Path, kind: str, size: int) -> None:

@@ -380,7 +380,7 @@ def predict(
     from pixelwise.training.watch import Watcher, on_this_terminal
 
     try:
-        with on_this_terminal() if launcher.share_of_this_process().rank == 0 else Watcher() as watcher:
+        with on_this_terminal() if launcher.is_first() else Watcher() as watcher:
             result = api.predict_files(
                 run,
                 inputs,
@@ -540,7 +540,7 @@ def bench(
 def _finish(run: "Run") -> None:
     """Print what a run has led to; only one process of a distributed run does."""
     from pixelwise import api
-    from pixelwise.evaluation.saved import read_facts
+    from pixelwise.facts import read_facts
 
     if run.is_main:
         for line in api.score_lines(run.scores):
@@ -583,6 +583,7 @@ def _options(
 def main() -> None:
     """Run the command line; an error of the user's is one paragraph and an exit code, never a traceback."""
     try:
+        launcher.share_cores()
         app(standalone_mode=True)
     except PixelwiseError as error:
         kind = next(base.__name__ for base in type(error).__mro__ if base.__module__ == PixelwiseError.__module__)

@@ -2,10 +2,12 @@
 
 import json
 import os
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from pixelwise.errors import ConfigError
 
@@ -23,32 +25,66 @@ class Share:
         return range(first, last)
 
 
-def share_of_this_process(environment: Mapping[str, str] = os.environ) -> Share:
-    """The part of this process, as torchrun or srun say; all where neither has started it.
+@dataclass(frozen=True)
+class Place:
+    """Where a process stands among those that were started together; alone if it was started by itself."""
+
+    by: Literal["torchrun", "srun"] | None = None
+    """In whose words it is told."""
+    overall: Share = Share()
+    local: Share | None = Share()
+    """Its part among the processes of its machine; none where that is not told."""
+
+    @property
+    def machines(self) -> int | None:
+        """How many there are; none where they have not all the same number of processes, or that is not told."""
+        if self.local is None or self.overall.processes % self.local.processes:
+            return None
+        return self.overall.processes // self.local.processes
+
+
+def place(environment: Mapping[str, str] = os.environ) -> Place:
+    """Where this process stands, as torchrun or srun say, in this order: srun may have started torchrun.
+
+    A script of sbatch has not started its tasks by itself: without srun it is alone.
 
     Raises:
         ConfigError: what they say makes no sense.
     """
-    for rank, processes in (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS")):
-        said = (environment.get(rank, ""), environment.get(processes, ""))
-        if not all(said):
-            continue
-        if not (said[0].isdecimal() and said[1].isdecimal() and int(said[0]) < int(said[1])):
-            raise ConfigError(
-                f"{rank} is '{said[0]}' and {processes} is '{said[1]}', which say no place among processes.",
-                remedy="Start the processes with torchrun or srun, or unset these variables.",
-            )
-        return Share(int(said[0]), int(said[1]))
-    return Share()
+    overall = _share(environment, "RANK", "WORLD_SIZE")
+    if overall is not None:
+        return Place("torchrun", overall, _share(environment, "LOCAL_RANK", "LOCAL_WORLD_SIZE"))
+    overall = _share(environment, "SLURM_PROCID", "SLURM_STEP_NUM_TASKS")
+    if overall is None:
+        return Place()
+    here = {**environment, "SLURM_STEP_TASKS_PER_NODE": _tasks_here(environment)}
+    return Place("srun", overall, _share(here, "SLURM_LOCALID", "SLURM_STEP_TASKS_PER_NODE"))
+
+
+def _share(environment: Mapping[str, str], rank: str, processes: str) -> Share | None:
+    """A part by the names of the variables that tell it; none where they do not."""
+    said = (environment.get(rank, ""), environment.get(processes, ""))
+    if not all(said):
+        return None
+    if not (said[0].isdecimal() and said[1].isdecimal() and int(said[0]) < int(said[1])):
+        raise ConfigError(
+            f"{rank} is '{said[0]}' and {processes} is '{said[1]}', which say no place among processes.",
+            remedy="Start the processes with torchrun or srun, or unset these variables.",
+        )
+    return Share(int(said[0]), int(said[1]))
+
+
+def _tasks_here(environment: Mapping[str, str]) -> str:
+    """How many tasks this machine has, of srun's list for all: '4(x2),3' are 4, 4 and 3. Nothing if it is not told."""
+    runs = re.findall(r"(\d+)(?:\(x(\d+)\))?", environment.get("SLURM_STEP_TASKS_PER_NODE", ""))
+    counts = [count for count, times in runs for _ in range(int(times or 1))]
+    number = environment.get("SLURM_NODEID", "")
+    return counts[int(number)] if number.isdecimal() and int(number) < len(counts) else ""
 
 
 def is_first(environment: Mapping[str, str] = os.environ) -> bool:
     """Whether this process speaks for all: before they are joined, only torchrun and srun can tell."""
-    if "LOCAL_WORLD_SIZE" in environment:
-        return environment.get("RANK", "0") == "0"
-    if "SLURM_NTASKS" in environment:
-        return environment.get("SLURM_PROCID", "0") == "0"
-    return True
+    return place(environment).overall.rank == 0
 
 
 def is_restarted(environment: Mapping[str, str] = os.environ) -> bool:
@@ -61,26 +97,14 @@ def launch(environment: Mapping[str, str] = os.environ) -> str | None:
     return environment.get("TORCHELASTIC_RUN_ID")
 
 
-def process_count(environment: Mapping[str, str] = os.environ) -> int:
-    """How many processes torchrun or srun have started, over all machines."""
-    local, machines = process_counts(environment)
-    return local * machines
+def share_cores() -> None:
+    """Let this process compute with its share of the cores, where torchrun would leave it a single one.
 
-
-def local_count(environment: Mapping[str, str] = os.environ) -> int:
-    """How many processes torchrun or srun have started on this machine."""
-    return process_counts(environment)[0]
-
-
-def process_counts(environment: Mapping[str, str] = os.environ) -> tuple[int, int]:
-    """Processes on this machine, and machines."""
-    if "LOCAL_WORLD_SIZE" in environment:  # torchrun
-        local = int(environment["LOCAL_WORLD_SIZE"])
-        return local, int(environment.get("WORLD_SIZE", local)) // local
-    if "SLURM_PROCID" in environment and "SLURM_NTASKS" in environment:  # started by srun
-        nodes = int(environment.get("SLURM_NNODES", "1"))
-        return int(environment["SLURM_NTASKS"]) // nodes, nodes
-    return 1, 1
+    For a command, before it imports torch, which then reads how many threads to start.
+    """
+    count = threads()
+    if count is not None:
+        os.environ["OMP_NUM_THREADS"] = str(count)
 
 
 def threads(environment: Mapping[str, str] = os.environ) -> int | None:
@@ -88,10 +112,10 @@ def threads(environment: Mapping[str, str] = os.environ) -> int | None:
 
     Where nobody has set OMP_NUM_THREADS, torchrun sets it to 1 for several processes, however many cores there are.
     """
-    local = local_count(environment)
-    if "TORCHELASTIC_RUN_ID" not in environment or local == 1 or environment.get("OMP_NUM_THREADS") != "1":
+    local = place(environment).local
+    if "TORCHELASTIC_RUN_ID" not in environment or local is None or environment.get("OMP_NUM_THREADS") != "1":
         return None
-    return max(1, _cores() // local)
+    return max(1, _cores() // local.processes) if local.processes > 1 else None
 
 
 def _cores() -> int:
@@ -105,8 +129,9 @@ def refuse_several(what: str, remedy: str) -> None:
     Raises:
         ConfigError: torchrun or srun has started several.
     """
-    if process_count() > 1:
-        raise ConfigError(f"{what} by one process; {process_count()} were started.", remedy=f"Instead, {remedy}.")
+    count = place().overall.processes
+    if count > 1:
+        raise ConfigError(f"{what} by one process; {count} were started.", remedy=f"Instead, {remedy}.")
 
 
 def leave_to_torchrun(message: str, environment: Mapping[str, str] = os.environ) -> bool:

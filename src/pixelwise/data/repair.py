@@ -327,7 +327,7 @@ def _repair(one: Measurement, dataset: Dataset, intent: _Intent, out: Path) -> t
         return Repair(files, "left out", (intent.left_out[case.name],)), None
     pixels, missing, remarks = _mended_image(one, intent.channels)
     decoded = decoded_mask(one, dataset.encoding)
-    remarks += _stray(decoded, dataset.encoding)
+    remarks += _stray(one, decoded, dataset.encoding)
     mask, said = _fitted(decoded, one)
     remarks += said
     if missing is not None:
@@ -351,9 +351,13 @@ def _repair(one: Measurement, dataset: Dataset, intent: _Intent, out: Path) -> t
     return Repair(files, "changed" if remarks else sound, tuple(remarks)), target
 
 
-def _stray(mask: UInt8[np.ndarray, "h w"], encoding: MaskEncoding) -> list[Remark]:
+def _stray(one: Measurement, mask: UInt8[np.ndarray, "h w"], encoding: MaskEncoding) -> list[Remark]:
     """What became of values or colours that are no class; of channels, the pixels of none of them are no mistake."""
-    pixels = int((mask == IGNORE).sum()) if encoding.other == IGNORE and encoding.kind != "layers" else 0
+    if encoding.other != IGNORE or encoding.kind == "layers" or not (mask == IGNORE).any():
+        return []
+    # pixels that are ignored because the table says so stay ignored, whatever the others are taken for
+    otherwise = decoded_mask(one, encoding.model_copy(update={"other": 0}))
+    pixels = int((mask != otherwise).sum())
     return [Remark("stray values", f"{pixels} pixels of the mask are of no class, and ignored.")] if pixels else []
 
 

@@ -9,8 +9,8 @@ from pixelwise.data.dataset import Dataset
 from pixelwise.evaluation import figures, report
 from pixelwise.evaluation.evaluate import Evaluated, examples
 from pixelwise.evaluation.forgetting import Forgotten
-from pixelwise.evaluation.saved import RunFacts
 from pixelwise.evaluation.scores import Evaluation
+from pixelwise.facts import RunFacts
 from pixelwise.files import make_folder, write_json
 from pixelwise.metrics.intervals import Interval
 

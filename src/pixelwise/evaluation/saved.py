@@ -1,48 +1,20 @@
 """The files of a finished run, read back; a damaged one is an error that names it."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, FiniteFloat, TypeAdapter, ValidationError
+from pydantic import BaseModel, FiniteFloat, TypeAdapter
 
-from pixelwise.data.dataset import Dataset, MaskEncoding
+from pixelwise.data.dataset import Dataset
 from pixelwise.data.finding import Severity
 from pixelwise.data.split import Split, restore
-from pixelwise.errors import DataError
 from pixelwise.evaluation.forgetting import Forgotten
 from pixelwise.evaluation.scores import Evaluation
+from pixelwise.facts import RESTORE, checked
 from pixelwise.files import read_json
 
-RESTORE = "Take the original file from a backup, or name the bundle (best.safetensors) and its data instead of the run."
 EVALUATE_AGAIN = "Write it again: `pixelwise evaluate RUN --out RUN`."
-
-Content = TypeVar("Content")
-
-
-class RunFacts(BaseModel):
-    """What run.json says of a run; texts beyond these are kept for the report."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
-
-    data: str
-    """The folder or data.yaml it was trained on, as an absolute path."""
-    mask_encoding: MaskEncoding
-    """What the values of its masks mean."""
-    training_images: tuple[str, ...] | None = None
-    """Digests of the images that it, or what it started or learnt from, was trained on; none where they were not
-    written down."""
-    started_from: str | None = None
-    """The run or bundle whose weights it began with."""
-    teacher: str | None = None
-    """The run or bundle that it learnt from beside the masks."""
-    versions: dict[str, str] = {}
-
-    def texts(self) -> dict[str, str]:
-        """All that is text and for people, which hashes are not."""
-        texts = {name: value for name, value in self.model_dump().items() if isinstance(value, str)}
-        return {name: text for name, text in texts.items() if not name.endswith("_hash")}
 
 
 class Decision(BaseModel):
@@ -106,22 +78,13 @@ class _Row(BaseModel):
     warnings: dict[str, str] = {}
 
 
-def read_facts(path: Path) -> RunFacts:
-    """The content of run.json.
-
-    Raises:
-        DataError: the file is missing or damaged.
-    """
-    return _checked(lambda: RunFacts.model_validate(read_json(path)), path, RESTORE)
-
-
 def read_decisions(path: Path) -> list[dict[str, Any]]:
     """The decisions in plan.json.
 
     Raises:
         DataError: the file is missing or damaged.
     """
-    plan = _checked(lambda: _Plan.model_validate(read_json(path)), path, RESTORE)
+    plan = checked(lambda: _Plan.model_validate(read_json(path)), path, RESTORE)
     return [decision.model_dump() for decision in plan.decisions]
 
 
@@ -134,7 +97,7 @@ def read_findings(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     read = TypeAdapter(list[_Finding])
-    findings = _checked(lambda: read.validate_python(read_json(path)), path, "Delete it: it only fills the report.")
+    findings = checked(lambda: read.validate_python(read_json(path)), path, "Delete it: it only fills the report.")
     return [finding.model_dump() for finding in findings]
 
 
@@ -146,7 +109,7 @@ def read_forgotten(path: Path) -> Forgotten | None:
     """
     if not path.exists():
         return None
-    return _checked(
+    return checked(
         lambda: Forgotten.model_validate(read_json(path)), path, "Delete it: it only fills a part of the report."
     )
 
@@ -164,7 +127,7 @@ def read_history(path: Path) -> list[dict[str, Any]]:
         lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         return [line | _Row.model_validate(line).model_dump() for line in lines]
 
-    return _checked(rows, path, "Delete the damaged line: only the learning curves are drawn from it.")
+    return checked(rows, path, "Delete the damaged line: only the learning curves are drawn from it.")
 
 
 def read_scores(path: Path) -> Evaluation:
@@ -173,7 +136,7 @@ def read_scores(path: Path) -> Evaluation:
     Raises:
         DataError: the file is missing or damaged.
     """
-    return _checked(lambda: Evaluation.from_summary(read_json(path)), path, EVALUATE_AGAIN)
+    return checked(lambda: Evaluation.from_summary(read_json(path)), path, EVALUATE_AGAIN)
 
 
 def read_headline(path: Path) -> Headline:
@@ -182,7 +145,7 @@ def read_headline(path: Path) -> Headline:
     Raises:
         DataError: the file is missing or damaged.
     """
-    return _checked(lambda: Headline.model_validate(read_json(path)), path, EVALUATE_AGAIN)
+    return checked(lambda: Headline.model_validate(read_json(path)), path, EVALUATE_AGAIN)
 
 
 def read_split(path: Path, dataset: Dataset) -> Split:
@@ -191,20 +154,4 @@ def read_split(path: Path, dataset: Dataset) -> Split:
     Raises:
         DataError: the file is missing or damaged, or does not fit the data.
     """
-    return _checked(lambda: restore(dataset, path), path, RESTORE)
-
-
-def _checked(read: Callable[[], Content], path: Path, remedy: str) -> Content:
-    try:
-        return read()
-    except DataError as error:
-        raise DataError(error.what, where=error.where or path, remedy=error.remedy or remedy) from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        what = f"This file is damaged ({f'{place}: ' if place else ''}{first['msg']})."
-        raise DataError(what, where=path, remedy=remedy) from None
-    except (OSError, LookupError, TypeError, ValueError, RuntimeError) as error:
-        # RuntimeError: a count that no int64 holds
-        what = f"This file is damaged ({type(error).__name__}: {error})."
-        raise DataError(what, where=path, remedy=remedy) from None
+    return checked(lambda: restore(dataset, path), path, RESTORE)

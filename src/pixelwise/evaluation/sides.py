@@ -11,8 +11,8 @@ from pixelwise.data.dataset import SPLIT_NAMES, Case, Dataset, MaskEncoding
 from pixelwise.data.folder import DATA_FILES
 from pixelwise.data.split import Split
 from pixelwise.errors import DataError
-from pixelwise.evaluation.saved import RunFacts
 from pixelwise.evaluation.scores import SplitChoice
+from pixelwise.facts import RunFacts
 
 _UNLISTED = {"values": 0, "colors": 0, "instances": 2, "union": 2}
 """So many of the first classes a kind of mask has without an entry in a table; 1, the background, if not said here."""

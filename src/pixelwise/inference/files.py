@@ -3,6 +3,7 @@
 import os
 import shutil
 import socket
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -14,6 +15,7 @@ import numpy as np
 import psutil
 from jaxtyping import Float32, Shaped, UInt8
 
+from pixelwise import launcher
 from pixelwise.classes import IGNORE, ClassTable
 from pixelwise.data import channels, formats, nifti, omezarr, writing
 from pixelwise.data.annotations import coco_image, write_coco, write_geojson, write_labelme
@@ -27,10 +29,13 @@ from pixelwise.inference.jobs import Job, Outputs, Plan
 from pixelwise.inference.large import Kept, Subject, predict_parts
 from pixelwise.inference.ledger import Ledger, Made, state_of
 from pixelwise.inference.predictor import Model
-from pixelwise.launcher import Share, share_of_this_process
+from pixelwise.launcher import Share
 
 OVERVIEW_PX = 2048
 """The longer edge of the overlay of a large image."""
+
+STALE_SECONDS = 86400.0
+"""So old a word of another launch, that a part of it is done, is one of a launch that never came to its end."""
 
 Progress = Callable[[str, int, int], None]
 """Told what is being done, and how many parts of how many are."""
@@ -90,9 +95,10 @@ def run(model: Model, plan: Plan, outputs: Outputs, progress: Progress | None = 
         ConfigError: the environment numbers processes wrongly.
         DataError: a file would be replaced that no prediction has written, or cannot be written; that ends the work.
     """
-    share = share_of_this_process()
+    share = launcher.place().overall
     jobs = plan.jobs[share.rank :: share.processes]
     ledger = Ledger.of(make_folder(outputs.folder), share)
+    _sweep(outputs.folder, share)
     _refuse_foreign([path for job in jobs for path in job.targets], ledger)
     if outputs.coco is not None:
         _refuse_foreign([outputs.coco], ledger)
@@ -113,20 +119,19 @@ def _with_others(folder: Path, share: Share, done: Predicted) -> Predicted:
     """What was done, and if all processes have done their parts, what the others did; each says so in a file."""
     if share.processes == 1:
         return done
-    launch = _launch()
-    write_json(_hidden(folder, f"{launch}-{share.rank}", os.getppid()), _to_json(done))  # who has started it knows all
-    markers = {int(path.name.split("-")[-2]): path for path in folder.glob(f".pixelwise-*-{launch}-*-*")}
-    if len(markers) < share.processes:
+    markers = [_marker(folder, rank) for rank in range(share.processes)]
+    write_json(markers[share.rank], _to_json(done))
+    if not all(marker.exists() for marker in markers):
         return replace(done, is_complete=False)
     try:
-        others = [read_json(marker) for rank, marker in sorted(markers.items()) if rank != share.rank]
+        others = [read_json(marker) for rank, marker in enumerate(markers) if rank != share.rank]
         markers[0].unlink()  # of two that come to their ends together, one takes it
     except (DataError, FileNotFoundError):  # gone
         return replace(done, is_complete=False)
     for other in others:
         _take(done, other)
     done.failed.sort(key=lambda error: str(error.where))
-    for marker in markers.values():
+    for marker in markers:
         marker.unlink(missing_ok=True)
     return done
 
@@ -158,21 +163,36 @@ def _launch(environment: Mapping[str, str] = os.environ) -> str:
     return hash_of([repr([environment.get(name) for name in names]).encode()])[:16]
 
 
+def _marker(folder: Path, rank: int) -> Path:
+    """Where a process of this launch says that its part is done, and what that was: the last one to end reads it."""
+    return folder / f".pixelwise.{_launch()}.{rank}"
+
+
 def _hidden(folder: Path, name: str, process: int) -> Path:
-    """A place in the folder of results that is of no use once a process of this host is over."""
+    """A folder in the one of results that is of no use once a process of this host is over."""
     return folder / f".pixelwise-{socket.gethostname()}-{name}-{process}"
 
 
-def _sweep(folder: Path) -> None:
-    """Remove what processes that were killed have left."""
+def _sweep(folder: Path, share: Share) -> None:
+    """Remove what processes that were killed have left, and what this one has said when it was started before."""
+    if share.processes > 1:
+        _marker(folder, share.rank).unlink(missing_ok=True)
+    own = _marker(folder, 0).stem
+    for marker in folder.glob(".pixelwise.*"):
+        if marker.stem != own and _age_seconds(marker) > STALE_SECONDS:
+            marker.unlink(missing_ok=True)
     for left in folder.glob(_hidden(folder, "*", 0).name[:-1] + "*"):
         number = left.name.rpartition("-")[2]
-        if number.isdecimal() and psutil.pid_exists(int(number)):
-            continue
-        if left.is_dir():
+        if not (number.isdecimal() and psutil.pid_exists(int(number))):
             shutil.rmtree(left, ignore_errors=True)
-        else:
-            left.unlink(missing_ok=True)
+
+
+def _age_seconds(path: Path) -> float:
+    """Since a file was written; none if it is gone."""
+    try:
+        return time.time() - path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 def _nobody(name: str, done: int, total: int) -> None:
@@ -193,7 +213,6 @@ def _refuse_foreign(targets: Sequence[Path], ledger: Ledger) -> None:
 @contextmanager
 def _staging(folder: Path, share: Share) -> Iterator[Path]:
     """A folder inside the one of results."""
-    _sweep(folder)
     staging = make_folder(_hidden(folder, str(share.rank), os.getpid()))
     try:
         yield staging

@@ -1,6 +1,5 @@
 """A network that knows how to be used: from an image to a mask."""
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -330,15 +329,13 @@ def choose_device(name: str) -> torch.device:
     kind = next(kind for kind in ("cuda", "mps", "cpu") if available[kind]) if name == "auto" else name
     if not available.get(kind, False):
         raise ConfigError(f"There is no device '{name}' here.", remedy="Use --set device=auto or device=cpu.")
-    if kind == "cpu" and (threads := launcher.threads()) is not None:
-        torch.set_num_threads(threads)
-    # torchrun and srun start one process for each GPU of a machine
-    local = os.environ.get("LOCAL_RANK") or os.environ.get("SLURM_LOCALID") or ""
-    if kind != "cuda" or not local.isdecimal() or torch.cuda.device_count() < 2:
+    place = launcher.place()
+    if kind != "cuda" or place.by is None or place.local is None or torch.cuda.device_count() < 2:
         return torch.device(kind)
-    if int(local) >= torch.cuda.device_count():
+    number = place.local.rank  # torchrun and srun start one process for each GPU of a machine
+    if number >= torch.cuda.device_count():
         raise ConfigError(
-            f"This is process {local} of its machine, which has {torch.cuda.device_count()} GPUs.",
+            f"This is process {number} of its machine, which has {torch.cuda.device_count()} GPUs.",
             remedy="Start one process per GPU.",
         )
-    return torch.device(kind, int(local))
+    return torch.device(kind, number)

@@ -18,6 +18,7 @@ from pixelwise.data.cache import hash_of_cases
 from pixelwise.data.dataset import Dataset
 from pixelwise.data.fingerprint import Fingerprint
 from pixelwise.errors import ConfigError, DataError
+from pixelwise.facts import read_facts
 from pixelwise.files import previous, read_json
 from pixelwise.inference.predictor import choose_device
 from pixelwise.models import bundle as bundles
@@ -99,6 +100,15 @@ class Files:
         return self.folder / bundles.BEST
 
 
+def run_of(source: Path) -> Files | None:
+    """The run of a model to start or to learn from: its folder is named, or the bundle in it.
+
+    None where there is none: a bundle by itself does not know its data.
+    """
+    files = Files(source.parent if source.name == bundles.BEST else source)
+    return files if files.run.exists() else None
+
+
 def settle(
     folder: Path, config: Config, *, resume: bool = False, start_from: Path | None = None, teacher: Path | None = None
 ) -> Config:
@@ -107,7 +117,7 @@ def settle(
     Raises:
         ConfigError: there is a run already, or no folder to go on in, or it cannot go on with these settings; or
             there is no such device.
-        DataError: the folder is a file.
+        DataError: the folder is a file, or what a model to start or to learn from says of its data is damaged.
         BundleError: there is no model to start or to learn from, or it is of no use for that.
     """
     files = Files(folder)
@@ -133,6 +143,9 @@ def settle(
     if teacher is not None:
         bundles.load(teacher)
         teaching.refuse_own_augmentation(config)
+    for known in (run_of(source) for source in (start_from, teacher) if source is not None):
+        if known is not None:
+            read_facts(known.run)
     return _resumed_config(files, config) if resume else _fresh(files, config)
 
 
@@ -222,10 +235,9 @@ def refuse_other_data(files: Files, dataset: Dataset, material: Material) -> Non
             where=files.fingerprint,
             remedy="Start a new run, with --from this one if you like.",
         ) from None
-    facts = read_json(files.run)
-    known = facts if isinstance(facts, dict) else {}
-    begun = (trained_on, known.get("validation_hash"), known.get("mask_encoding"))
-    now = (material.fingerprint.data_hash, hash_of_cases(material.validation), dataset.encoding.model_dump(mode="json"))
+    known = read_facts(files.run)
+    begun = (trained_on, known.validation_hash, known.mask_encoding)
+    now = (material.fingerprint.data_hash, hash_of_cases(material.validation), dataset.encoding)
     names = ("training images or masks", "validation images or masks", "values of the masks")
     other = [name for name, before, after in zip(names, begun, now, strict=True) if before != after]
     if other:

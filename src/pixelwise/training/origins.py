@@ -5,8 +5,8 @@ from pathlib import Path
 
 from pixelwise.data.dataset import SplitName
 from pixelwise.data.finding import Finding
-from pixelwise.files import read_json
-from pixelwise.training.folder import Files
+from pixelwise.facts import read_facts
+from pixelwise.training.folder import run_of
 from pixelwise.training.material import Material
 
 _OWN_SPLIT = (
@@ -22,21 +22,23 @@ def all_seen(material: Material, sources: Iterable[Path]) -> list[str] | None:
     """
     seen = [case.digest for case in material.train]
     for source in sources:
-        theirs = seen_by(source)
+        theirs = training_images(source)
         if theirs is None:
             return None
         seen += theirs
     return list(dict.fromkeys(seen))
 
 
-def seen_by(source: Path) -> list[str] | None:
+def training_images(source: Path) -> tuple[str, ...] | None:
     """Digests of the images that a model was trained on.
 
     None where that is not known: a bundle by itself does not say it, the run that it lies in does.
+
+    Raises:
+        DataError: what the run says of itself is damaged.
     """
-    facts = Files(source if source.is_dir() else source.parent).run
-    said: list[str] | None = read_json(facts).get("training_images") if facts.exists() else None
-    return said
+    known = run_of(source)
+    return read_facts(known.run).training_images if known is not None else None
 
 
 def findings(sources: Mapping[str, Path], material: Material) -> list[Finding]:
@@ -50,7 +52,7 @@ def findings(sources: Mapping[str, Path], material: Material) -> list[Finding]:
 
 
 def _of_source(called: str, source: Path, material: Material) -> list[Finding]:
-    seen = seen_by(source)
+    seen = training_images(source)
     if seen is None:
         return [
             Finding(

@@ -17,6 +17,10 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Float
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning_fabric.strategies.model_parallel import ModelParallelStrategy
 from torch import Tensor, nn
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
@@ -42,6 +46,13 @@ PART_WEIGHTS = 500_000
 PRECISIONS: dict[str, Precision] = {"float32": "32-true", "bfloat16": "bf16-mixed"}
 """Fabric's names of ours."""
 
+_ENVIRONMENTS: dict[str | None, type[ClusterEnvironment]] = {
+    "torchrun": TorchElasticEnvironment,
+    "srun": SLURMEnvironment,
+    None: LightningEnvironment,
+}
+"""Fabric's readers of variables, by `Place.by`: left alone, it would take a script of sbatch for one of many tasks."""
+
 
 def join(config: Config, environment: Mapping[str, str] = os.environ) -> Fabric:
     """Device and precision of the settings, and the process group that torchrun or SLURM has started.
@@ -57,26 +68,36 @@ def join(config: Config, environment: Mapping[str, str] = os.environ) -> Fabric:
     """
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # the plan has said it already
     device = choose_device(config.device)
-    local, nodes = launcher.process_counts(environment)
-    _refuse_idle_processes(config, local * nodes)
+    place = launcher.place(environment)
+    count = place.overall.processes
+    _refuse_idle_processes(config, count)
+    if place.local is None and count > 1:
+        raise _unlike(f"there are {count}, and nothing says which of them are on this machine")
+    if place.machines is None and count > 1:
+        raise _unlike(f"there are {count}, and not as many on every machine")
     try:
         _connect(device, environment)
         fabric = Fabric(
             accelerator=device.type,
-            devices=local,
-            num_nodes=nodes,
-            strategy=_strategy(config, local * nodes),
+            devices=count // (place.machines or 1),
+            num_nodes=place.machines or 1,
+            strategy=_strategy(config, count),
             precision=PRECISIONS[config.training.precision],
+            plugins=[_ENVIRONMENTS[place.by if count > 1 else None]()],
         )
         fabric.launch()
     except (RuntimeError, ValueError) as error:
-        raise ConfigError(
-            f"The processes that were started do not fit together ({' '.join(str(error).split())}).",
-            remedy="Start one process per GPU, with torchrun or srun, and the same number on every machine.",
-        ) from None
+        raise _unlike(" ".join(str(error).split())) from None
     atexit.unregister(leave)
     atexit.register(leave)
     return fabric
+
+
+def _unlike(why: str) -> ConfigError:
+    return ConfigError(
+        f"The processes that were started do not fit together ({why}).",
+        remedy="Start one process per GPU, with torchrun or srun, and the same number on every machine.",
+    )
 
 
 def _strategy(config: Config, count: int) -> str | ModelParallelStrategy:

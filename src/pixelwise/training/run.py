@@ -157,8 +157,8 @@ def _told(request: Request, config: Config, material: Material, fabric: Fabric, 
     """The same data with what a teacher says of the training images, of which every process asks for its share."""
     assert request.teacher is not None
     asked = teaching.Teacher(load_model(request.teacher, config.device), material.cache.folder)
-    # those of a machine have one cache
-    share = material.train[fabric.local_rank :: launcher.local_count()]
+    local = launcher.place().local or Share()  # those of a machine have one cache
+    share = material.train[local.rank :: local.processes]
     _refuse_long_asking(request, asked, share, config)
     asked.open_all(share, partial(watcher.work, "asking the teacher"))
     fabric.barrier()

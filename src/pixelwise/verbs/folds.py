@@ -16,6 +16,7 @@ from pixelwise.evaluation import results, saved
 from pixelwise.evaluation.evaluate import evaluate_each
 from pixelwise.evaluation.scores import Evaluation
 from pixelwise.evaluation.sides import Seen
+from pixelwise.facts import RunFacts, read_facts
 from pixelwise.files import make_folder, write_atomically, write_json
 from pixelwise.inference import predictor
 from pixelwise.models import bundle as bundles
@@ -132,10 +133,17 @@ def _refuse_other_folds(place: Path, asked: Config, *, resume: bool) -> None:
             )
 
 
+def _seen_by_any(said: Sequence[RunFacts]) -> tuple[str, ...] | None:
+    """Digests of the images that folds were trained on; none where one of them does not say it."""
+    seen = [one.training_images for one in said]
+    known = [digests for digests in seen if digests is not None]
+    return tuple(dict.fromkeys(digest for digests in known for digest in digests)) if len(known) == len(seen) else None
+
+
 def _join_folds(place: Path, runs_of: Sequence[Run], watcher: Watcher, command: str) -> Folds:
     """The ensemble as a run of its own, and the scores of every image by the model that has not seen it."""
     files, first = Files(make_folder(place)), Files(runs_of[0].folder)
-    said = [saved.read_facts(Files(run.folder).run) for run in runs_of]
+    said = [read_facts(Files(run.folder).run) for run in runs_of]
     settled = configs.load(first.config)
     loaded = [bundles.load(run.folder) for run in runs_of]
     models = [predictor.of_bundle(bundle, settled.device) for bundle in loaded]
@@ -148,8 +156,7 @@ def _join_folds(place: Path, runs_of: Sequence[Run], watcher: Watcher, command: 
             remedy="Train all folds again, in another folder.",
         )
     bundles.save(bundles.joined(loaded), files.best)
-    seen = tuple(dict.fromkeys(digest for one in said for digest in one.training_images or ()))
-    write_json(files.run, said[0].model_copy(update={"training_images": seen}).model_dump(mode="json"))
+    write_json(files.run, said[0].model_copy(update={"training_images": _seen_by_any(said)}).model_dump(mode="json"))
     reasons = (f"All {len(runs_of)} folds train the ensemble.", *sides_of[0].reasons)
     everything = (*sides_of[0].train, *sides_of[0].validation)
     write_json(files.split, Split(everything, (), sides_of[0].test, reasons).to_json())

@@ -13,6 +13,7 @@ from pixelwise.data.split import Split
 from pixelwise.errors import BundleError, ConfigError, DataError
 from pixelwise.evaluation import saved, sides
 from pixelwise.evaluation.scores import Evaluation
+from pixelwise.facts import RunFacts, read_facts
 from pixelwise.inference import int8, predictor
 from pixelwise.inference.predictor import Model
 from pixelwise.models import bundle as bundles
@@ -73,7 +74,7 @@ class Finished:
             raise BundleError(
                 "A model by itself does not know its data.", where=run, remedy="Name the folder of its run."
             )
-        said = saved.read_facts(files.run)
+        said = read_facts(files.run)
         config = configs.load(files.config)
         model = load(run, device or config.device)
         dataset = dataset_to_score(model, said, None)
@@ -116,7 +117,7 @@ def open_cases(cache: Cache, cases: Sequence[Case], model: Model, watcher: Watch
     return [with_channels(case, model.description.preprocessing.channels) for case in decoded]
 
 
-def dataset_to_score(model: Model, said: saved.RunFacts | None, data: Path | str | None) -> Dataset:
+def dataset_to_score(model: Model, said: RunFacts | None, data: Path | str | None) -> Dataset:
     """Other data, or the run's own if none are named."""
     if data is not None:
         slices = model.description.preprocessing.slices

@@ -8,13 +8,15 @@ from pixelwise import config as configs
 from pixelwise.config import Config, Flips
 from pixelwise.data.cache import Cache
 from pixelwise.data.dataset import Dataset
+from pixelwise.errors import DataError
 from pixelwise.evaluation import results, saved, sides
 from pixelwise.evaluation.compare import Comparison
 from pixelwise.evaluation.compare import compare as lay_side_by_side
-from pixelwise.evaluation.evaluate import Evaluated
 from pixelwise.evaluation.evaluate import evaluate as evaluate_cases
+from pixelwise.evaluation.forgetting import Forgotten
 from pixelwise.evaluation.results import Background
 from pixelwise.evaluation.scores import Evaluation, SplitChoice
+from pixelwise.facts import read_facts
 from pixelwise.inference.predictor import Model
 from pixelwise.training import run as runs
 from pixelwise.training.folder import Files
@@ -55,7 +57,7 @@ def evaluate(  # noqa: PLR0913  all but two are given by name
     watcher = watcher or Watcher()
     files = Files(Path(run)) if not isinstance(run, Model) and Path(run).is_dir() else None
     model = (run if isinstance(run, Model) else load(run, device)).with_flips(flips)
-    said = saved.read_facts(files.run) if files is not None else None
+    said = read_facts(files.run) if files is not None else None
     own = files if said is not None and (data is None or sides.is_data_of(said, Path(data))) else None
     dataset = dataset_to_score(model, said, None if own else data)
     cases, side = sides.choose(dataset, split, saved.read_split(own.split, dataset) if own else None)
@@ -71,7 +73,8 @@ def evaluate(  # noqa: PLR0913  all but two are given by name
     say_if_ensemble(model, watcher)
     evaluated = evaluate_cases(model, decoded, side, tolerance, partial(watcher.work, f"predicting {side} images"))
     if out is not None:
-        results.write(Path(out), evaluated, background(own, dataset, command, seen))
+        forgotten = _known_forgotten(own, watcher)
+        results.write(Path(out), evaluated, background(own, dataset, command, seen, forgotten))
     return evaluated.scores
 
 
@@ -98,12 +101,8 @@ def _tell_caution(seen: sides.Seen, watcher: Watcher) -> None:
         watcher.say(f"{'note' if seen.count is None else 'warning'}: {seen.caution()}")
 
 
-def evaluate_run(trained: runs.Trained, watcher: Watcher, command: str) -> tuple[Evaluated, Background]:
-    """Score a run that has just ended, on its test side or else its validation side, and write scores and report.
-
-    Returns:
-        What the report was made of.
-    """
+def evaluate_run(trained: runs.Trained, watcher: Watcher, command: str, forgotten: Forgotten | None) -> None:
+    """Score a run that has just ended, on its test side or else its validation side, and write scores and report."""
     files = Files(trained.folder)
     settled = configs.load(files.config)
     model = load(files.best, settled.device)
@@ -111,23 +110,32 @@ def evaluate_run(trained: runs.Trained, watcher: Watcher, command: str) -> tuple
     decoded = open_cases(trained.cache, cases, model, Watcher())
     told = partial(watcher.work, f"predicting {side} images")
     evaluated = evaluate_cases(model, decoded, side, settled.evaluation.tolerance_px, told)
-    seen = sides.Seen.of(decoded, saved.read_facts(files.run))
+    seen = sides.Seen.of(decoded, read_facts(files.run))
     _tell_caution(seen, watcher)
-    beside = background(files, trained.cache.dataset, command, seen)
-    results.write(trained.folder, evaluated, beside)
-    return evaluated, beside
+    results.write(trained.folder, evaluated, background(files, trained.cache.dataset, command, seen, forgotten))
 
 
-def background(files: Files | None, dataset: Dataset, command: str, seen: sides.Seen) -> Background:
+def background(
+    files: Files | None, dataset: Dataset, command: str, seen: sides.Seen, forgotten: Forgotten | None = None
+) -> Background:
     """What to tell besides scores, of the run whose files are given or of other data."""
     if files is None:
         return Background(command, results.facts(dataset, None, seen.count), caution=seen.caution())
     return Background(
         command,
-        results.facts(dataset, saved.read_facts(files.run), seen.count),
+        results.facts(dataset, read_facts(files.run), seen.count),
         saved.read_history(files.history),
         saved.read_decisions(files.plan),
         saved.read_findings(files.findings),
         seen.caution(),
-        saved.read_forgotten(files.forgetting),
+        forgotten,
     )
+
+
+def _known_forgotten(files: Files | None, watcher: Watcher) -> Forgotten | None:
+    """What was measured at the end of a run; a file that is damaged, or of another version, is as good as none."""
+    try:
+        return saved.read_forgotten(files.forgetting) if files is not None else None
+    except DataError as error:
+        watcher.say(f"note: the report does not show what was forgotten: {error}")
+        return None

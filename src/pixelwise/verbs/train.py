@@ -1,7 +1,6 @@
 """From a folder of images and masks to a model with its report."""
 
 import time as clocks
-from dataclasses import replace
 from pathlib import Path
 
 from pixelwise import config as configs
@@ -13,7 +12,7 @@ from pixelwise.evaluation import forgetting, results, sides
 from pixelwise.evaluation.forgetting import Forgotten
 from pixelwise.files import make_folder, write_json
 from pixelwise.training import run as runs
-from pixelwise.training.folder import Begun, Files, read_begun, settle
+from pixelwise.training.folder import Begun, Files, read_begun, run_of, settle
 from pixelwise.training.watch import Watcher
 from pixelwise.verbs.data import Checked, checked
 from pixelwise.verbs.runs import Finished, Run, load, open_cases
@@ -103,10 +102,8 @@ def train(  # noqa: PLR0913  all but two are given by name
     trained = runs.train(request, watcher)
     if trained.is_main:
         commands = "\n".join(begun.commands) if begun is not None else command
-        evaluated, beside = evaluate_run(trained, watcher, commands)
         forgotten = _what_is_left(begun.started_from, folder, watcher) if begun and begun.started_from else None
-        if forgotten is not None:
-            results.write(folder, evaluated, replace(beside, forgotten=forgotten))
+        evaluate_run(trained, watcher, commands, forgotten)
     return Run(trained.folder, trained.is_main, trained.interrupted)
 
 
@@ -124,12 +121,15 @@ def _is_of_this_launch(files: Files) -> bool:
 
 def _what_is_left(source: Path, folder: Path, watcher: Watcher) -> Forgotten | None:
     """What the run still knows of the data of the one it started from, where that can be seen."""
-    if not Files(source).run.exists():
-        watcher.say(f"note: what the model forgets is not measured: {source} is a bundle, which does not know its data")
+    Files(folder).forgetting.unlink(missing_ok=True)  # of an earlier end of this run
+    known = run_of(source)
+    if known is None:
+        why = "is a model by itself, which does not know its data" if source.exists() else "is gone"
+        watcher.say(f"note: what the model forgets is not measured: {source} {why}")
         return None
     try:
         config = configs.load(Files(folder).config)
-        earlier, later = Finished.open(source, config.device), load(folder, config.device)
+        earlier, later = Finished.open(known.folder, config.device), load(folder, config.device)
         cases, side = sides.choose(earlier.dataset, None, earlier.split)
         chosen = cases[:: -(-len(cases) // REMEMBERED_IMAGES)]
         if later.description.preprocessing.channels != earlier.model.description.preprocessing.channels:
