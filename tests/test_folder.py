@@ -925,6 +925,97 @@ def test_five_thousand_pairs_take_less_than_a_second_or_so(tmp_path: Path) -> No
     assert time.process_time() - start < 2.0  # 0.4 s
 
 
+def drawn(root: Path, folders: dict[str, Callable[[int], np.ndarray]], count: int = 6) -> Path:
+    """Pictures of equal names in each of the folders."""
+    for name, pixels in folders.items():
+        (root / name).mkdir(parents=True)
+        for number in range(count):
+            Image.fromarray(pixels(number)).save(root / name / f"Zelle {number}.png")
+    return root
+
+
+def photo(number: int) -> np.ndarray:
+    return np.random.default_rng(number).integers(0, 256, (12, 16, 3), dtype=np.uint8)
+
+
+def dark(number: int) -> np.ndarray:
+    """A photograph of few values: a black ground, and cells that are hardly brighter and noisy."""
+    values = np.random.default_rng(number).poisson(9, (24, 32))
+    return np.where(disc(number) > 0, values, 0).astype(np.uint8)
+
+
+def smooth(number: int) -> np.ndarray:
+    """Another one: no noise, and brightness that falls off to all sides."""
+    rows, columns = np.mgrid[:24, :32]
+    return np.round(40 * np.exp(-((rows - 12) ** 2 + (columns - 10 - number) ** 2) / 60)).astype(np.uint8)
+
+
+def disc(number: int) -> np.ndarray:
+    rows, columns = np.mgrid[:24, :32]
+    return ((rows - 12) ** 2 + (columns - 10 - number) ** 2 < 40).astype(np.uint8) * 255
+
+
+def colored(number: int) -> np.ndarray:
+    return np.stack([disc(number), np.zeros((24, 32), np.uint8), disc(number)], axis=2)
+
+
+@pytest.mark.parametrize(
+    ("image_folder", "mask_folder"),
+    [
+        ("Bilder", "Masken"),
+        ("fotografías", "máscaras"),
+        ("vérité terrain", "clichés"),  # in this order, too
+        ("train/Bilder", "train/Größe"),
+        ("images", "masques"),
+        ("Bilder", "masks"),
+    ],
+)
+@pytest.mark.parametrize("mask", [disc, colored])
+@pytest.mark.parametrize("image", [photo, dark, smooth])
+def test_folders_of_any_name_are_told_apart_by_content(
+    image_folder: str,
+    mask_folder: str,
+    image: Callable[[int], np.ndarray],
+    mask: Callable[[int], np.ndarray],
+    tmp_path: Path,
+) -> None:
+    data = folder.scan(drawn(tmp_path, {image_folder: image, mask_folder: mask}))
+    assert [case.image.relative_to(tmp_path).parent.as_posix() for case in data.cases] == [image_folder] * 6
+    assert [case.masks for case in data.cases] == [
+        (tmp_path / mask_folder / f"Zelle {number}.png",) for number in range(6)
+    ]
+    assert (
+        data.layout
+        == f"images in {image_folder}, masks in {mask_folder}, paired by name, told apart by what is in them"
+    )
+    assert not data.unpaired
+
+
+@pytest.mark.parametrize("other", [photo, dark, smooth])
+def test_two_folders_of_photos_are_no_images_and_masks(other: Callable[[int], np.ndarray], tmp_path: Path) -> None:
+    drawn(tmp_path, {"Kanal 1": photo, "Kanal 2": other})
+    with pytest.raises(DataError, match="no masks that can be told") as caught:
+        folder.scan(tmp_path)
+    assert 'images: "Kanal 1/*.png"' in caught.value.remedy
+    assert 'masks: "Kanal 2/{stem}.png"' in caught.value.remedy
+
+
+def test_two_folders_of_masks_are_an_error_whose_lines_work(tmp_path: Path) -> None:
+    drawn(tmp_path, {"Bilder": photo, "Masken A": disc, "Masken B": disc})
+    with pytest.raises(DataError, match="6 images have more than one mask") as caught:
+        folder.scan(tmp_path)
+    data = scan_remedy(caught.value, tmp_path)
+    assert {case.masks[0].parent.name for case in data.cases} == {"Masken A"}
+
+
+def test_an_example_of_patterns_names_the_folders_that_are_there(tmp_path: Path) -> None:
+    write(tmp_path, ["Bilder/a.png", "Bilder/b.png", "Umrisse/7.tif"])
+    with pytest.raises(DataError, match="no masks that can be told") as caught:
+        folder.scan(tmp_path)
+    assert 'images: "Bilder/*.png"' in caught.value.remedy
+    assert 'masks: "Umrisse/{stem}.tif"' in caught.value.remedy
+
+
 def test_a_small_folder_is_read_to_the_end(tmp_path: Path) -> None:
     write(tmp_path, ["images/a.png", "masks/a.png", "images/b.png", "masks/b.png"])
     data = folder.scan(tmp_path)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from pixelwise.data import formats
 from pixelwise.data.listing import File, Listing, Pairs, layout_line, some
-from pixelwise.data.naming import MASK_STEM_WORDS, Roles, place_of, tokens
+from pixelwise.data.naming import MASK_STEM_WORDS, Roles, equal_stems, place_of, tokens
 from pixelwise.data.patterns import Lookup, filled, stars, yaml_lines
 from pixelwise.errors import DataError
 
@@ -69,7 +69,7 @@ def _no_pairs(listing: Listing, roles: Roles) -> DataError:
     what = f"There are {images} images" + (
         f" and {masks} masks, but no mask has the name of an image." if masks else " but no masks that can be told."
     )
-    guesses = _by_longer_name(listing) or _by_word_inside(listing)
+    guesses = _by_longer_name(listing) or _by_word_inside(listing) or _by_folder(listing)
     return DataError(what, where=listing.root, remedy=_remedy(listing, guesses))
 
 
@@ -108,6 +108,19 @@ def _by_word_inside(listing: Listing, most: int = 50) -> Pairs:
     return dict(found)
 
 
+def _by_folder(listing: Listing) -> Pairs:
+    """Files of equal stem in two folders: those that take less room on the disk are the masks, as they mostly are."""
+    couples = max(equal_stems(listing.rasters).values(), key=len, default=[])
+    sizes = [sum(_bytes(listing, couple[side]) for couple in couples) for side in (0, 1)]
+    image, mask = (0, 1) if sizes[0] >= sizes[1] else (1, 0)
+    return {couple[image]: [couple[mask]] for couple in couples}
+
+
+def _bytes(listing: Listing, file: File) -> int:
+    path = listing.path(file)
+    return path.stat().st_size if path.is_file() else 0
+
+
 def _same_size(listing: Listing, first: File, second: File) -> bool:
     try:
         one, two = formats.read_info(listing.path(first)), formats.read_info(listing.path(second))
@@ -128,12 +141,25 @@ def _remedy(listing: Listing, choices: Pairs) -> str:
     if options:
         head = "Choose with a file data.yaml in that folder (or anywhere else), and delete what does not apply:"
         return head + yaml_lines(listing.root, [("images", pattern), *(("masks", option) for option in options)])
-    suffix = Counter(file.suffix for file in listing.rasters).most_common(1)[0][0]
-    example = [("images", f"images/*{suffix}"), ("masks", "masks/{stem}.png")]
+    (of_images, ending), (of_masks, other) = _two_folders(listing)
+    example = [("images", f"{of_images}/*{ending}"), ("masks", f"{of_masks}/{{stem}}{other}")]
     return (
         "Call each mask as its image (images/X.png and masks/X.png, or X.png and X_mask.png), or write a data.yaml "
         "with patterns that fit, such as:" + yaml_lines(listing.root, example)
     )
+
+
+def _two_folders(listing: Listing) -> tuple[tuple[str, str], tuple[str, str]]:
+    """A folder of images and one of masks, and their suffixes: those that are there, where there are two."""
+    found: dict[tuple[str, ...], Counter[str]] = defaultdict(Counter)
+    for file in listing.rasters:
+        found[file.folder][file.suffix] += 1
+    roles = ("image", "plain", "mask")
+    by_role = sorted(found, key=lambda folder: (roles.index(place_of(folder).role), -found[folder].total()))
+    usual = [("/".join(folder), found[folder].most_common(1)[0][0]) for folder in by_role if folder]
+    if len(usual) == 2:
+        return usual[0], usual[1]
+    return ("images", Counter(file.suffix for file in listing.rasters).most_common(1)[0][0]), ("masks", ".png")
 
 
 def _of_one_depth(images: Iterable[File]) -> list[File]:

@@ -20,8 +20,10 @@ from pixelwise.data.dataset import SplitName
 from pixelwise.data.detect import Declaration
 from pixelwise.data.groups import Grouping
 from pixelwise.data.listing import File, Listing, Pairs, layout_line, some
+from pixelwise.data.masks import pack_colors
 from pixelwise.data.naming import (
     Roles,
+    equal_stems,
     image_keys,
     marked_as_masks,
     mask_keys,
@@ -63,6 +65,12 @@ class Pairing:
         files = self.listing.rasters if self.concerned is None else self.concerned
         return tuple(self.listing.path(file) for file in files if file not in used and not self._is_to_predict(file))
 
+    @property
+    def possible_images(self) -> set[File]:
+        """Images, also those that have no mask yet."""
+        files = self.listing.rasters if self.concerned is None else self.concerned
+        return {*files, *self.pairs}.difference(*self.pairs.values())
+
     def _is_to_predict(self, file: File) -> bool:
         """In nnU-Net's layout the images of imagesTs have no masks, unless there is a labelsTs."""
         if not file.folder or file.folder[-1].lower() != "imagests":
@@ -91,11 +99,14 @@ def pair(listing: Listing, wanted: Collection[File] | None = None) -> Pairing:
         return Pairing(listing, objects, line, _nnunet_declaration(listing))
     if coco is not None and not pairs:
         return coco
+    how = "by name"
+    if not pairs and (pairs := _by_folders(listing, roles)):
+        how = "by name, told apart by what is in them"
     choices = dict(pairs)
     for image, annotations in (coco.pairs if coco is not None else {}).items():
         choices[image] = (*choices.get(image, ()), *annotations)
     refuse_ambiguity(listing, roles, choices)
-    return Pairing(listing, choices, layout_line(choices), _nnunet_declaration(listing))
+    return Pairing(listing, choices, layout_line(choices, how), _nnunet_declaration(listing))
 
 
 def _restricted(roles: Roles, wanted: Collection[File]) -> Roles:
@@ -194,6 +205,51 @@ def _looks_like_mask(path: Path, most: int = 64) -> bool:
     except DataError:
         return False
     return values.ndim == 2 and len(np.unique(values)) <= most
+
+
+# Two folders of any name -----------------------------------------------------------------------------------------
+
+
+def _by_folders(listing: Listing, roles: Roles) -> Pairs:
+    """Files of equal stem in two folders, whatever these are called: masks are those that look drawn.
+
+    Decided by content, on five of each two folders: all of one look drawn, and most of the other do not. Nothing is
+    paired where a mask would serve several images.
+    """
+    possible = set(roles.images)
+    found: dict[File, tuple[File, ...]] = {}
+    for couples in equal_stems(listing.rasters).values():
+        for image, mask in _told_apart(listing, couples):
+            if image in possible:
+                found[image] = (*found.get(image, ()), mask)
+    masks = [mask for several in found.values() for mask in several]
+    return found if len(set(masks)) == len(masks) and not found.keys() & set(masks) else {}
+
+
+def _told_apart(listing: Listing, couples: Sequence[tuple[File, File]]) -> list[tuple[File, File]]:
+    """The same couples, the image first; none if their content does not say which is which."""
+    sample = couples[:: max(1, len(couples) // 5)][:5]
+    drawn = [sum(_looks_drawn(listing.path(couple[side])) for couple in sample) for side in (0, 1)]
+    for mask, image in ((0, 1), (1, 0)):
+        if drawn[mask] == len(sample) and 2 * drawn[image] < len(sample):
+            return [(couple[image], couple[mask]) for couple in couples]
+    return []
+
+
+def _looks_drawn(path: Path, most: int = 64) -> bool:
+    """Few values or colours, of which those beside the commonest lie in patches: in a dark photograph they do not."""
+    try:
+        raw = formats.read_mask(path)
+    except DataError:
+        return False
+    if raw.ndim == 3 and raw.shape[2] != 3:
+        return False
+    plane = pack_colors(raw) if raw.ndim == 3 else raw
+    values, counts = np.unique(plane, return_counts=True)
+    inner = plane[:-1, :-1]
+    is_rarer = inner != values[counts.argmax()]
+    is_within = (inner == plane[:-1, 1:]) & (inner == plane[1:, :-1])  # as the pixels to the right and below
+    return len(values) <= most and 2 * int(is_within[is_rarer].sum()) >= int(is_rarer.sum())
 
 
 # A mask file for each object -------------------------------------------------------------------------------------

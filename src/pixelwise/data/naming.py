@@ -1,6 +1,7 @@
 """What names say: image or mask, the side of the split, and which mask belongs to which image."""
 
 import functools
+import itertools
 import re
 from collections import defaultdict
 from collections.abc import Collection, Sequence
@@ -298,6 +299,29 @@ def match(root: Path, roles: Roles) -> Pairs:
         for image in best:
             found[image].append(mask)
     return {image: tuple(found[image]) for image in sorted(found)}
+
+
+def equal_stems(files: Sequence[File], most: int = 4) -> dict[tuple[str, str], list[tuple[File, File]]]:
+    """Files of equal stem whose paths differ in the name of one folder: Bilder/7.jpg and Masken/7.png.
+
+    Args:
+        files: of any kind.
+        most: of so many files of one stem at the same place; more are cases in folders of their own.
+
+    Returns:
+        By the two names of the folder, of two files or more.
+    """
+    places: dict[tuple[str, tuple[str, ...], tuple[str, ...]], list[File]] = defaultdict(list)
+    for file in files:
+        for depth in range(len(file.folder)):
+            places[_stem(file), file.folder[:depth], file.folder[depth + 1 :]].append(file)
+    found: dict[tuple[str, str], list[tuple[File, File]]] = defaultdict(list)
+    for (_, above, _), group in places.items():
+        for one, other in itertools.combinations(group if len(group) <= most else (), 2):
+            names = one.folder[len(above)], other.folder[len(above)]
+            if names[0] != names[1] and place_of(one.folder).split == place_of(other.folder).split:
+                found[names].append((one, other))
+    return {names: couples for names, couples in found.items() if len(couples) > 1}
 
 
 def _same_name(root: Path, images: Sequence[File], mask: File) -> DataError:
