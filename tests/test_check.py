@@ -71,7 +71,9 @@ def test_empty_and_cut_files_are_fatal_and_named(healthy: Dataset, kind: str, si
     case = healthy.cases[2]
     path = case.image if kind == "image" else case.masks[0]
     path.write_bytes(path.read_bytes()[:size])
-    assert only(examine(healthy), "fatal").files == (path,)
+    finding = only(examine(healthy), "fatal")
+    assert finding.files == (path,)
+    assert finding.remedy.endswith("`pixelwise check --fix` leaves it out.")
 
 
 def test_a_missing_file_is_fatal(healthy: Dataset) -> None:
@@ -87,7 +89,7 @@ def test_a_mask_of_another_size_is_fatal_and_both_sizes_are_said(
     healthy: Dataset, shape: tuple[int, int], word: str
 ) -> None:
     save(healthy.cases[1].masks[0], np.resize(mask(), shape))
-    finding = only(examine(healthy), "fatal", word, "32 x 24", f"{shape[1]} x {shape[0]}")
+    finding = only(examine(healthy), "fatal", word, "32 x 24", f"{shape[1]} x {shape[0]}", "1 mask is not of the size")
     assert finding.files == healthy.cases[1].masks
 
 
@@ -172,7 +174,7 @@ def test_a_class_below_one_percent_is_a_notice(healthy: Dataset) -> None:
 def test_identical_images_are_found_by_their_pixels(healthy: Dataset) -> None:
     first, second = healthy.cases[0], healthy.cases[3]
     Image.open(first.image).save(second.image, compress_level=0)  # other bytes, same pixels
-    finding = only(examine(healthy), "warning", "c0 = c3", "different masks")
+    finding = only(examine(healthy), "warning", "2 images have the same pixels but different masks (c0 = c3)")
     assert finding.files == (first.image, second.image)
     Image.open(first.masks[0]).save(second.masks[0])
     only(examine(healthy), "warning", "c0 = c3", "count double")
@@ -316,7 +318,7 @@ def test_masks_that_are_inverted_among_others_are_told(tmp_path: Path) -> None:
     for index in (3, 11):
         path = data.cases[index].masks[0]
         save(path, 1 - np.array(Image.open(path)))
-    finding = only(examine(data), "warning", "2 masks probably inverted")
+    finding = only(examine(data), "warning", "2 masks are probably inverted")
     assert finding.files == (data.cases[3].masks[0], data.cases[11].masks[0])
 
 
@@ -336,7 +338,7 @@ def test_a_mask_whose_shares_are_exchanged_is_told(tmp_path: Path) -> None:
     data = many(tmp_path)
     for case, mask in zip(data.cases, masks, strict=True):
         save(case.masks[0], mask)
-    finding = only(examine(data), "warning", "1 mask probably inverted")
+    finding = only(examine(data), "warning", "1 mask is probably inverted")
     assert finding.files == (data.cases[4].masks[0],)
 
 

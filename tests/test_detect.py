@@ -174,6 +174,17 @@ def test_jpeg_masks_count_as_the_nearest_code(tmp_path: Path, codes: tuple[int, 
     assert (decoded(cases, detection)[0] == truth).mean() > 0.97
 
 
+@pytest.mark.parametrize(
+    ("blurred", "words"),
+    [(1, "1 of 9 masks was resized"), (2, "2 of 9 masks were resized"), (9, "All masks were resized")],
+)
+def test_how_many_masks_were_resized_is_said(tmp_path: Path, blurred: int, words: str) -> None:
+    arrays = [blocks(0, 255, seed=i) for i in range(9)]
+    for i in range(blurred):
+        arrays[i] = np.array(Image.fromarray(arrays[i].astype(np.uint8)).resize((300, 300)))
+    assert words in said(detect(cases_of(tmp_path, arrays), NOTHING))
+
+
 def test_resized_binary_masks_count_as_the_nearest_code(tmp_path: Path) -> None:
     smooth = [np.array(Image.fromarray(blocks(0, 255, seed=i).astype(np.uint8)).resize((300, 300))) for i in range(3)]
     detection = detect(cases_of(tmp_path, smooth), NOTHING)

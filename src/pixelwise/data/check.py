@@ -46,6 +46,7 @@ _WHOLE = frozenset({"uint8", "uint16"})
 """Types in which a deviation below one step means that there is hardly anything to see."""
 _LONELY = 10.0
 """An outlier is so many times farther from its neighbours than is usual."""
+_COPY_AGAIN = "Copy the file again or remove it with its partner."
 _LEFT_OUT = "Those in no given split are left out of training."
 
 
@@ -125,7 +126,7 @@ def _unreadable(_: Dataset, cases: Sequence[Measurement]) -> list[Finding]:
             path = Path(error.where) if error.where is not None else one.case.image
             files.setdefault((error.what, error.remedy), []).append(path)
     return [
-        Finding("fatal", what, _distinct(paths), "", remedy or "Copy the file again or remove it with its partner.")
+        Finding("fatal", what, _distinct(paths), "", f"{remedy or _COPY_AGAIN} `pixelwise check --fix` leaves it out.")
         for (what, remedy), paths in files.items()
     ]
 
@@ -156,8 +157,11 @@ def _sizes(_: Dataset, cases: Sequence[Measurement]) -> list[Finding]:
 
 
 _MISFITS: Mapping[Misfit | Literal["parts"], tuple[str, str]] = {
-    "parts": ("The mask files of one image have different sizes.", ""),
-    "turned": ("Height and width are exchanged: the image or the mask was rotated.", ""),
+    "parts": ("The mask files of one image have different sizes.", "`pixelwise check --fix` leaves them out. "),
+    "turned": (
+        "Height and width are exchanged: the image or the mask was rotated.",
+        "`pixelwise check --fix` leaves them out. ",
+    ),
     "turned by the camera": (
         "The image says how the camera was held (EXIF) and is read upright; the mask was drawn on the image as stored.",
         "`pixelwise check --fix` turns them. ",
@@ -170,7 +174,10 @@ _MISFITS: Mapping[Misfit | Literal["parts"], tuple[str, str]] = {
         "They have the same proportions: one of them was scaled.",
         "`pixelwise check --fix` scales the masks. ",
     ),
-    "different": ("One of them was cropped, or they are not a pair.", ""),
+    "different": (
+        "One of them was cropped, or they are not a pair.",
+        "`pixelwise check --fix` leaves them out. ",
+    ),
 }
 """The usual cause, and what can be done without the owner of the data."""
 
@@ -186,7 +193,7 @@ def _size_finding(kind: Misfit | Literal["parts"], members: Sequence[Measurement
         )
     return Finding(
         "fatal",
-        f"{_counted(len(members), 'mask')} not of the size of the image.{said}",
+        f"{_counted(len(members), 'mask')} {_is(len(members))} not of the size of the image.{said}",
         _distinct(one.case.masks[0] for one in members),
         cause,
         f"{fix}Masks that are exported again need the size of their image, and no smoothing (nearest).",
@@ -490,11 +497,11 @@ def _group_findings(groups: Sequence[Sequence[Measurement]], what: str, cause: s
     if not groups:
         return []
     named = "; ".join(" = ".join(one.case.name for one in group[:4]) for group in groups[:4])
-    count = sum(map(len, groups))
+    count = f"{sum(map(len, groups))} images" + (f" in {len(groups)} groups" if len(groups) > 1 else "")
     return [
         Finding(
             "warning",
-            f"{count} images in {_counted(len(groups), 'group')} {what} ({named}{'; ...' if len(groups) > 4 else ''}).",
+            f"{count} {what} ({named}{'; ...' if len(groups) > 4 else ''}).",
             _distinct(one.case.image for group in groups for one in group),
             cause,
             remedy,
@@ -585,7 +592,7 @@ def _probably_inverted(odd: Sequence[Measurement], sign: str) -> list[Finding]:
     return [
         Finding(
             "warning",
-            f"{_counted(len(odd), 'mask')} probably inverted: {sign}.",
+            f"{_counted(len(odd), 'mask')} {_is(len(odd))} probably inverted: {sign}.",
             _distinct(one.case.masks[0] for one in odd),
             "White and black were exchanged when these masks were saved.",
             "Look at them, and invert them if they are.",
@@ -617,7 +624,8 @@ def _outliers(_: Dataset, cases: Sequence[Measurement]) -> list[Finding]:
         *found,
         Finding(
             "notice",
-            f"{_counted(len(odd), 'image')} much brighter, darker, flatter or more contrasted than all others.",
+            f"{_counted(len(odd), 'image')} {_is(len(odd))} much brighter, darker, flatter or more contrasted than all "
+            "others.",
             _distinct(one.case.image for one in odd),
             "An exposure failed, or the image is of another kind.",
             "Look at them; remove what is broken.",
@@ -724,6 +732,10 @@ def _if_any(files: tuple[Path, ...], kind: str, finding: Finding) -> list[Findin
 def _counted(number: int, noun: str) -> str:
     """'1 mask', '2 masks', '3 classes'."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}{'es' if noun.endswith('s') else 's'}"
+
+
+def _is(number: int) -> str:
+    return "is" if number == 1 else "are"
 
 
 def _distinct(paths: Iterable[Path]) -> tuple[Path, ...]:

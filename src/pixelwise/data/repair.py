@@ -150,7 +150,8 @@ def to_text(repairs: Sequence[Repair], dataset: Dataset, out: Path, width: int =
     firsts = {(repair.outcome, remark.kind): (repair, remark) for repair, remark in reversed(told)}
     for (outcome, kind), count in sorted(kinds.items(), key=lambda entry: (OUTCOMES.index(entry[0][0]), -entry[1])):
         repair, remark = firsts[outcome, kind]
-        lines.append(f"  {count} {outcome}, {kind}; such as {repair.files[0].name}: {remark.text}")
+        name = f"{repair.files[0].name}: "
+        lines.append(f"  {count} {outcome}, {kind}; such as {name}{remark.text.removeprefix(name)}")
     if counts["changed"] + counts["recoded"] + counts["copied"]:
         lines.append(f"masks of the copy: {_coding(dataset)}")
     lines.append(f"what was done to each file: {out / REPORT}")

@@ -258,8 +258,8 @@ def _scattered(survey: Survey, cause: str) -> Proposal | None:
     most = f"; {richest.path.name} alone has {richest.values.size} values"
     among = f", in {shortened(where)}" if len(where) <= survey.file_count / 2 else most
     notice = (
-        f"The masks were {cause}: they hold {len(survey.values)} values around {listed}. Each pixel counts as the "
-        f"nearest of them ({between / survey.total:.1%} of the pixels are not exact{among}). "
+        f"{_how_many(len(where), survey, others)} {cause}: there are {len(survey.values)} values around {listed}. "
+        f"Each pixel counts as the nearest of them ({between / survey.total:.1%} of the pixels are not exact{among}). "
         "Use PNG masks if they exist."
     )
     names = ("background", "object") if len(centres) == 2 else _made_up(centres)
@@ -270,6 +270,22 @@ def _scattered(survey: Survey, cause: str) -> Proposal | None:
         description=f"grey codes {listed}, nearest counts",
     )
     return Proposal(encoding, names, (notice,))
+
+
+def _how_many(known: int, survey: Survey, values: Sequence[int]) -> str:
+    """Such as '2 of 9 masks were': those that hold one of the values, of which so many files are known by name."""
+    if _all_are_known(survey, values):
+        least = ""
+    else:
+        least, known = "At least ", max(known, *(survey.files[value] for value in values))
+    if known == survey.file_count:
+        return "All masks were"
+    return f"{least}{known} of {survey.file_count} masks {'was' if known == 1 else 'were'}"
+
+
+def _all_are_known(survey: Survey, values: Sequence[int]) -> bool:
+    """Whether every file that holds one of the values is among the examples."""
+    return all(survey.files[value] == len(survey.examples[value]) for value in values)
 
 
 def _main_values(survey: Survey) -> list[int]:
@@ -302,7 +318,7 @@ def _without_stray(proposal: Proposal, stray: Sequence[int], survey: Survey) -> 
         return proposal
     pixels = sum(survey.pixels[value] for value in stray)
     where = sorted({path.name for value in stray for path in survey.examples[value]})
-    some = "" if all(survey.files[value] == len(survey.examples[value]) for value in stray) else "at least "
+    some = "" if _all_are_known(survey, stray) else "at least "
     notice = (
         f"{pixels} pixels in {some}{len(where)} mask files ({shortened(where)}) have the stray values "
         f"{shortened(stray)}; they are ignored. Correct the masks, or declare what they mean; with `names` of your "
