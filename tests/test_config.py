@@ -8,7 +8,7 @@ from typing import Literal, Union, get_args, get_origin
 import pytest
 
 from pixelwise.config import SIZES, Config, LossConfig, ModelConfig, keys_of, load, parse_seconds
-from pixelwise.errors import ConfigError
+from pixelwise.errors import ConfigError, DataError
 from pixelwise.losses import LOSSES
 from pixelwise.models.blocks import BLOCKS, NORMS
 from pixelwise.models.encoders import ENCODERS
@@ -22,13 +22,18 @@ from pixelwise.models.unet import DECODERS
         ("training.batchsize=8", "Did you mean 'training.batch_size'"),
         ("training.batch_size=many", "'training.batch_size' is 'many'"),
         ("training.batch_size=0", "greater than or equal to 1"),
-        ("training.batch_size", "gives a setting no value"),
+        ("model.width", "'model.width' is given no value. Write --set model.width=VALUE"),
+        ("=8", "'=8' is given to no setting. Write --set KEY=VALUE"),
         ("model=huge", "no network is called 'huge'; there are nano"),
         ("training.time=soon", "'soon' is not a duration"),
         ("data.patch_size=[1,2,3]", "'data.patch_size'"),
         ("seed.x=1", "'seed' is"),
         ("data.test_fraction=0.9", "leave no image to train on"),
         ("loss.name=hinge", "'loss.name' is 'hinge'"),
+        ("loss.name=dise", "'lovasz', or module:name, a part of your own. Did you mean 'dice'?"),
+        ("model.encoder=resnet", "'plain', or timm/NAME, or module:name, a part of your own."),
+        ("augment.own=mine", "input should be module:name, a part of your own."),
+        ("device=cudda", "Did you mean 'cuda'?"),
         ("training.batch-size=8", "no setting 'training.batch-size'. Did you mean 'training.batch_size'"),
         ("training.time=2021-02-30", "'2021-02-30' is not a duration"),
         ("seed=1732480000000", "less than 4294967296"),
@@ -110,6 +115,15 @@ def test_files_that_are_no_settings_are_refused(tmp_path: Path, content: str) ->
     (tmp_path / "c.yaml").write_text(content)
     with pytest.raises(ConfigError, match=r"c\.yaml"):
         load(tmp_path / "c.yaml")
+
+
+def test_a_file_of_settings_that_is_missing_or_no_text_is_named(tmp_path: Path) -> None:
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
+    for name, words in (("absent.yaml", "There is no such file of settings."), ("binary.yaml", "it is no text")):
+        with pytest.raises(DataError, match=words) as caught:
+            load(tmp_path / name)
+        assert caught.value.where == tmp_path / name
+        assert "Errno" not in str(caught.value)
 
 
 def test_settings_cannot_be_changed() -> None:

@@ -165,7 +165,7 @@ def test_a_time_budget_is_kept_and_ends_annealed(discs: Path, tmp_path: Path) ->
 
 @pytest.mark.slow
 def test_resuming_nothing_and_starting_twice_are_refused(once: Once, discs: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no run to resume"):
+    with pytest.raises(DataError, match="no run to resume"):
         pixelwise.train(discs, tmp_path / "empty", config=quick(), resume=True)
     folder = copied(once("training.epochs=1"), tmp_path / "run")
     with pytest.raises(ConfigError, match="a run in this folder already"):
@@ -204,7 +204,7 @@ def test_without_any_checkpoint_that_is_whole_the_run_is_refused(once: Once, dis
         pixelwise.train(discs, folder, resume=True)
     for name in ("last.ckpt", "previous.ckpt"):
         damage(folder / name, "gone")
-    with pytest.raises(ConfigError, match=r"last\.ckpt is gone"):
+    with pytest.raises(DataError, match=r"last\.ckpt is gone\. Start a new run, with --from this one"):
         pixelwise.train(discs, folder, resume=True)
 
 
@@ -282,7 +282,7 @@ def test_an_image_that_vanished_is_named_and_put_back_the_run_goes_on(once: Once
 
 
 def test_a_folder_in_which_no_run_was_begun_is_not_resumed(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="none was begun in this folder"):
+    with pytest.raises(DataError, match="none was begun in this folder"):
         pixelwise.train(tmp_path / "data", tmp_path, resume=True)
 
 

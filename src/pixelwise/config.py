@@ -6,7 +6,8 @@ the plan may choose a better value for them and says why. `Config.given` tells w
 
 import difflib
 import itertools
-from collections.abc import Collection, Iterable, Mapping
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -23,7 +24,7 @@ from pydantic import (
     model_validator,
 )
 
-from pixelwise.errors import ConfigError
+from pixelwise.errors import ConfigError, DataError
 
 SizePx = tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]
 """Height and width in pixels."""
@@ -83,7 +84,15 @@ Flips = Literal["none", "horizontal", "both", "rotations"]
 """Views of an image over which a prediction is averaged."""
 
 
-Outside = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
+_FORMS = {
+    r"^timm/[\w.\-]+$": "input should be timm/NAME",
+    r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$": "input should be module:name, a part of your own",
+}
+"""What a text has to look like, by the pattern that says so."""
+
+_TIMM, _OUTSIDE = _FORMS
+
+Outside = Annotated[str, Field(pattern=_OUTSIDE)]
 """A part of the user's own, as `module:name`: `my_parts:MyEncoder` is MyEncoder in my_parts.py."""
 
 
@@ -153,7 +162,7 @@ class Preprocessing(Section):
 class ModelConfig(Section):
     """The network."""
 
-    encoder: Literal["plain"] | Annotated[str, Field(pattern=r"^timm/[\w.\-]+$")] | Outside = "plain"
+    encoder: Literal["plain"] | Annotated[str, Field(pattern=_TIMM)] | Outside = "plain"
     """Contracting path: the paper's (`plain`), one of timm's feature extractors (`timm/resnet34`), or one of your own
     (`my_parts:MyEncoder`)."""
     encoder_weights: Literal["none", "hub"] | Path = "none"
@@ -507,14 +516,16 @@ def load(file: Path | None = None, overrides: Iterable[str] = ()) -> Config:
     """Settings from a YAML file and from `section.key=value` texts, which win.
 
     Raises:
-        ConfigError: the file cannot be read, or a key or value is not possible.
+        DataError: the file cannot be read.
+        ConfigError: it holds no settings, or a key or value is not possible.
     """
     tree = _read(file) if file is not None else {}
     # a whole section first, whatever the order: `model=paper` shall not undo `model.width=8`
     for override in sorted(overrides, key=lambda text: "." in text.partition("=")[0]):
         key, equals, text = override.partition("=")
         if not equals or not key:
-            raise ConfigError(f"'{override}' gives a setting no value.", remedy="Write --set training.batch_size=8.")
+            what = f"'{key}' is given no value." if key else f"'{override}' is given to no setting."
+            raise ConfigError(what, remedy=f"Write --set {key or 'KEY'}=VALUE, as --set training.batch_size=8.")
         _put(tree, key.strip(), _parse_value(text))
     return validate(tree, origin=str(file) if file is not None else "the settings")
 
@@ -532,25 +543,45 @@ def validate(tree: Mapping[str, Any], origin: str) -> Config:
 
 
 def describe(error: ValidationError, model: type[BaseModel]) -> str:
-    """A sentence for each problem of a pydantic model, unknown keys with the nearest that exists."""
-    return " ".join(_sentence(problem["type"], problem["loc"], problem, model) for problem in error.errors())
+    """A sentence for each setting with a problem of a pydantic model, unknown keys and words with the nearest known."""
+    alike: dict[str, list[Any]] = {}
+    for problem in error.errors():
+        alike.setdefault(_key_of(problem["type"], problem["loc"]), []).append(problem)
+    return " ".join(_sentence(key, problems, model) for key, problems in alike.items())
 
 
-def _sentence(kind: str, location: tuple[int | str, ...], problem: Any, model: type[BaseModel]) -> str:
+def _key_of(kind: str, location: tuple[int | str, ...]) -> str:
     # pydantic puts the names of union members and validators into the location; only ours are shown
     *outer, last = location or ("",)
     ours = [str(part) for part in outer if _is_ours(part)]
     if kind == "extra_forbidden" or _is_ours(last):
         ours.append(str(last))
-    key = ".".join(ours)
-    if kind == "extra_forbidden":
+    return ".".join(ours)
+
+
+def _sentence(key: str, problems: Sequence[Any], model: type[BaseModel]) -> str:
+    """About one setting; where it may be one of several kinds, there is a problem for each of them."""
+    first = problems[0]
+    if first["type"] == "extra_forbidden":
         nearest = difflib.get_close_matches(key, sorted(keys_of(model)), n=1, cutoff=0.0)
-        hint = f" Did you mean '{nearest[0]}'?" if nearest else ""
-        return f"There is no setting '{key}'.{hint}"
-    message = str(problem["msg"]).removeprefix("Value error, ")
+        return f"There is no setting '{key}'.{_hint(nearest)}"
+    message, *others = map(_message, problems)
     if not key:
         return f"{message[0].upper()}{message[1:]}."
-    return f"'{key}' is {problem['input']!r}: {message[0].lower()}{message[1:]}."
+    message = ", or ".join([message, *(other.removeprefix("input should be ") for other in others)])
+    words = re.findall(r"'([^']+)'", str(first.get("ctx", {}).get("expected", "")))
+    nearest = difflib.get_close_matches(str(first["input"]), words, n=1)
+    return f"'{key}' is {first['input']!r}: {message}.{_hint(nearest)}"
+
+
+def _message(problem: Any) -> str:
+    """What pydantic says of a value, without a capital letter."""
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    return _FORMS.get(problem.get("ctx", {}).get("pattern"), f"{message[0].lower()}{message[1:]}")
+
+
+def _hint(nearest: Sequence[str]) -> str:
+    return f" Did you mean '{nearest[0]}'?" if nearest else ""
 
 
 def _is_ours(part: int | str) -> bool:
@@ -625,8 +656,12 @@ def _make_text(node: yaml.Node) -> None:
 def _read(file: Path) -> dict[str, Any]:
     try:
         tree = parse_yaml(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        what = "There is no such file of settings."
+        raise DataError(what, where=file, remedy="Name one, such as the config.yaml of a run.") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"The settings cannot be read ({error}).", where=file) from None
+        why = getattr(error, "strerror", None) or "it is no text"
+        raise DataError(f"The settings cannot be read ({why}).", where=file) from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that does not exist
         raise ConfigError(f"This is not valid YAML: {error}.", where=file) from None
     if tree is None:

@@ -328,7 +328,8 @@ def choose_device(name: str) -> torch.device:
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     kind = next(kind for kind in ("cuda", "mps", "cpu") if available[kind]) if name == "auto" else name
     if not available.get(kind, False):
-        raise ConfigError(f"There is no device '{name}' here.", remedy="Use --set device=auto or device=cpu.")
+        here = " or ".join(kind for kind in available if available[kind])
+        raise ConfigError(f"There is no device '{name}' here.", remedy=f"The device can be auto or {here}.")
     place = launcher.place()
     if kind != "cuda" or place.by is None or place.local is None or torch.cuda.device_count() < 2:
         return torch.device(kind)

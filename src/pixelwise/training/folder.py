@@ -115,9 +115,9 @@ def settle(
     """The settings of a run that begins in a folder or goes on there; looks before any image is read.
 
     Raises:
-        ConfigError: there is a run already, or no folder to go on in, or it cannot go on with these settings; or
-            there is no such device.
-        DataError: the folder is a file, or what a model to start or to learn from says of its data is damaged.
+        ConfigError: there is a run already, or it cannot go on with these settings; or there is no such device.
+        DataError: the folder is a file, or holds no run to go on with, or what a model to start or to learn from says
+            of its data is damaged.
         BundleError: there is no model to start or to learn from, or it is of no use for that.
     """
     files = Files(folder)
@@ -161,12 +161,7 @@ def _fresh(files: Files, config: Config) -> Config:
 
 def _resumed_config(files: Files, asked: Config) -> Config:
     if not files.has_checkpoint and (files.best.exists() or not files.begun.exists()):
-        raise ConfigError(
-            "There is no run to resume: "
-            + ("its last.ckpt is gone." if files.best.exists() else "none was begun in this folder."),
-            where=files.folder,
-            remedy="Name the run's folder with --out, or start a new run, with --from this one if you like.",
-        )
+        raise _nothing_to_resume(files)
     is_planned = files.has_checkpoint or files.config.exists()
     config = configs.load(files.config) if is_planned else read_begun(files).config
     wishes = changed(asked, config)
@@ -178,6 +173,20 @@ def _resumed_config(files: Files, asked: Config) -> Config:
                 remedy=f"Only {', '.join(MAY_CHANGE)} can; for others start a new run, with --from if you like.",
             )
     return config.with_values(wishes)
+
+
+def _nothing_to_resume(files: Files) -> DataError:
+    """What there is instead of a run that can go on."""
+    first = Files(files.folder / "fold-0")
+    if first.begun.exists():
+        what = "it holds the folds of a cross-validation."
+        remedy = f"Add --folds {read_begun(first).config.data.folds} to go on with them."
+    elif files.best.exists():
+        what, remedy = "its last.ckpt is gone.", "Start a new run, with --from this one if you like."
+    else:
+        what = "none was begun in this folder." if files.folder.exists() else "there is no such folder."
+        remedy = "Name the run's folder with --out, or leave --resume out to begin a run."
+    return DataError(f"There is no run to resume: {what}", where=files.folder, remedy=remedy)
 
 
 def changed(asked: Config, known: Config) -> dict[str, Any]:

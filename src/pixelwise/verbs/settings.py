@@ -35,6 +35,7 @@ def settings(
         seed: in short for 'seed=...'.
 
     Raises:
+        DataError: the file is missing or cannot be read.
         ConfigError: a setting does not exist or has no such value, or time and epochs are both given.
     """
     texts = list(overrides)
