@@ -133,8 +133,52 @@ def test_an_interrupted_prediction_says_how_it_goes_on(
     monkeypatch.setattr("pixelwise.api.predict_files", interrupt)
     code, _, err = run_cli("predict", "run", "images", "-o", tmp_path / "out")
     assert code == 130
-    assert "the same command goes on" in err
+    first, second = err.splitlines()
+    assert first == "interrupted; what was finished is saved"
+    assert second.startswith("the same command goes on")
     assert ("hidden files" in err) is kept
+
+
+def test_an_interrupted_prediction_says_how_far_it_has_come(
+    run_cli, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = pixelwise.Model.predict
+    seen: list[object] = []
+
+    def interrupt(model: pixelwise.Model, image: np.ndarray, **options: object) -> object:
+        seen.append(image)
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+        return original(model, image, **options)
+
+    monkeypatch.setattr(pixelwise.Model, "predict", interrupt)
+    inputs = draw_discs(tmp_path / "more", count=5) / "images"
+    code, _, err = run_cli("predict", trained / "run", inputs, "-o", tmp_path / "out")
+    assert code == 130
+    assert err.splitlines()[-3:-1] == ["interrupted; what was finished is saved", "2 of 5 images are done"]
+
+
+def test_what_is_predicted_is_counted_in_plain_words(run_cli, trained: Path, tmp_path: Path) -> None:
+    inputs, out = draw_discs(tmp_path / "more", count=1) / "images", tmp_path / "out"
+    assert run_cli("predict", trained / "run", inputs, "-o", out)[1] == f"1 file written to {out}\n"
+    again = run_cli("predict", trained / "run", inputs, "-o", out)[1]
+    assert again == "1 file is there already, from the same images by the same model\n"
+    (inputs / "0.png").write_bytes(b"broken")
+    code, said, err = run_cli("predict", trained / "run", inputs, "-o", tmp_path / "other")
+    assert (code, said) == (1, "")
+    assert "data error: The image could not be predicted:\n- " in err
+    (inputs / "1.png").write_bytes(b"broken")
+    assert "None of the 2 images could be predicted:" in run_cli("predict", trained / "run", inputs, "-o", out)[2]
+
+
+def test_long_lines_are_folded_on_a_terminal_only(run_cli, trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    _, whole, _ = run_cli("evaluate", trained / "run")
+    assert max(map(len, whole.splitlines())) > 60
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    _, folded, _ = run_cli("evaluate", trained / "run")
+    assert max(map(len, folded.splitlines())) <= 40
+    assert folded.split() == whole.split()
 
 
 ARGUMENTS = (["train", "DATA", "--set", "training.batch_size=x"], ["train", "DATA", "--nonsense"])
@@ -300,8 +344,9 @@ def test_equal_stems_get_masks_of_their_own(run_cli, trained: Path, tmp_path: Pa
         (["train", "DATA", "--time", "5m", "--epochs", "3"], 2, "both given"),
         (["train", "DATA", "--epochs", "3", "--set", "training.time=5m"], 2, "both given"),
         (["train", "DATA", "--resume"], 2, "--out"),
-        (["train", "DATA", "--resume", "-o", "nothing"], 2, "no run to resume"),
-        (["train", "DATA", "--config", "absent.yaml"], 2, "absent.yaml"),
+        (["train", "DATA", "--resume", "-o", "nothing"], 1, "no run to resume: there is no such folder. Name the"),
+        (["train", "DATA", "--resume", "-o", "FOLDS"], 1, "Add --folds 2 to go on with them"),
+        (["train", "DATA", "--config", "absent.yaml"], 1, "absent.yaml"),
         (["train", "DATA", "--from", "absent"], 1, "absent"),
         (["train", "DATA", "--from", "EMPTY"], 1, "is empty"),
         (["train", "DATA", "--teacher", "absent"], 1, "absent"),
@@ -320,7 +365,8 @@ def test_equal_stems_get_masks_of_their_own(run_cli, trained: Path, tmp_path: Pa
         (["predict", "RUN", "DATA", "-o", "o", "--format", "jpg"], 2, "jpg"),
         (["predict", "RUN", "DATA", "-o", "o", "--memory", "much"], 2, "no amount of memory"),
         (["predict", "RUN", "DATA", "-o", "o", "--memory", "0"], 2, "images of more than 256 MB"),
-        (["predict", "RUN", "DATA", "-o", "o", "--memory", "10MB"], 2, "10 MB of memory are not enough"),
+        (["predict", "RUN", "DATA", "-o", "o", "--memory", "10MB"], 2, "Allow 0.4GB or more"),
+        (["predict", "RUN", "DATA", "-o", "o", "--device", "mps"], 2, "The device can be auto or cpu"),
         (["compare", "absent", "absent2"], 1, "absent"),
     ],
 )
@@ -335,7 +381,9 @@ def test_mistakes_get_a_paragraph_and_the_right_code(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
-    names = {"DATA": str(trained / "data"), "RUN": str(trained / "run"), "EMPTY": "empty"}
+    (tmp_path / "folds" / "fold-0").mkdir(parents=True)
+    (tmp_path / "folds" / "fold-0" / "begun.json").write_text('{"config": {"data": {"folds": 2}}}')
+    names = {"FOLDS": "folds", "DATA": str(trained / "data"), "RUN": str(trained / "run"), "EMPTY": "empty"}
     typed = [argument.replace("RUN/", f"{names['RUN']}/") for argument in arguments]
     found, out, err = run_cli(*[names.get(argument, argument) for argument in typed])
     assert found == code, out + err
@@ -358,8 +406,11 @@ def test_check_writes_a_repaired_copy_and_its_exit_code_is_that_of_the_copy(
     code, out, _ = run_cli("check", discs, "--fix", tmp_path / "fixed")
     assert code == 0
     assert "FATAL" in out
+    assert "`pixelwise check --fix` leaves it out" in " ".join(out.split())
     assert "1 left out" in out
+    assert "such as 3.png: The file" in out
     assert "what is left in the copy:" in out
+    assert "look at these" not in out
     assert out.endswith(f"it can be trained on: pixelwise train {tmp_path / 'fixed'}\n")
     assert run_cli("check", discs)[0] == 1
     code, out, _ = run_cli("check", discs, "--fix", tmp_path / "again", "--json")
@@ -371,6 +422,14 @@ def test_check_writes_a_repaired_copy_and_its_exit_code_is_that_of_the_copy(
     code, _, err = run_cli("check", discs, "--fix", tmp_path / "again")
     assert code == 1
     assert "not an empty folder" in err
+
+
+def test_what_is_suspicious_in_a_copy_is_to_be_looked_at_first(run_cli, discs: Path, tmp_path: Path) -> None:
+    for number in range(6):
+        Image.new("L", (48, 48)).save(discs / "masks" / f"{number}.png")  # most masks are empty: a warning
+    code, out, _ = run_cli("check", discs, "--fix", tmp_path / "fixed")
+    assert code == 0
+    assert "look at these warnings first" in out.splitlines()[-1]
 
 
 @pytest.mark.slow

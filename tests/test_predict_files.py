@@ -104,6 +104,20 @@ def test_a_data_yaml_stands_for_the_images_that_it_names(tmp_path: Path) -> None
     assert [job.source for job in found.jobs] == [tmp_path / "data" / name for name in ("one/raw.png", "two/raw.png")]
 
 
+def test_a_folder_that_a_data_yaml_describes_otherwise_is_told(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    for name in ("a/1/raw.png", "a/1/phase.png", "a/1/truth.png", "b/2/raw.png", "b/2/truth.png", "b/3/raw.png"):
+        write(data / name)
+    assert plan([data / "a"], Outputs(tmp_path / "out")).notes == []
+    (data / "data.yaml").write_text('images: "*/*/raw.png"\nmasks: "{dir}/truth.png"\n')
+    (note,) = plan([data / "a"], Outputs(tmp_path / "out")).notes
+    assert "data/data.yaml says which files are images, and 1 file that" in note
+    assert f"such as {Path('1', 'phase.png')}: " in note
+    assert plan([data / "data.yaml"], Outputs(tmp_path / "out")).notes == []
+    (data / "b" / "2" / "truth.png").unlink()
+    assert plan([data / "b"], Outputs(tmp_path / "out")).notes == []  # nothing but images, of which one has no mask
+
+
 def test_a_folder_of_masks_that_is_asked_for_is_taken(tmp_path: Path) -> None:
     for name in ("masks/a.png", "labels/seg/b.png"):
         write(tmp_path / name)

@@ -88,12 +88,12 @@ def test_plain_lines_are_not_many(monkeypatch: pytest.MonkeyPatch, log: TextIO) 
 @pytest.mark.parametrize("width", [40, 60])
 def test_sentences_that_are_longer_than_a_line_hang(width: int) -> None:
     text = "  model.width = 16: in 25 s it sees about 3490 patches, measured here; a wider network would see too few"
-    first, *others = watch._hanging(text, width).splitlines()
+    first, *others = watch.hanging(text, width).splitlines()
     assert first.startswith("  model.width = 16: in")
     assert others
     assert all(line.startswith(" " * 6) and line[6] != " " and len(line) <= width for line in others)
     assert " ".join([first, *map(str.strip, others)]) == text
-    assert watch._hanging("short  and spaced", width) == "short  and spaced"
+    assert watch.hanging("short  and spaced", width) == "short  and spaced"
 
 
 def test_long_work_is_heard_of_before_it_ends(monkeypatch: pytest.MonkeyPatch, log: TextIO) -> None:

@@ -3,6 +3,7 @@
 import shlex
 import shutil
 import sys
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from time import monotonic
@@ -35,9 +36,10 @@ class _Verbs(TyperGroup):
         """Run the verb that was typed."""
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as end:
             if launcher.is_first():
-                typer.echo("interrupted; what was finished is saved", err=True)
+                for line in ("interrupted; what was finished is saved", *getattr(end, "__notes__", ())):
+                    typer.echo(line, err=True)
             raise typer.Exit(INTERRUPTED) from None
         except Exception as error:
             told = getattr(error, "format_message", None)  # a wrong argument, which all processes were given
@@ -133,7 +135,9 @@ def check(
             done, rest = repair.to_text(repairs, dataset, fix, width), finding.to_text(left, width)
             typer.echo(f"\n{done}\n\nwhat is left in the copy:\n{rest}")
             if not finding.is_fatal(left):
-                typer.echo(f"\nit can be trained on: pixelwise train {shlex.quote(str(fix))}")
+                warned = any(one.severity == "warning" for one in left)
+                first = "look at these warnings first; then " if warned else ""
+                typer.echo(f"\n{first}it can be trained on: pixelwise train {shlex.quote(str(fix))}")
     if finding.is_fatal(left):
         raise typer.Exit(1)
 
@@ -289,8 +293,8 @@ def tune(
                 command=_command(),
                 began=STARTED,
             )
-    except KeyboardInterrupt:
-        typer.echo(f"go on with the same command, and --out {shlex.quote(str(out))}", err=True)
+    except KeyboardInterrupt as end:
+        end.add_note(f"go on with the same command, and --out {shlex.quote(str(out))}")
         raise
     found = done.tuned.found
     against = f"; the plan's settings {found.plan.miou or 0.0:.3f}" if found.plan is not None else ""
@@ -344,7 +348,7 @@ def evaluate(
         return
     typer.echo(f"split: {scores.split}")
     for line in api.score_lines(scores):
-        typer.echo(line)
+        _say(line)
     if out is not None:
         typer.echo(f"report: {out / 'report.html'}")
 
@@ -395,29 +399,41 @@ def predict(
                 device=device,
                 watcher=watcher,
             )
-    except KeyboardInterrupt:
-        if launcher.is_first():
-            typer.echo(_how_to_go_on(out), err=True)
+    except KeyboardInterrupt as end:
+        end.add_note(_how_to_go_on(out))
         raise
     if not result.is_complete:
         return  # of several processes, the last one to end speaks for all
     if result.passed_over:
-        masks = f"{len(result.passed_over)} files, such as {result.passed_over[0]}"
-        typer.echo(f"passed over as masks of other images: {masks}; name them to predict them", err=True)
+        _say(f"passed over as masks of other images: {_such(result.passed_over)}; name them to predict them", err=True)
     if result.without_extras:
-        first, count = result.without_extras[0], len(result.without_extras)
-        files = f"{first}" if count == 1 else f"{count} images, such as {first}"
         said = "of stacks, volumes and OME-Zarr there are masks only, of very large images no outlines"
-        typer.echo(f"not all that was asked for is written of {files}: {said}", err=True)
-    typer.echo(f"{len(result.written)} files written to {out}")
+        _say(f"not all that was asked for is written of {_such(result.without_extras)}: {said}", err=True)
+    if result.written or not (result.unchanged or result.failed):
+        _say(f"{_files(len(result.written))} written to {out}")
     if result.unchanged:
-        typer.echo(f"{len(result.unchanged)} files are there already, from the same images by the same model")
+        are = "is" if len(result.unchanged) == 1 else "are"
+        _say(f"{_files(len(result.unchanged))} {are} there already, from the same images by the same model")
     if result.edited:
-        files = f"{len(result.edited)} files, such as {result.edited[0]}"
-        typer.echo(f"kept, since changed after they were predicted: {files}; delete them to predict anew", err=True)
+        edited = _such(result.edited)
+        _say(f"kept, since changed after they were predicted: {edited}; delete them to predict anew", err=True)
     if result.failed:
-        told = f"{len(result.failed)} of {result.images} images could not be predicted, all others are:"
-        raise DataError("\n- ".join([told, *map(str, result.failed)]))
+        raise DataError("\n- ".join([_how_many_failed(len(result.failed), result.images), *map(str, result.failed)]))
+
+
+def _files(count: int) -> str:
+    return "1 file" if count == 1 else f"{count} files"
+
+
+def _such(files: Sequence[Path]) -> str:
+    """The one file, or how many there are, and the first."""
+    return str(files[0]) if len(files) == 1 else f"{len(files)} files, such as {files[0]}"
+
+
+def _how_many_failed(failed: int, images: int) -> str:
+    if failed < images:
+        return f"{failed} of {images} images could not be predicted, all others are:"
+    return "The image could not be predicted:" if images == 1 else f"None of the {images} images could be predicted:"
 
 
 def _how_to_go_on(out: Path) -> str:
@@ -449,9 +465,9 @@ def refine(
     with on_this_terminal() as watcher:
         done = api.refine(run, flips=flips, watcher=watcher)
     for step in done.steps:
-        typer.echo(step.describe())
+        _say(step.describe())
     kept = sum(step.kept for step in done.steps)
-    typer.echo(f"{kept or 'nothing'} kept in {done.path}; `pixelwise evaluate {shlex.quote(str(run))}` scores it")
+    _say(f"{kept or 'nothing'} kept in {done.path}; `pixelwise evaluate {shlex.quote(str(run))}` scores it")
 
 
 @app.command()
@@ -475,9 +491,7 @@ def quantise(
         typer.echo("it is no faster here: keep the model as it was trained")
     if done.lost > MOST_LOST:
         typer.echo(f"warning: the mIoU falls by {done.lost:.3f}")
-    typer.echo(
-        f"model: {done.path}; predict with it: pixelwise predict {shlex.quote(str(done.path))} IMAGES --out MASKS"
-    )
+    _say(f"model: {done.path}; predict with it: pixelwise predict {shlex.quote(str(done.path))} IMAGES --out MASKS")
 
 
 @app.command()
@@ -544,7 +558,7 @@ def _finish(run: "Run") -> None:
 
     if run.is_main:
         for line in api.score_lines(run.scores):
-            typer.echo(line)
+            _say(line)
         typer.echo(f"model:  {run.folder / 'best.safetensors'}")
         typer.echo(f"report: {run.report}")
     if run.interrupted:
@@ -552,6 +566,14 @@ def _finish(run: "Run") -> None:
             data = read_facts(run.folder / "run.json").data
             typer.echo(f"go on with: pixelwise train {shlex.quote(data)} --out {shlex.quote(str(run.folder))} --resume")
         raise typer.Exit(INTERRUPTED)
+
+
+def _say(line: str, *, err: bool = False) -> None:
+    """Print a line, on a terminal that is too narrow for it as several."""
+    from pixelwise.training.watch import hanging
+
+    is_terminal = (sys.stderr if err else sys.stdout).isatty()
+    typer.echo(hanging(line, shutil.get_terminal_size().columns) if is_terminal else line, err=err)
 
 
 def _width() -> int:

@@ -106,13 +106,24 @@ def run(model: Model, plan: Plan, outputs: Outputs, progress: Progress | None = 
     with model.keeping_memory(), _staging(outputs.folder, share) as folder:
         work = _Work(model, outputs, ledger, folder, progress or _nobody, done)
         for index, job in enumerate(jobs):
-            _try(work, job)
+            with _counted(index, len(jobs)):
+                _try(work, job)
             work.progress("predicting", index + 1, len(jobs))
         done = _with_others(outputs.folder, share, done)
         if outputs.coco is not None and done.is_complete:
             # the others have written their parts of the ledger in the meantime
             _do_coco(replace(work, ledger=Ledger.of(outputs.folder, share)), outputs.coco, plan.jobs)
     return done
+
+
+@contextmanager
+def _counted(number: int, total: int) -> Iterator[None]:
+    """An interruption says how many images are done."""
+    try:
+        yield
+    except KeyboardInterrupt as end:
+        end.add_note(f"{number} of {total} images are done")
+        raise
 
 
 def _with_others(folder: Path, share: Share, done: Predicted) -> Predicted:

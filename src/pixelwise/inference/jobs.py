@@ -7,7 +7,7 @@ import glob
 import itertools
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -18,6 +18,7 @@ from jaxtyping import Shaped, UInt8
 from pixelwise.classes import ClassTable
 from pixelwise.data import channels, declared, formats, writing
 from pixelwise.data.annotations import import_shapely
+from pixelwise.data.folder import DATA_FILES
 from pixelwise.data.layouts import twin_masks
 from pixelwise.data.listing import Listing, rasters_below
 from pixelwise.data.naming import masks_beside_images, without_channel
@@ -141,6 +142,8 @@ class Plan:
     jobs: list[Job]
     passed_over: list[Path]
     """Files of the folders that are masks of other images by their name."""
+    notes: list[str] = field(default_factory=list)
+    """What is to be known before it is done."""
 
     def without_extras(self, outputs: Outputs) -> list[Path]:
         """Images of which not all is written that is wanted: stacks, and outlines of large images."""
@@ -179,7 +182,8 @@ def plan(inputs: Sequence[Path | str], outputs: Outputs) -> Plan:
         name = place.name if stems[stem] > 1 else without_channel(stem.name, _absolute(source).parent.parts)
         jobs.append(_job(source, outputs.folder / place.parent, name, outputs))
     _refuse_collisions(jobs)
-    return Plan(jobs, passed_over)
+    notes = [note for text in inputs for note in _described(Path(text), places)]
+    return Plan(jobs, passed_over, notes)
 
 
 @dataclass(frozen=True)
@@ -256,6 +260,26 @@ def _images_and_masks(folder: Path) -> tuple[list[Path], list[Path]]:
     masks |= twins if len(twins) > 1 else set()  # one alone may be anything
     images, beside = ([folder / file.posix for file in files if (file in masks) is side] for side in (False, True))
     return images, beside
+
+
+def _described(folder: Path, images: Collection[Path]) -> list[str]:
+    """That a data.yaml, in a folder or above it, takes files for no images that are to be predicted as such."""
+    above = (_absolute(folder), *_absolute(folder).parents) if folder.is_dir() and not is_zarr(folder) else ()
+    file = next((place / name for place in above for name in DATA_FILES if (place / name).is_file()), None)
+    if file is None:
+        return []
+    try:
+        pairing = declared.pair(file)
+    except (ConfigError, DataError):  # then it is of no use as an input, either
+        return []
+    known = {_absolute(pairing.listing.path(image)) for image in pairing.possible_images}
+    mine = {path for path in map(_absolute, images) if path.is_relative_to(above[0])}
+    others = sorted(mine - known)
+    if not others or not known & mine:
+        return []
+    taken = f"{len(others)} files that will be predicted are none" if len(others) > 1 else "1 file that will be is none"
+    such = f"{taken} by it, such as {others[0].relative_to(above[0])}"
+    return [f"{file} says which files are images, and {such}: name it as the input to predict its images alone"]
 
 
 def _absolute(path: Path) -> Path:
@@ -349,7 +373,8 @@ def _refuse_options(outputs: Outputs) -> None:
     if outputs.memory_bytes < LEAST_BYTES:
         raise ConfigError(
             f"{outputs.memory_bytes / 1e6:.0f} MB of memory are not enough: the program alone takes more.",
-            remedy="Allow 1GB or more with --memory; it bounds what images of more than 256 MB of pixels take.",
+            remedy=f"Allow {LEAST_BYTES / 1e9:.1f}GB or more with --memory; "
+            "it bounds what images of more than 256 MB of pixels take.",
         )
     if outputs.tolerance_px:
         import_shapely()

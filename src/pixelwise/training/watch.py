@@ -128,7 +128,7 @@ class Terminal(Watcher):
 
     def say(self, text: str) -> None:
         """See `Watcher`."""
-        lines = (_hanging(line, self._console.width) for line in text.splitlines())
+        lines = (hanging(line, self._console.width) for line in text.splitlines())
         self._console.print("\n".join(lines), markup=False)
 
     def work(self, name: str, done: int, total: int) -> None:
@@ -169,7 +169,7 @@ class Terminal(Watcher):
         return f"{seconds // 60}:{seconds % 60:02d} left  "
 
 
-def _hanging(line: str, width: int) -> str:
+def hanging(line: str, width: int) -> str:
     """A line as several that fit, of which the further ones are indented."""
     inner = " " * (4 + len(line) - len(line.lstrip()))
     return textwrap.fill(line, width, subsequent_indent=inner, break_long_words=False, break_on_hyphens=False)

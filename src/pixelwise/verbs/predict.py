@@ -64,4 +64,6 @@ def predict_files(  # noqa: PLR0913  all but three are given by name
     draw = figures.picture_of if overlay else None
     outputs = Outputs(Path(out), mask_format, draw, probabilities, polygons, tolerance_px, memory_bytes)
     planned = jobs.plan(inputs, outputs)
+    for note in planned.notes:
+        watcher.say(note)
     return predictions.run(model, planned, outputs, watcher.work)
