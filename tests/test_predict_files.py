@@ -2,6 +2,7 @@
 
 import errno
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -93,6 +94,22 @@ def test_masks_of_equal_stems_are_told_by_their_content(tmp_path: Path) -> None:
     found = plan([tmp_path / "data"], Outputs(tmp_path / "out"))
     assert [job.source.name for job in found.jobs] == ["a.bmp", "b.bmp", "c.bmp"]
     assert [job.mask.name for job in found.jobs] == ["a.png", "b.png", "c.png"]
+    assert [path.name for path in found.passed_over] == ["a.png", "b.png", "c.png"]
+
+
+def test_masks_in_a_folder_of_any_name_are_told_by_their_content(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name in ("a", "b", "c"):
+        write(tmp_path / "data" / "Masken" / f"{name}.png")
+        for folder in ("Bilder", "Fotos"):
+            (tmp_path / "data" / folder).mkdir(exist_ok=True)
+            pixels = rng.integers(0, 255, (8, 8, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "data" / folder / f"{name}.png")
+    found = plan([tmp_path / "data"], Outputs(tmp_path / "out"))
+    assert found.passed_over == []  # nobody knows of which images they are the masks
+    shutil.rmtree(tmp_path / "data" / "Fotos")
+    found = plan([tmp_path / "data"], Outputs(tmp_path / "out"))
+    assert [job.source.parent.name for job in found.jobs] == ["Bilder"] * 3
     assert [path.name for path in found.passed_over] == ["a.png", "b.png", "c.png"]
 
 

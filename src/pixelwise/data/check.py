@@ -157,26 +157,26 @@ def _sizes(_: Dataset, cases: Sequence[Measurement]) -> list[Finding]:
 
 
 _MISFITS: Mapping[Misfit | Literal["parts"], tuple[str, str]] = {
-    "parts": ("The mask files of one image have different sizes.", "`pixelwise check --fix` leaves them out. "),
+    "parts": ("The mask files of one image have different sizes.", "`pixelwise check --fix` leaves such images out. "),
     "turned": (
         "Height and width are exchanged: the image or the mask was rotated.",
-        "`pixelwise check --fix` leaves them out. ",
+        "`pixelwise check --fix` leaves such images out. ",
     ),
     "turned by the camera": (
         "The image says how the camera was held (EXIF) and is read upright; the mask was drawn on the image as stored.",
-        "`pixelwise check --fix` turns them. ",
+        "`pixelwise check --fix` turns such masks. ",
     ),
     "off by one": (
         "They differ by a single pixel: a program rounded differently when it cropped or scaled.",
-        "`pixelwise check --fix` crops or fills them. ",
+        "`pixelwise check --fix` crops or fills such masks. ",
     ),
     "scaled": (
         "They have the same proportions: one of them was scaled.",
-        "`pixelwise check --fix` scales the masks. ",
+        "`pixelwise check --fix` scales such masks. ",
     ),
     "different": (
         "One of them was cropped, or they are not a pair.",
-        "`pixelwise check --fix` leaves them out. ",
+        "`pixelwise check --fix` leaves such images out. ",
     ),
 }
 """The usual cause, and what can be done without the owner of the data."""
@@ -244,7 +244,7 @@ def _channels(_: Dataset, cases: Sequence[Measurement]) -> list[Finding]:
         return []
     usual = counts.most_common(1)[0][0]
     odd = _distinct(one.case.image for one in cases if one.shape is not None and one.shape[2] != usual)
-    listed = ", ".join(f"{number} images with {channels}" for channels, number in counts.most_common())
+    listed = ", ".join(f"{_counted(number, 'image')} with {channels}" for channels, number in counts.most_common())
     if len(set(counts) - {1}) < 2:
         return [
             Finding(

@@ -100,7 +100,7 @@ def pair(listing: Listing, wanted: Collection[File] | None = None) -> Pairing:
     if coco is not None and not pairs:
         return coco
     how = "by name"
-    if not pairs and (pairs := _by_folders(listing, roles)):
+    if not pairs and (pairs := pairs_of_folders(listing, roles.images)):
         how = "by name, told apart by what is in them"
     choices = dict(pairs)
     for image, annotations in (coco.pairs if coco is not None else {}).items():
@@ -210,13 +210,17 @@ def _looks_like_mask(path: Path, most: int = 64) -> bool:
 # Two folders of any name -----------------------------------------------------------------------------------------
 
 
-def _by_folders(listing: Listing, roles: Roles) -> Pairs:
+def pairs_of_folders(listing: Listing, images: Sequence[File]) -> Pairs:
     """Files of equal stem in two folders, whatever these are called: masks are those that look drawn.
 
     Decided by content, on five of each two folders: all of one look drawn, and most of the other do not. Nothing is
     paired where a mask would serve several images.
+
+    Args:
+        listing: the files.
+        images: the only ones that may be images.
     """
-    possible = set(roles.images)
+    possible = set(images)
     found: dict[File, tuple[File, ...]] = {}
     for couples in equal_stems(listing.rasters).values():
         for image, mask in _told_apart(listing, couples):

@@ -19,7 +19,7 @@ from pixelwise.classes import ClassTable
 from pixelwise.data import channels, declared, formats, writing
 from pixelwise.data.annotations import import_shapely
 from pixelwise.data.folder import DATA_FILES
-from pixelwise.data.layouts import twin_masks
+from pixelwise.data.layouts import pairs_of_folders, twin_masks
 from pixelwise.data.listing import Listing, rasters_below
 from pixelwise.data.naming import masks_beside_images, without_channel
 from pixelwise.data.nifti import is_nifti
@@ -256,8 +256,10 @@ def _images_and_masks(folder: Path) -> tuple[list[Path], list[Path]]:
     """What lies in a folder and in those inside it; what is hidden is passed over, as it is in data."""
     files = rasters_below(folder)
     masks = masks_beside_images(files)
-    twins = twin_masks(Listing(folder, tuple(files)), [file for file in files if file not in masks])
+    listing, others = Listing(folder, tuple(files)), [file for file in files if file not in masks]
+    twins = twin_masks(listing, others)
     masks |= twins if len(twins) > 1 else set()  # one alone may be anything
+    masks = masks.union(*pairs_of_folders(listing, others).values())
     images, beside = ([folder / file.posix for file in files if (file in masks) is side] for side in (False, True))
     return images, beside
 
@@ -279,7 +281,7 @@ def _described(folder: Path, images: Collection[Path]) -> list[str]:
         return []
     taken = f"{len(others)} files that will be predicted are none" if len(others) > 1 else "1 file that will be is none"
     such = f"{taken} by it, such as {others[0].relative_to(above[0])}"
-    return [f"{file} says which files are images, and {such}: name it as the input to predict its images alone"]
+    return [f"note: {file} says which files are images, and {such}: name it as the input to predict its images alone"]
 
 
 def _absolute(path: Path) -> Path:

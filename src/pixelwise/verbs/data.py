@@ -58,7 +58,8 @@ def fix(
 
 def describe(dataset: Dataset) -> list[str]:
     """What was found in a folder, a line each."""
-    counts = f"{len(dataset.cases)} images with masks, classes: {', '.join(dataset.classes.names)}"
+    number = len(dataset.cases)
+    counts = f"{number} image{'s' * (number != 1)} with masks, classes: {', '.join(dataset.classes.names)}"
     return [dataset.layout, dataset.encoding.description, counts]
 
 
