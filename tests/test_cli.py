@@ -347,6 +347,7 @@ def test_equal_stems_get_masks_of_their_own(run_cli, trained: Path, tmp_path: Pa
         (["train", "DATA", "--resume", "-o", "nothing"], 1, "no run to resume: there is no such folder. Name the"),
         (["train", "DATA", "--resume", "-o", "FOLDS"], 1, "Add --folds 2 to go on with them"),
         (["train", "DATA", "--config", "absent.yaml"], 1, "absent.yaml"),
+        (["tune", "DATA", "--time", "1m", "-o", "search", "--space", "absent.yaml"], 1, "no such file of what is"),
         (["train", "DATA", "--from", "absent"], 1, "absent"),
         (["train", "DATA", "--from", "EMPTY"], 1, "is empty"),
         (["train", "DATA", "--teacher", "absent"], 1, "absent"),

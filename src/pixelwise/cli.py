@@ -129,8 +129,9 @@ def check(
         typer.echo(json.dumps(copied if fix else found, indent=2))
     else:
         width = _width()
-        for line in (*api.describe(dataset), finding.to_text(findings, width)):
-            typer.echo(line)
+        for line in api.describe(dataset):
+            _say(line)
+        typer.echo(finding.to_text(findings, width))
         if fix:
             done, rest = repair.to_text(repairs, dataset, fix, width), finding.to_text(left, width)
             typer.echo(f"\n{done}\n\nwhat is left in the copy:\n{rest}")
@@ -221,7 +222,7 @@ def train(
             raise typer.Exit(INTERRUPTED)
         typer.echo("every image by the model that has not seen it:")
         for line in api.score_lines(done.out_of_fold):
-            typer.echo(line)
+            _say(line)
         typer.echo(f"report: {done.run.folder / 'out-of-fold' / 'report.html'}")
         is_tested = done.run.scores.split == "test"
         typer.echo(f"the ensemble of {folds} on the test side:" if is_tested else "there is no test side")
@@ -298,9 +299,9 @@ def tune(
         raise
     found = done.tuned.found
     against = f"; the plan's settings {found.plan.miou or 0.0:.3f}" if found.plan is not None else ""
-    typer.echo(f"best trial: {found.best.number}, validation mIoU {found.best.miou or 0.0:.3f}{against}")
+    _say(f"best trial: {found.best.number}, validation mIoU {found.best.miou or 0.0:.3f}{against}")
     if done.tuned.verdict:
-        typer.echo(f"test split: {done.tuned.verdict}")
+        _say(f"test split: {done.tuned.verdict}")
     typer.echo(f"search: {done.report}")
     if done.run is not None:
         _finish(done.run)

@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError, model_validator
 from pixelwise import config as configs
 from pixelwise.config import Config, Section, describe, keys_of
 from pixelwise.data.fingerprint import Fingerprint
-from pixelwise.errors import ConfigError
+from pixelwise.errors import ConfigError, DataError
 from pixelwise.training.plan import WIDTHS
 
 
@@ -91,12 +91,15 @@ def read_text(file: Path) -> str:
     """The content of a file that says what is searched.
 
     Raises:
-        ConfigError: it cannot be read.
+        DataError: it is missing or cannot be read.
     """
     try:
         return file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        what = "There is no such file of what is searched."
+        raise DataError(what, where=file, remedy="Name one, such as the space.yaml of another search.") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"The file cannot be read ({error}).", where=file) from None
+        raise DataError(f"The file cannot be read ({error}).", where=file) from None
 
 
 def read(text: str, origin: Path | str, base: Config) -> Space:
