@@ -102,7 +102,7 @@ def train(  # noqa: PLR0913  all but two are given by name
     try:
         trained = runs.train(request, watcher)
     except PixelwiseError:
-        if launcher.is_first():
+        if launcher.is_first() and not resume:
             _take_back(Files(folder))
         raise
     if trained.is_main and begun is not None:  # not before: what was refused leads nowhere
