@@ -10,6 +10,7 @@ from pixelwise.evaluation import figures, report
 from pixelwise.evaluation.evaluate import Evaluated, examples
 from pixelwise.evaluation.forgetting import Forgotten
 from pixelwise.evaluation.scores import Evaluation
+from pixelwise.evaluation.sides import Seen
 from pixelwise.facts import RunFacts
 from pixelwise.files import make_folder, write_json
 from pixelwise.metrics.intervals import Interval
@@ -22,16 +23,18 @@ class Background:
     command: str
     """What to type to get it again; of a run that went on, a line for each time."""
     facts: dict[str, str]
+    seen: Seen
+    """How many of the scored images were trained on."""
     history: list[dict[str, Any]] = field(default_factory=list)
     """Rows of history.jsonl."""
     decisions: list[dict[str, Any]] = field(default_factory=list)
     """Of plan.json."""
     findings: list[dict[str, Any]] = field(default_factory=list)
     """Of the check of the data."""
-    caution: str = ""
-    """Why the scores may be too good."""
     forgotten: Forgotten | None = None
     """What the model still knows of what it started from."""
+    model: str = ""
+    """Absolute path of the run or bundle that was scored; empty for a model without a file."""
 
 
 def facts(dataset: Dataset, said: RunFacts | None, seen: int | None) -> dict[str, str]:
@@ -50,7 +53,8 @@ def facts(dataset: Dataset, said: RunFacts | None, seen: int | None) -> dict[str
     }
     if said is None:
         return found
-    return found | said.texts() | {f"{name} version": text for name, text in said.versions.items()}
+    more = {name: text for name, text in said.texts().items() if text not in found.values()}  # nothing twice
+    return found | more | {f"{name} version": text for name, text in said.versions.items()}
 
 
 def write(folder: Path, evaluated: Evaluated, background: Background) -> None:
@@ -62,7 +66,13 @@ def write(folder: Path, evaluated: Evaluated, background: Background) -> None:
     make_folder(folder)
     if background.history:
         figures.save_learning_curves(folder / "curves.png", background.history)
-    scores = evaluated.scores.summary()
+    caution = background.seen.caution()
+    scores = {
+        "model": background.model if background.model != str(folder.resolve()) else "",
+        "trained_on": background.seen.count,
+        "caution": caution,
+        **evaluated.scores.summary(),
+    }
     write_json(folder / "scores.json", scores)
     content = report.Content(
         title=folder.resolve().name,
@@ -73,7 +83,7 @@ def write(folder: Path, evaluated: Evaluated, background: Background) -> None:
         history=background.history,
         decisions=background.decisions,
         findings=background.findings,
-        caution=background.caution,
+        caution=caution,
         forgotten=background.forgotten,
         facts=background.facts,
         examples=examples(evaluated),

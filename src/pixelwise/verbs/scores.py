@@ -1,6 +1,7 @@
 """Scores of runs and models, alone and beside each other."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -74,7 +75,9 @@ def evaluate(  # noqa: PLR0913  all but two are given by name
     evaluated = evaluate_cases(model, decoded, side, tolerance, partial(watcher.work, f"predicting {side} images"))
     if out is not None:
         forgotten = _known_forgotten(own, watcher)
-        results.write(Path(out), evaluated, background(own, dataset, command, seen, forgotten))
+        place = "" if isinstance(run, Model) else str(Path(run).resolve())
+        told = replace(background(own, dataset, command, seen, forgotten), model=place)
+        results.write(Path(out), evaluated, told)
     return evaluated.scores
 
 
@@ -82,11 +85,11 @@ def compare(runs: Sequence[Path | str]) -> Comparison:
     """Lay runs side by side: scores, and the settings that differ.
 
     Args:
-        runs: folders, at least two.
+        runs: folders of runs, or of evaluations of them; at least two.
 
     Raises:
         ConfigError: there are fewer than two.
-        DataError: a folder is not that of a finished run.
+        DataError: a folder holds no scores.
     """
     return lay_side_by_side([Path(folder) for folder in runs])
 
@@ -120,15 +123,16 @@ def background(
 ) -> Background:
     """What to tell besides scores, of the run whose files are given or of other data."""
     if files is None:
-        return Background(command, results.facts(dataset, None, seen.count), caution=seen.caution())
+        return Background(command, results.facts(dataset, None, seen.count), seen)
     return Background(
         command,
         results.facts(dataset, read_facts(files.run), seen.count),
+        seen,
         saved.read_history(files.history),
         saved.read_decisions(files.plan),
         saved.read_findings(files.findings),
-        seen.caution(),
         forgotten,
+        str(files.folder.resolve()),
     )
 
 
