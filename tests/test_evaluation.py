@@ -102,6 +102,8 @@ def test_evaluations_in_folders_of_their_own_can_be_compared(trained: Path, tmp_
     pixelwise.evaluate(trained / "run" / "best.safetensors", trained / "other", out=tmp_path / "bundle")
     same = pixelwise.compare([trained / "run", own])
     assert same.settings == {}
+    facts = re.findall(r"<dd>(.*?)</dd>", (own / "report.html").read_text().partition('<dl class="facts">')[2])
+    assert sum("0 background" in fact for fact in facts) == 1
     assert same.settings_known
     assert [verdict.difference.value for verdict in same.verdicts] == [0.0]
     elsewhere = pixelwise.compare([other, tmp_path / "bundle"])

@@ -74,6 +74,8 @@ def evaluate(  # noqa: PLR0913  all but two are given by name
     say_if_ensemble(model, watcher)
     evaluated = evaluate_cases(model, decoded, side, tolerance, partial(watcher.work, f"predicting {side} images"))
     if out is not None:
+        if (Path(out) / "scores.json").exists() and (files is None or Path(out).resolve() != files.folder.resolve()):
+            watcher.say(f"note: the earlier scores and report in {out} are replaced")
         forgotten = _known_forgotten(own, watcher)
         place = "" if isinstance(run, Model) else str(Path(run).resolve())
         told = replace(background(own, dataset, command, seen, forgotten), model=place)
