@@ -428,7 +428,8 @@ def test_a_search_from_folder_to_page(tmp_path: Path, monkeypatch: pytest.Monkey
     assert len(tuned.found.trials) == 2
     assert api.Run(Path(tuned.final)).scores.split == "test"
     assert "best trial" in again.output
-    assert again.output.count("24 images") == 1  # the data are read, checked and told once
+    assert again.output.count("24 images with masks") == 1  # the data are read, checked and told once
+    assert sum(line.startswith("split: ") for line in again.output.splitlines()) == 1
     assert ("which no other trial has beaten" in again.output) == tuned.found.best.is_plan
     assert "Settings" in (tmp_path / "out" / "tune.html").read_text()
 

@@ -427,7 +427,9 @@ def _how_to_go_on(out: Path) -> str:
 
 
 @app.command()
-def compare(runs: Annotated[list[Path], typer.Argument(help="Folders of runs.")], as_json: JsonOption = False) -> None:
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of runs, or of evaluations.")], as_json: JsonOption = False
+) -> None:
     """Lay runs side by side: scores and the settings that differ."""
     from pixelwise import api
 
@@ -453,7 +455,8 @@ def refine(
     if done.caution:
         typer.echo(f"note: {done.caution}")
     kept = sum(step.kept for step in done.steps)
-    typer.echo(f"{kept or 'nothing'} kept in {done.path}; `pixelwise evaluate {shlex.quote(str(run))}` scores it")
+    changes = f"{kept} change{'s' * (kept != 1)}" if kept else "nothing"
+    typer.echo(f"{changes} kept in {done.path}; `pixelwise evaluate {shlex.quote(str(run))}` scores it")
 
 
 @app.command()

@@ -17,7 +17,7 @@ from pixelwise.training import search
 from pixelwise.training import space as spaces
 from pixelwise.training.plan import Plan
 from pixelwise.training.range_test import STEPS
-from pixelwise.training.watch import Watcher
+from pixelwise.training.watch import Several, Watcher
 from pixelwise.trials import Found, Tuned
 from pixelwise.verbs.data import Checked, checked
 from pixelwise.verbs.runs import Run
@@ -30,6 +30,19 @@ LEAST_TRIAL_SECONDS = 3.0
 
 RANGE_TEST_SHARE = 0.03
 """A range test that takes more of the time of a search is left out."""
+
+
+class _Untold(Several):
+    """Tells a watcher all but a sentence that it has heard."""
+
+    def __init__(self, watcher: Watcher, heard: str) -> None:
+        super().__init__([watcher])
+        self._heard = heard
+
+    def say(self, text: str) -> None:
+        """See `Watcher`."""
+        if text != self._heard:
+            super().say(text)
 
 
 @dataclass(frozen=True)
@@ -199,7 +212,8 @@ def _final(
     chosen = search.final_settings(found, request.config, later, space)
     place, config = next_free(request.folder.parent, "final"), config.with_values(chosen)
     known = Checked(request.data, request.dataset, list(request.findings))
-    run = train(known, place, config=config, watcher=watcher, command=command, began=began)
+    told = _Untold(watcher, _material(request).split.describe())
+    run = train(known, place, config=config, watcher=told, command=command, began=began)
     return {"final": str(run.folder), "final_settings": chosen}
 
 
