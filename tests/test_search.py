@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -398,6 +399,8 @@ def test_the_page_draws_and_lists_trials_that_ended_early_in_the_same_words() ->
     text = page.render(Tuned(data="cells", trial_seconds=60, found=with_early), "x")
     assert "ended early, lower than drawn" in text
     assert '<td class="text">ended early</td>' in text
+    numbers = re.findall(r"<text[^>]*>(.*?)</text>", text)
+    assert numbers[: numbers.index("trial")] == ["0", "1", "2"]
     assert '<td class="text">whole, the plan</td>' in text
     assert "pruned" not in text
     assert "complete" not in text

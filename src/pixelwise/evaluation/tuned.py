@@ -67,6 +67,8 @@ def _said(tried: Sequence[TrialRow]) -> str:
 
 
 def _draw_history(axes: "Axes", tried: Sequence[TrialRow]) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     whole = [row for row in tried if row.state == "complete"]
     pruned = [row for row in tried if row.state == "pruned"]
     # trials that ended in the beginning would press all others together
@@ -91,6 +93,7 @@ def _draw_history(axes: "Axes", tried: Sequence[TrialRow]) -> None:
             )
     figures.dress(axes, "Validation mIoU by trial", "trial")
     axes.set_ylim(lowest, highest)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
     axes.legend(frameon=False, fontsize=8, labelcolor=figures.INK, loc="lower right", handlelength=1.2)
 
 
