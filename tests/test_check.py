@@ -477,10 +477,11 @@ def test_objects_that_vanish_when_images_are_resized_are_named() -> None:
         ([], None),
         ([""], "1 image."),
         (["", ""], "2 images."),
-        (["", "", ""], None),
+        (["", "", "", ""], "4 images."),
+        (["", "", "", "", ""], None),
         (["p", "p", "p"], "images of 1 group."),
         (["p", "p", "q", "q"], "images of 2 groups."),
-        (["p", "p", "q", ""], None),
+        (["p", "p", "q", "", "", ""], None),
     ],
 )
 def test_a_test_side_whose_scores_have_no_error_bar_is_told(groups: list[str], said: str | None) -> None:

@@ -86,11 +86,31 @@ def test_the_scores_of_evaluate_are_those_of_the_run(run_cli, trained: Path) -> 
     assert json.loads(out)["confusion"] == saved["confusion"]
 
 
+def test_why_there_is_no_interval_is_said(run_cli, trained: Path, tmp_path: Path) -> None:
+    for count in (4, 5):
+        other = draw_discs(tmp_path / f"{count}", count=count, seed=1)
+        _, out, _ = run_cli("evaluate", trained / "run", other, "-o", tmp_path / f"of-{count}")
+        page = (tmp_path / f"of-{count}" / "report.html").read_text()
+        assert ("(too few images for an interval: 4 images of at least 5)" in out) == (count == 4)
+        assert ("Too few images for an interval: 4 images of at least 5" in page) == (count == 4)
+        assert ("(95 %: " in out) == ('class="spread">95 %' in page) == (count == 5)
+
+
+def test_an_evaluation_that_replaces_another_says_so(run_cli, trained: Path, tmp_path: Path) -> None:
+    for times in range(2):
+        _, _, err = run_cli("evaluate", trained / "run", "-o", tmp_path / "ev")
+        assert ("the earlier scores and report in" in err) == bool(times)
+
+
 def test_the_side_that_was_scored_is_said(run_cli, trained: Path, tmp_path: Path) -> None:
     other = draw_discs(tmp_path / "other", count=2, seed=1)
-    for arguments, side in ((["--split", "validation"], "validation"), ([], "test"), ([other], "all")):
+    for arguments, side, scored in (
+        (["--split", "validation"], "validation", "1 validation image"),
+        ([], "test", "1 test image"),
+        ([other], "all", "all 2 images"),
+    ):
         _, out, _ = run_cli("evaluate", trained / "run", *arguments)
-        assert out.splitlines()[0] == f"split: {side}"
+        assert out.splitlines()[0].endswith(f"pooled over {scored}")
         _, out, _ = run_cli("evaluate", trained / "run", *arguments, "--json", "--device", "cpu")
         assert json.loads(out)["split"] == side
 

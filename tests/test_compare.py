@@ -32,6 +32,7 @@ def make_run(folder: Path, miou: float | None, settings: dict[str, Any] | None =
             {"name": name, "miou": 0.1, "confusion": confusion}
             for name, confusion in changes.get("counts", {key: [[0, 0, 5], [1, 1, 5]] for key in images}).items()
         ],
+        **{key: changes[key] for key in ("model", "trained_on", "caution") if key in changes},
     }
     folder.mkdir(parents=True)
     (folder / "scores.json").write_text(json.dumps(scores), encoding="utf-8")
@@ -105,6 +106,7 @@ def verdict(tmp_path: Path, first: list[int], second: list[int]) -> Comparison:
 def test_a_run_that_is_better_on_every_image_is_better(tmp_path: Path) -> None:
     result = verdict(tmp_path, [hit - 10 - i for i, hit in enumerate(GOOD)], GOOD)
     (found,) = result.verdicts
+    assert result.winner == 1
     assert (found.better, found.worse) == ("b", "a")
     assert found.difference.p == 2 / 2**8  # of all exchanges of eight images, this one and its reverse
     # IoU by hand: of cells hits / 800, of background 7200 / (7200 + misses)
@@ -118,6 +120,7 @@ def test_a_run_that_is_better_on_every_image_is_better(tmp_path: Path) -> None:
 def test_a_run_that_is_better_on_some_images_may_not_be_better(tmp_path: Path) -> None:
     (found,) = verdict(tmp_path, GOOD, [hit + (4 if i % 2 else -3) for i, hit in enumerate(GOOD)]).verdicts
     assert not found.difference.is_clear
+    assert "*" not in verdict(tmp_path / "again", GOOD, GOOD[::-1]).to_text()
     assert found.difference.needed is not None
     assert found.difference.needed > 8
     assert "8 images cannot tell b from a" in found.describe()
@@ -161,27 +164,86 @@ def test_other_images_or_other_masks_give_no_verdict(tmp_path: Path) -> None:
     assert "other masks" in " ".join(result.warnings)
 
 
-def test_the_text_marks_the_best_score_of_a_row(pair: list[Path]) -> None:
-    text = compare(pair).to_text(100)
-    assert line(text, "mIoU, pooled") == ["0.710", "0.745*"]
-    assert line(text, "mean Dice, pooled") == ["0.800", "0.800"]
-    assert line(text, "Dice, mean of images") == ["-", "-"]
-    assert line(text, "loss.name") == ["dice", "-"]
+def test_a_star_stands_at_an_miou_that_is_clearly_the_highest_and_is_explained(tmp_path: Path) -> None:
+    runs = [
+        make_run(tmp_path / name, miou, counts=counted([hit - less for hit in GOOD]))
+        for name, miou, less in (("a", 0.71, 20), ("b", 0.745, 0), ("c", 0.73, 9))
+    ]
+    text = compare(runs).to_text(100)
+    assert line(text, "mIoU, pooled") == ["0.710", "0.745*", "0.730"]
+    assert line(text, "IoU cell") == ["0.710", "0.745", "0.730"]
+    assert line(text, "* better")
+    # one that cannot be told from it takes the star away, and the words with it
+    hits = [hit + (4 if i % 2 else -5) for i, hit in enumerate(GOOD)]
+    near = make_run(tmp_path / "near", 0.744, counts=counted(hits))
+    assert "*" not in compare([*runs, near]).to_text(100)
 
 
 def test_scores_that_cannot_be_compared_bear_no_star(tmp_path: Path) -> None:
-    first = make_run(tmp_path / "first", 0.5)
-    assert "*" in compare([first, make_run(tmp_path / "second", 0.6)]).to_text()
-    assert "*" not in compare([first, make_run(tmp_path / "images", 0.6, images=["a", "c"])]).to_text()
-    relabelled = {name: [[0, 0, 4], [1, 1, 6]] for name in ("a", "b")}
+    worse, better = (counted([hit - less for hit in GOOD]) for less in (20, 0))
+    first = make_run(tmp_path / "first", 0.5, counts=worse)
+    assert "*" in compare([first, make_run(tmp_path / "second", 0.6, counts=better)]).to_text()
+    fewer = dict(list(better.items())[:7])
+    assert "*" not in compare([first, make_run(tmp_path / "images", 0.6, counts=fewer)]).to_text()
+    relabelled = {name: [[0, 0, 890], [1, 1, 110]] for name in better}
     assert "*" not in compare([first, make_run(tmp_path / "masks", 0.6, counts=relabelled)]).to_text()
+    other = make_run(tmp_path / "classes", 0.6, iou={"background": 0.8, "nucleus": 0.4}, counts=better)
+    assert "*" not in compare([first, other]).to_text()
 
 
-def test_where_classes_differ_each_class_is_compared_and_no_mean(tmp_path: Path) -> None:
-    first = make_run(tmp_path / "first", 0.5, iou={"background": 0.9, "cell": 0.1})
-    text = compare([first, make_run(tmp_path / "second", 0.6, iou={"background": 0.8, "nucleus": 0.4})]).to_text()
-    assert line(text, "mIoU, pooled") == ["0.500", "0.600"]
-    assert line(text, "IoU background") == ["0.900*", "0.800"]
+def test_scores_of_images_that_were_trained_on_are_told_and_held_against_no_other(tmp_path: Path) -> None:
+    worse, better = (counted([hit - less for hit in GOOD]) for less in (20, 0))
+    caution = "8 of these 8 images were trained on, by this model: the scores are too good"
+    honest = make_run(tmp_path / "honest", 0.5, counts=worse)
+    leaked = make_run(tmp_path / "leaked", 0.6, counts=better, trained_on=8, caution=caution)
+    result = compare([honest, leaked])
+    assert result.verdicts == ()
+    assert "*" not in result.to_text()
+    assert f"leaked: {caution}" in " ".join(result.to_text().split())
+    assert caution in json.loads(result.to_json())["warnings"][0]
+    # what is only not known is told, and tested
+    unknown = make_run(tmp_path / "unknown", 0.6, counts=better, trained_on=None, caution="it is not known")
+    result = compare([honest, unknown])
+    assert result.warnings == ("unknown: it is not known.",)
+    assert result.winner == 1
+
+
+def test_a_teacher_and_what_a_run_started_from_are_differences(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / name, 0.5) for name in ("alone", "taught")]
+    assert "All settings are equal." in compare(runs).to_text()
+    for run, teacher in zip(runs, (None, "/runs/of/many/experiments/with/long/names/folds"), strict=True):
+        facts = {"data": "/data", "mask_encoding": {"kind": "values"}, "teacher": teacher, "started_from": None}
+        (run / "run.json").write_text(json.dumps(facts), encoding="utf-8")
+    result = compare(runs)
+    assert dict(result.settings) == {"teacher": (None, "/runs/of/many/experiments/with/long/names/folds")}
+    assert "All settings are equal." not in result.to_text()
+    assert line(result.to_text(60), "teacher")[1].endswith("long/names/folds")
+
+
+def test_an_evaluation_has_the_settings_of_the_run_that_it_names(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / "runs" / name, 0.5, {"seed": seed}) for name, seed in (("a", 0), ("b", 1))]
+    bundle = runs[1] / "best.safetensors"
+    bundle.touch()
+    scored = [
+        make_run(tmp_path / f"of-{place.name}", 0.5, model=str(place)) for place in (runs[0], bundle, tmp_path / "gone")
+    ]
+    for folder in scored:
+        (folder / "config.yaml").unlink()
+    assert compare(scored[:2]).settings == {"seed": (0, 1)}
+    result = compare(scored)
+    assert result.settings == {"seed": (0, 1, None)}
+    assert "settings of of-gone are not known" in " ".join(result.warnings)
+    assert "All settings" not in compare([scored[0], scored[2]]).to_text()
+
+
+def test_a_folder_of_runs_names_the_runs_below_it(pair: list[Path]) -> None:
+    both = " ".join(map(str, pair))
+    with pytest.raises(ConfigError) as caught:
+        compare([pair[0].parent])
+    assert caught.value.remedy == f"Write: compare {both}"
+    with pytest.raises(DataError, match="not a finished run") as unfinished:
+        compare([pair[0], pair[0].parent])
+    assert unfinished.value.remedy == f"Write: compare {both}"
 
 
 def test_settings_bear_their_whole_name_in_a_narrow_terminal(tmp_path: Path) -> None:

@@ -95,6 +95,27 @@ def test_other_data_without_sides_are_scored_whole_and_say_so(trained: Path, tmp
     assert json.loads((tmp_path / "scores.json").read_text())["split"] == "all"
 
 
+def test_evaluations_in_folders_of_their_own_can_be_compared(trained: Path, tmp_path: Path) -> None:
+    own, other = (tmp_path / name for name in ("own", "other"))
+    pixelwise.evaluate(trained / "run", out=own)
+    pixelwise.evaluate(trained / "run", trained / "other", out=other)
+    pixelwise.evaluate(trained / "run" / "best.safetensors", trained / "other", out=tmp_path / "bundle")
+    same = pixelwise.compare([trained / "run", own])
+    assert same.settings == {}
+    facts = re.findall(r"<dd>(.*?)</dd>", (own / "report.html").read_text().partition('<dl class="facts">')[2])
+    assert sum("0 background" in fact for fact in facts) == 1
+    assert same.settings_known
+    assert [verdict.difference.value for verdict in same.verdicts] == [0.0]
+    elsewhere = pixelwise.compare([other, tmp_path / "bundle"])
+    assert elsewhere.settings == {}
+    assert elsewhere.settings_known
+    (warning,) = elsewhere.warnings
+    assert warning.startswith("bundle: it is not known which images this model was trained on")
+    assert "other images" in " ".join(pixelwise.compare([trained / "run", other]).warnings)
+    assert json.loads((trained / "run" / "scores.json").read_text())["model"] == ""
+    assert json.loads((other / "scores.json").read_text())["model"] == str((trained / "run").resolve())
+
+
 @pytest.mark.parametrize("side", ["train", "validation", "test"])
 def test_a_side_that_other_data_do_not_have_is_an_error(trained: Path, side: str) -> None:
     with pytest.raises(DataError, match=f"no {side} images.*--split all"):
@@ -364,6 +385,9 @@ def test_scores_of_images_that_a_teacher_was_trained_on_are_marked(
     assert marked.startswith("1 of these 1 images were trained on")
     assert f"its teacher ({trained / 'run'})" in marked
     assert 'class="caution"' not in (trained / "run" / "report.html").read_text()
+    result = pixelwise.compare([trained / "run", folder])
+    assert f"its teacher ({trained / 'run'})" in result.warnings[0]
+    assert result.settings["teacher"] == (None, str(trained / "run"))
 
 
 @pytest.mark.slow

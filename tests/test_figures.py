@@ -252,7 +252,12 @@ def test_learning_curves_are_saved_as_a_picture(tmp_path: Path) -> None:
     assert [file.name for file in target.parent.iterdir()] == ["curves.png"]
 
 
-def test_a_single_epoch_gets_whole_numbers_on_its_axis() -> None:
-    words = [text.text for text in panels(figures.learning_curves([row(4)]))[2].iter() if text.tag.endswith("}text")]
-    assert "4" in words
-    assert not any("." in word for word in words[:3] if word)
+def test_a_single_epoch_is_the_only_one_on_its_axis() -> None:
+    words = [text.text for text in panels(figures.learning_curves([row(0)]))[2].iter() if text.tag.endswith("}text")]
+    assert words[:2] == ["1", "epoch"]
+
+
+def test_epochs_are_counted_from_one_as_in_the_terminal() -> None:
+    drawn = panels(figures.learning_curves([row(epoch) for epoch in range(3)]))[0]
+    words = [text.text for text in drawn.iter() if text.tag.endswith("}text")]
+    assert words[: words.index("epoch")] == ["1", "2", "3"]

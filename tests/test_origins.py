@@ -95,3 +95,13 @@ def test_a_source_whose_run_is_damaged_is_refused_before_images_are_read(
         settle(tmp_path / "new", Config(), **{role: source / named})
     assert caught.value.where == source / "run.json"
     assert caught.value.remedy
+
+
+def test_the_split_of_a_source_is_told_in_settings(material: Material, tmp_path: Path) -> None:
+    run = run_that_saw(tmp_path / "run", digests_of(material, "test"))
+    (run / "config.yaml").write_text(
+        Config.model_validate({"seed": 7, "data": {"folds": 3, "fold": 1, "test_fraction": 0.2}}).to_yaml()
+    )
+    (found,) = findings({"the teacher,": run}, material)
+    options = "--seed 7 --set data.test_fraction=0.2 --set data.folds=3 --set data.fold=1"
+    assert f"Train on the split of that run ({options})" in found.remedy

@@ -402,7 +402,26 @@ def test_batches_count_patches_of_resized_images() -> None:
     # 12 images of one patch each, although the originals would hold hundreds
     made = planned(["data.resize=[64, 64]"], fingerprint((1024, 1024), 12))
     assert made.config.training.batch_size == 6
-    assert "hold 12" in reason(made, "training.batch_size")
+    assert reason(made, "training.batch_size") == "half of the 12 patches that the training images hold"
+
+
+@pytest.mark.parametrize(
+    ("images", "device", "because"),
+    [
+        (100, "cpu", "as many of 256 x 256 px as keep this device busy"),
+        (100, "cuda", "16 for each process"),
+        (6, "cpu", "half of the 6 patches that the training images hold"),
+        (1, "cpu", "no batch is below 2"),
+    ],
+)
+def test_a_batch_says_what_bounds_it(images: int, device: str, because: str) -> None:
+    assert reason(planned((), fingerprint(images=images), Told(device=device)), "training.batch_size") == because
+
+
+def test_the_narrowest_network_says_that_more_time_is_needed() -> None:
+    because = reason(planned(["training.time=20"], stopwatch=Told()), "model.width")
+    assert "none is narrower" in because
+    assert "more time" in because
 
 
 def test_small_batches_get_group_normalisation() -> None:
@@ -639,6 +658,7 @@ def test_what_is_spent_of_a_budget_is_not_trained_in(spent: float | None, measur
     assert made.config.training.steps_per_epoch == max(1, int(0.8 * left * 2.5) // 40)
     assert made.to_json()["seconds_left"] == left
     said = "in the 100 s" if left == 100 else f"in the {left} s that are left of 100 s"
+    said = said if spent != 300.0 else "in the 5 s beyond the 100 s"
     assert said in reason(made, "model.width")
     assert said in reason(made, "training.steps_per_epoch")
 

@@ -1,6 +1,8 @@
 """What is done after the network: weights of classes, small objects, and what is kept of them."""
 
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,7 @@ from pixelwise.cli import app
 from pixelwise.config import ModelConfig, PostprocessingConfig, Preprocessing
 from pixelwise.data.cache import Cache
 from pixelwise.data.folder import scan
-from pixelwise.evaluation.refine import class_factors, refine, smallest_objects
+from pixelwise.evaluation.refine import Objects, caution, class_factors, refine, smallest_objects
 from pixelwise.inference.postprocess import without_small_objects
 from pixelwise.inference.predictor import Model
 from pixelwise.models.bundle import Description
@@ -123,7 +125,9 @@ def test_a_run_is_refined_and_remembers_it(discs: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     steps = json.loads((run.folder / "refine.json").read_text())
     assert [step["step"] for step in steps][:3] == ["flips"] * 3
-    assert all("mIoU" in line for line in result.output.splitlines() if line.startswith("flips"))
+    lines = [line for line in result.output.splitlines() if line.startswith("Averaging over flips (")]
+    assert len(lines) == 3
+    assert all("changes the mIoU by" in line and line.endswith("kept") for line in lines)
     kept = load_bundle(run.folder).description
     assert (kept.prediction.flips != "none") == any(step["kept"] for step in steps[:3])
     assert pixelwise.evaluate(run.folder).miou > 0
@@ -133,16 +137,31 @@ def test_only_what_clearly_helps_is_kept(tmp_path: Path) -> None:
     """A shy model is helped by a weight; one that is right is helped by nothing."""
     cases = _cases(tmp_path)
     units = [case.case.name for case in cases]
-    better, steps = refine(model(Shy()), cases, units, (), lambda _text: None)
+    told: list[str] = []
+    better, steps = refine(model(Shy()), cases, units, (), told.append)
     assert [step.name for step in steps if step.kept] == ["weights of classes"]
     factors = better.description.postprocessing.class_factors
     assert factors is not None
     assert factors[1] > 1.5
-    assert "weights of classes bright x" in steps[0].describe()
+    assert re.fullmatch(
+        r"Multiplying probabilities \(bright by [\d.]+\) changes the mIoU by \+[\d.]+ "
+        r"\(95 %: \+[\d.]+ to \+[\d.]+\): kept",
+        steps[0].describe(),
+    )
+    assert told[:2] == ["looking for weights of classes", "looking for objects that are too small to be real"]
+    assert caution(steps) == "only 8 validation images have decided: what was kept may not hold for others"
+    assert not caution([replace(step, gain=replace(step.gain, units=12)) for step in steps])
 
     right, steps = refine(model(Right()), cases, units, ("both",), lambda _text: None)
     assert not [step for step in steps if step.kept]
+    assert not caution(steps)
     assert right.description.postprocessing == PostprocessingConfig()
+
+
+def test_small_objects_are_told_in_a_sentence() -> None:
+    found = PostprocessingConfig(smallest_px=(4, 0, 8))
+    said = Objects().describe(found, ["background", "cell", "nucleus"])
+    assert said == "Removing small objects (background of less than 4 px, nucleus of less than 8 px)"
 
 
 class Right(nn.Module):

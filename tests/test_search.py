@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -389,6 +390,22 @@ def test_the_page_says_when_nothing_was_gained() -> None:
     assert "which no other trial has beaten" in page.render(Tuned(data="cells", trial_seconds=60, found=kept), "x")
 
 
+def test_the_page_draws_and_lists_trials_that_ended_early_in_the_same_words() -> None:
+    found = _found()
+    early = TrialRow(number=2, state="pruned", miou=0.1, settings={}, seconds=9.0)
+    text = page.render(Tuned(data="cells", trial_seconds=60, found=found), "x")
+    assert "lower than drawn" not in text
+    with_early = found.model_copy(update={"trials": (*found.trials, early)})
+    text = page.render(Tuned(data="cells", trial_seconds=60, found=with_early), "x")
+    assert "ended early, lower than drawn" in text
+    assert '<td class="text">ended early</td>' in text
+    numbers = re.findall(r"<text[^>]*>(.*?)</text>", text)
+    assert numbers[: numbers.index("trial")] == ["0", "1", "2"]
+    assert '<td class="text">whole, the plan</td>' in text
+    assert "pruned" not in text
+    assert "complete" not in text
+
+
 @pytest.mark.slow
 def test_a_search_from_folder_to_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pixelwise.cli.STARTED", time.monotonic())  # not that of the first test
@@ -414,6 +431,9 @@ def test_a_search_from_folder_to_page(tmp_path: Path, monkeypatch: pytest.Monkey
     assert len(tuned.found.trials) == 2
     assert api.Run(Path(tuned.final)).scores.split == "test"
     assert "best trial" in again.output
+    assert again.output.count("24 images with masks") == 1  # the data are read, checked and told once
+    assert sum(line.startswith("split: ") for line in again.output.splitlines()) == 1
+    assert ("which no other trial has beaten" in again.output) == tuned.found.best.is_plan
     assert "Settings" in (tmp_path / "out" / "tune.html").read_text()
 
 

@@ -21,7 +21,7 @@ from PIL import Image
 
 import pixelwise
 from pixelwise.config import TrainingConfig
-from pixelwise.errors import BundleError, ConfigError, DataError, TrainingError
+from pixelwise.errors import BundleError, ConfigError, DataError, PixelwiseError, TrainingError
 from pixelwise.evaluation import figures
 from pixelwise.models.bundle import hash_of_tensors
 from pixelwise.training.clock import Clock
@@ -592,3 +592,22 @@ def test_what_a_run_says_can_be_read_back(once: Once) -> None:
     assert {"setting", "value", "because"} <= plan["decisions"][0].keys()
     split = json.loads(files.split.read_text())
     assert split
+
+
+def test_a_run_that_is_refused_leaves_no_folder(discs: Path, tmp_path: Path) -> None:
+    with pytest.raises(PixelwiseError, match="GB"):
+        pixelwise.train(discs, tmp_path / "run", config=quick("training.memory=1MB"))
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(PixelwiseError):
+        pixelwise.train_folds(discs, 99, tmp_path / "folds", config=quick())
+    assert not (tmp_path / "folds").exists()
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_command_that_was_refused_leads_nowhere(discs: Path, tmp_path: Path) -> None:
+    pixelwise.train(discs, tmp_path / "run", config=quick(), command="first")
+    draw_discs(tmp_path / "other", seed=1)
+    with pytest.raises(DataError, match="not those the run began with"):
+        pixelwise.train(tmp_path / "other", tmp_path / "run", resume=True, command="refused")
+    pixelwise.train(discs, tmp_path / "run", config=quick("training.epochs=3"), resume=True, command="second")
+    assert json.loads((tmp_path / "run" / "begun.json").read_text())["commands"] == ["first", "second"]

@@ -299,6 +299,7 @@ def tune(
         raise
     found = done.tuned.found
     against = f"; the plan's settings {found.plan.miou or 0.0:.3f}" if found.plan is not None else ""
+    against = "; these are the plan's own settings, which no other trial has beaten" if found.best.is_plan else against
     _say(f"best trial: {found.best.number}, validation mIoU {found.best.miou or 0.0:.3f}{against}")
     if done.tuned.verdict:
         _say(f"test split: {done.tuned.verdict}")
@@ -347,7 +348,6 @@ def evaluate(
     if as_json:
         typer.echo(json.dumps(scores.summary(), indent=2))
         return
-    typer.echo(f"split: {scores.split}")
     for line in api.score_lines(scores):
         _say(line)
     if out is not None:
@@ -444,7 +444,9 @@ def _how_to_go_on(out: Path) -> str:
 
 
 @app.command()
-def compare(runs: Annotated[list[Path], typer.Argument(help="Folders of runs.")], as_json: JsonOption = False) -> None:
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of runs, or of evaluations.")], as_json: JsonOption = False
+) -> None:
     """Lay runs side by side: scores and the settings that differ."""
     from pixelwise import api
 
@@ -467,8 +469,11 @@ def refine(
         done = api.refine(run, flips=flips, watcher=watcher)
     for step in done.steps:
         _say(step.describe())
+    if done.caution:
+        _say(f"note: {done.caution}")
     kept = sum(step.kept for step in done.steps)
-    _say(f"{kept or 'nothing'} kept in {done.path}; `pixelwise evaluate {shlex.quote(str(run))}` scores it")
+    changes = f"{kept} change{'s' * (kept != 1)}" if kept else "nothing"
+    _say(f"{changes} kept in {done.path}; `pixelwise evaluate {shlex.quote(str(run))}` scores it")
 
 
 @app.command()

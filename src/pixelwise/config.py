@@ -71,6 +71,9 @@ def _square(value: object) -> object:
     return (value, value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
+FEWEST_UNITS = 5
+"""Of fewer images or groups no score has an interval: what they have in common says nothing of others."""
+
 LARGEST_EDGE_PX = 8192
 """No patch, tile or resized image has a longer edge."""
 

@@ -16,7 +16,7 @@ import numpy as np
 from scipy.spatial import KDTree
 
 from pixelwise.classes import ClassTable
-from pixelwise.config import SizePx
+from pixelwise.config import FEWEST_UNITS, SizePx
 from pixelwise.data.alike import ALIKE, ONE_VIEW, Likeness, common_part
 from pixelwise.data.dataset import Dataset
 from pixelwise.data.finding import SEVERITIES, Finding, Severity
@@ -28,8 +28,6 @@ from pixelwise.data.split import Split
 
 _FEWEST_LABELLED = 3
 """Train, validation and test need one image each."""
-_FEWEST_TESTED = 3
-"""Of fewer images or groups, intervals say nothing."""
 _RARE_SHARE = 0.01
 _FEWEST_FOR_HABITS = 10
 """Of fewer images, nobody can say what is usual."""
@@ -99,7 +97,7 @@ def of_resizing(fingerprint: Fingerprint, classes: ClassTable, size: SizePx | No
 def of_test_side(split: Split) -> list[Finding]:
     """Whether there are enough test images to see how sure their scores are."""
     units = len({(case.group, "" if case.group else case.name) for case in split.test})
-    if not 0 < units < _FEWEST_TESTED:
+    if not 0 < units < FEWEST_UNITS:
         return []
     held = f"images of {_counted(units, 'group')}" if units < len(split.test) else _counted(units, "image")
     return [
@@ -107,7 +105,7 @@ def of_test_side(split: Split) -> list[Finding]:
             "notice",
             f"The test side has {held}.",
             tuple(case.image for case in split.test),
-            "Its scores have no error bar that means anything: with other images they may be quite different.",
+            f"Its scores have no interval, which takes {FEWEST_UNITS}: with other images they may be quite different.",
             "Test on more images (data.test_fraction), or score all of them by cross-validation (--folds).",
         )
     ]

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shlex
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,11 +16,19 @@ from pixelwise.config import parse_yaml
 from pixelwise.errors import ConfigError, DataError
 from pixelwise.evaluation.saved import Headline, read_headline, read_scores
 from pixelwise.evaluation.scores import Evaluation
+from pixelwise.facts import read_facts
 from pixelwise.metrics.counts import number
 from pixelwise.metrics.intervals import Difference, difference
 from pixelwise.metrics.weighted import ratios
 
 DASH = "-"
+
+SCORES = "scores.json"
+
+POOLED = "mIoU, pooled"
+"""The score that the test is made with."""
+
+STAR = "* better than each other run by more than chance (paired test of the mIoU, p < 0.05)"
 
 _REMEDY = "Give the folder of a run that was trained and evaluated, or evaluate it again with `pixelwise evaluate`."
 
@@ -75,13 +84,23 @@ class Comparison:
     verdicts: tuple["Verdict", ...]
     """The run with the highest mIoU against each other one that was scored on the same masks."""
     settings: Mapping[str, tuple[Any, ...]]
-    """Settings, by dotted name, that are not the same in all runs; none where a run does not have one."""
+    """Settings, by dotted name, that are not the same in all runs, `started_from` and `teacher` among them; none where
+    a run does not have one, or where its settings are not known."""
     warnings: tuple[str, ...]
     """Why these scores may not be comparable: one sentence each."""
+    settings_known: bool
+    """Of all runs."""
     same_images: bool
     """All were scored on the same images with the same masks; else no score is better than another."""
     same_classes: bool
     """All have the same classes; else no mean over classes is better than another."""
+
+    @property
+    def winner(self) -> int | None:
+        """Which run has a clearly higher mIoU than each other one; none where the test cannot tell, or was not made."""
+        if len(self.verdicts) < len(self.runs) - 1 or not all(one.difference.is_clear for one in self.verdicts):
+            return None
+        return self.runs.index(self.verdicts[0].better)
 
     def to_json(self) -> str:
         """The comparison as a JSON object with the fields of this class."""
@@ -92,71 +111,69 @@ class Comparison:
             "verdicts": [verdict.to_json() for verdict in self.verdicts],
             "settings": self.settings,
             "warnings": self.warnings,
+            "settings_known": self.settings_known,
             "same_images": self.same_images,
             "same_classes": self.same_classes,
         }
         return json.dumps(tree, indent=2, ensure_ascii=False, allow_nan=False, default=str)
 
     def to_text(self, width: int = 100) -> str:
-        """Tables for a terminal: the best score of a row bears a star; runs whose names do not fit get letters.
-
-        Scores that cannot be compared bear none.
+        """Tables for a terminal: an mIoU that is clearly the highest bears a star; names that do not fit get letters.
 
         Args:
             width: characters per line, at least 40; what does not fit is put into a further table below.
         """
         width = max(width, 40)
-        means = self.same_images and self.same_classes
-        score_rows = [(name, _score_cells(values, starred=means)) for name, values in self.scores.items()]
-        score_rows += [
-            (f"IoU {name}", _score_cells(values, starred=self.same_images)) for name, values in self.iou.items()
-        ]
+        starred = {POOLED: self.winner}
+        score_rows = [(name, _score_cells(values, starred.get(name))) for name, values in self.scores.items()]
+        score_rows += [(f"IoU {name}", _score_cells(values)) for name, values in self.iou.items()]
         setting_rows = [(name, [_setting_cell(value) for value in values]) for name, values in self.settings.items()]
         heads, legend = _heads(self.runs, width)
         parts = [legend, *_tables("score", heads, score_rows, width)]
+        if self.winner is not None:
+            parts.append(textwrap.fill(STAR, width))
         parts += [textwrap.fill(verdict.describe(), width) for verdict in self.verdicts]
         if setting_rows:
             parts += _tables("setting", heads, setting_rows, width)
-        elif len(self.runs) > 1:
+        elif self.settings_known:
             parts.append("All settings are equal.")
         parts += [textwrap.fill(f"Warning: {warning}", width) for warning in self.warnings]
         return "\n\n".join(part for part in parts if part)
 
 
 def compare(runs: Sequence[Path]) -> Comparison:
-    """Put the scores.json and config.yaml of runs beside each other.
+    """Put the scores of runs, or of evaluations in other folders, and the settings behind them beside each other.
 
     Args:
         runs: folders, at least two.
 
     Raises:
         ConfigError: there are fewer than two.
-        DataError: a folder or one of its two files is missing or damaged.
+        DataError: a folder or its scores are missing, or a file is damaged.
     """
     if len(runs) < 2:
-        raise ConfigError(
-            f"A comparison needs two runs or more; {len(runs)} given.", remedy="Write: compare runs/A runs/B"
-        )
-    scores = [read_headline(_file(run, "scores.json")) for run in runs]
-    settings = [dict(_flat(_read_settings(_file(run, "config.yaml")))) for run in runs]
+        raise ConfigError(f"A comparison needs two runs or more; {len(runs)} given.", remedy=_which(runs))
+    scores = [read_headline(_scores_of(run)) for run in runs]
+    settings = [_settings_of(run, each) for run, each in zip(runs, scores, strict=True)]
     names = _short_names(runs)
-    counted = [read_scores(_file(run, "scores.json")) for run in runs]
+    counted = [read_scores(_scores_of(run)) for run in runs]
     by_class = [{row.name: row.iou for row in each.pooled.per_class} for each in scores]
     other_images = (*_image_warnings(names, scores), *_mask_warnings(names, counted))
     other_classes = _class_warnings(names, by_class)
     return Comparison(
         runs=names,
         scores={
-            "mIoU, pooled": tuple(each.pooled.miou for each in scores),
+            POOLED: tuple(each.pooled.miou for each in scores),
             "mean Dice, pooled": tuple(each.pooled.dice for each in scores),
             "pixel accuracy": tuple(each.pooled.pixel_accuracy for each in scores),
             "mIoU, mean of images": tuple(each.image_mean.miou for each in scores),
             "Dice, mean of images": tuple(each.image_mean.dice for each in scores),
         },
         iou={name: tuple(table.get(name) for table in by_class) for name in _union(by_class)},
-        verdicts=_verdicts(names, counted),
+        verdicts=_verdicts(names, counted, [bool(each.trained_on) for each in scores]),
         settings=_differences(settings),
-        warnings=(*other_images, *other_classes),
+        settings_known=None not in settings,
+        warnings=(*_cautions(names, scores), *other_images, *other_classes, *_unknown_settings(names, settings)),
         same_images=not other_images,
         same_classes=not other_classes,
     )
@@ -176,12 +193,40 @@ def _read_settings(file: Path) -> dict[str, Any]:
     return tree
 
 
-def _file(run: Path, name: str) -> Path:
+def _scores_of(run: Path) -> Path:
     if not run.is_dir():
         raise DataError("There is no such run folder.", where=run, remedy=_REMEDY)
-    if not (run / name).exists():
-        raise DataError(f"This folder is not a finished run: {name} is missing.", where=run, remedy=_REMEDY)
-    return run / name
+    if not (run / SCORES).exists():
+        remedy = _which([run]) if _scored_below(run) else _REMEDY
+        raise DataError(f"This folder is not a finished run: {SCORES} is missing.", where=run, remedy=remedy)
+    return run / SCORES
+
+
+def _which(runs: Sequence[Path]) -> str:
+    """What to write: the folders that hold runs, if there are any, stand for these."""
+    below = [folder for run in runs for folder in _scored_below(run)]
+    return f"Write: compare {shlex.join(map(str, below)) if len(below) > 1 else 'runs/A runs/B'}"
+
+
+def _scored_below(folder: Path) -> list[Path]:
+    return sorted(file.parent for file in folder.glob(f"*/{SCORES}"))
+
+
+def _settings_of(folder: Path, scores: Headline) -> dict[str, Any] | None:
+    """All settings by dotted name, and what the run began with and learnt from; none where they are not known.
+
+    The folder of an evaluation names the model, which lies in the folder of its run.
+    """
+    named = Path(scores.model)
+    places = (folder, named, named.parent) if scores.model else (folder,)
+    home = next((place for place in places if (place / "config.yaml").exists()), None)
+    if home is None:
+        return None
+    settings = dict(_flat(_read_settings(home / "config.yaml")))
+    if not (home / "run.json").exists():
+        return settings
+    said = read_facts(home / "run.json")
+    return settings | {"started_from": said.started_from, "teacher": said.teacher}
 
 
 def _flat(tree: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -212,9 +257,27 @@ def _union(tables: Iterable[Mapping[str, Any]]) -> list[str]:
     return list(dict.fromkeys(key for table in tables for key in table))
 
 
-def _differences(settings: Sequence[Mapping[str, Any]]) -> dict[str, tuple[Any, ...]]:
-    rows = {key: tuple(each.get(key) for each in settings) for key in _union(settings)}
-    return {key: values for key, values in rows.items() if any(value != values[0] for value in values)}
+def _differences(settings: Sequence[Mapping[str, Any] | None]) -> dict[str, tuple[Any, ...]]:
+    known = [each for each in settings if each is not None]
+    differing = [key for key in _union(known) if any(each.get(key) != known[0].get(key) for each in known)]
+    return {key: tuple(each.get(key) if each is not None else None for each in settings) for key in differing}
+
+
+def _cautions(names: Sequence[str], scores: Sequence[Headline]) -> list[str]:
+    """Which scores may be too good."""
+    return [
+        f"{name}: {each.caution}.{' It is held against no other.' if each.trained_on else ''}"
+        for name, each in zip(names, scores, strict=True)
+        if each.caution
+    ]
+
+
+def _unknown_settings(names: Sequence[str], settings: Sequence[Mapping[str, Any] | None]) -> list[str]:
+    return [
+        f"The settings of {name} are not known: the folder of the run that was scored is not there."
+        for name, each in zip(names, settings, strict=True)
+        if each is None
+    ]
 
 
 def _image_warnings(names: Sequence[str], scores: Sequence[Headline]) -> list[str]:
@@ -228,13 +291,16 @@ def _image_warnings(names: Sequence[str], scores: Sequence[Headline]) -> list[st
     ]
 
 
-def _verdicts(names: Sequence[str], scores: Sequence[Evaluation]) -> tuple[Verdict, ...]:
-    """The best run against each of the others that can be held against it."""
-    best = max(range(len(scores)), key=lambda index: (not math.isnan(scores[index].miou), scores[index].miou))
+def _verdicts(names: Sequence[str], scores: Sequence[Evaluation], leaked: Sequence[bool]) -> tuple[Verdict, ...]:
+    """The best run against each of the others that can be held against it; none that knows images is."""
+    fair = [(name, each) for name, each, knows in zip(names, scores, leaked, strict=True) if not knows]
+    if not fair:
+        return ()
+    winner, best = max(fair, key=lambda pair: (not math.isnan(pair[1].miou), pair[1].miou))
     return tuple(
-        Verdict(names[best], name, _difference(scores[best], other))
-        for name, other in zip(names, scores, strict=True)
-        if other is not scores[best] and _same_images(scores[best], other) and _same_masks(scores[best], other)
+        Verdict(winner, name, _difference(best, other))
+        for name, other in fair
+        if other is not best and _same_images(best, other) and _same_masks(best, other)
     )
 
 
@@ -281,12 +347,9 @@ def _class_warnings(names: Sequence[str], tables: Sequence[Mapping[str, Any]]) -
 # --- text ------------------------------------------------------------------------------------------------------------
 
 
-def _score_cells(values: Sequence[float | None], *, starred: bool) -> list[str]:
+def _score_cells(values: Sequence[float | None], starred: int | None = None) -> list[str]:
     shown = [DASH if value is None else f"{value:.3f}" for value in values]
-    numbers = {text for text in shown if text != DASH}
-    best = max(numbers, default="")
-    # runs that are equal as shown share the star; a row of equals has none
-    return [f"{text}*" if starred and text == best and len(numbers) > 1 else f"{text} " for text in shown]
+    return [f"{text}{'*' if index == starred else ' '}" for index, text in enumerate(shown)]
 
 
 def _setting_cell(value: object) -> str:
@@ -305,7 +368,7 @@ def _heads(runs: Sequence[str], width: int) -> tuple[list[str], str]:
 def _tables(title: str, heads: Sequence[str], rows: Sequence[tuple[str, list[str]]], width: int) -> list[str]:
     """One table, or several one below the other where the columns do not fit beside each other."""
     longest = max(12, width // 3)
-    clipped = [(_clipped(name, width // 2), [_clipped(cell, longest) for cell in cells]) for name, cells in rows]
+    clipped = [(_clipped(name, width // 2), [_ending(cell, longest) for cell in cells]) for name, cells in rows]
     label = max(len(title), *(len(name) for name, _ in clipped))
     widths = [
         max(len(_clipped(heads[i], longest)), *(len(cells[i]) for _, cells in clipped)) for i in range(len(heads))
@@ -332,6 +395,11 @@ def _blocks(widths: Sequence[int], room: int) -> list[list[int]]:
         blocks[-1].append(column)
         used += width + 2
     return blocks
+
+
+def _ending(text: str, width: int) -> str:
+    """As much of the end as fits: that of a path tells more than its beginning."""
+    return text if len(text) <= width else f"...{text[3 - width :]}"
 
 
 def _clipped(text: str, width: int) -> str:

@@ -367,7 +367,7 @@ def save_learning_curves(path: Path, history: Sequence[Mapping[str, Any]]) -> No
 def _draw_panel(axes: "Axes", panel: _Panel, history: Sequence[Mapping[str, Any]]) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    epochs = _column(history, "epoch")
+    epochs = _column(history, "epoch") + 1.0  # people count from 1
     for (key, name), color in zip(panel.curves, CURVES, strict=False):
         marker = "o" if len(history) < 12 else None
         axes.plot(epochs, _column(history, key), label=name, color=color, linewidth=1.6, marker=marker, markersize=3)
@@ -377,7 +377,7 @@ def _draw_panel(axes: "Axes", panel: _Panel, history: Sequence[Mapping[str, Any]
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
     axes.margins(x=0.02, y=0.08)
     if len(history) == 1:
-        axes.set_xlim(epochs[0] - 1, epochs[0] + 1)
+        axes.set_xticks(epochs)
     if panel.curves[0][0] == "train_loss":
         _cut_the_start_off(axes, [_column(history, key) for key, _ in panel.curves])
     if len(panel.curves) > 1:

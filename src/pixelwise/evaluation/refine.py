@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Bool, Float32, Int64, UInt8
 from torch import Tensor
 
-from pixelwise.config import PostprocessingConfig, PredictionConfig
+from pixelwise.config import FEWEST_UNITS, PostprocessingConfig, PredictionConfig
 from pixelwise.data.cache import Decoded
 from pixelwise.inference.postprocess import filled, objects, smaller_than
 from pixelwise.inference.predictor import FLIPS, Model
@@ -36,6 +36,9 @@ FACTORS = tuple(2.0 ** (step / 4) for step in range(-8, 9))
 ROUNDS = 2
 """How often all classes are gone through."""
 
+FEW_UNITS = 12
+"""Intervals of fewer images or groups hold the true value less often than they should: see docs/metrics.md."""
+
 SIZES_PX = (4, 8, 16, 32, 64, 128, 256, 512, 1024)
 """Fewest pixels of an object that are tried."""
 
@@ -46,17 +49,20 @@ class Step:
 
     name: str
     setting: str
-    """What it would be, in words."""
+    """What is done, in words that begin a sentence."""
     gain: Difference
     """Of the mIoU, over what was kept before."""
     kept: bool
 
     def describe(self) -> str:
-        """A line."""
+        """A sentence."""
         ends = self.gain.interval
-        few = f" ({self.gain.units} image{'s' * (self.gain.units != 1)}: too few to be sure)"
-        spread = f" (95 %: {ends.low:+.4f} to {ends.high:+.4f})" if not math.isnan(ends.low) else few
-        return f"{self.name} {self.setting}: mIoU {self.gain.value:+.4f}{spread}, {'kept' if self.kept else 'not kept'}"
+        spread = f"95 %: {ends.low:+.4f} to {ends.high:+.4f}" if not math.isnan(ends.low) else self._why_no_interval()
+        outcome = "kept" if self.kept else "not kept"
+        return f"{self.setting} changes the mIoU by {self.gain.value:+.4f} ({spread}): {outcome}"
+
+    def _why_no_interval(self) -> str:
+        return f"too few images to be sure: {self.gain.units} of at least {FEWEST_UNITS}"
 
     def to_json(self) -> dict[str, Any]:
         """As JSON has it."""
@@ -68,6 +74,15 @@ class Step:
             "interval": [number(ends.low), number(ends.high)],
             "kept": self.kept,
         }
+
+
+def caution(steps: Sequence[Step]) -> str:
+    """Why what was kept may not hold for other images, in a sentence; nothing where enough images have decided."""
+    kept = [step.gain for step in steps if step.kept]
+    if not kept or kept[0].units >= FEW_UNITS:
+        return ""
+    noun = "groups of images" if kept[0].grouped else "images"
+    return f"only {kept[0].units} validation {noun} have decided: what was kept may not hold for others"
 
 
 def refine(
@@ -93,17 +108,18 @@ def refine(
     seen = [_see(best, case, every) for case in cases]
     steps: list[Step] = []
     for views in flips:
-        told(f"trying flips {views}")
+        told(f"trying to average over flips ({views})")
         candidate = _with(best, best.description.prediction.model_copy(update={"flips": views}), PostprocessingConfig())
         theirs = [_see(candidate, case, every) for case in cases]
-        setting = f"{views} ({1 + len(FLIPS[views])} times as slow)"
+        setting = f"Averaging over flips ({views}, {1 + len(FLIPS[views])} times as slow)"
         steps.append(_held_against("flips", setting, theirs, seen, units))
         if steps[-1].kept:
             best, seen = candidate, theirs
     for remedy in (Weights(every), Objects()):
-        told(f"looking for {remedy.name}")
+        told(f"looking for {remedy.sought}")
         after = remedy.find(best, seen)
         if after == best.description.postprocessing:
+            told(f"found no {remedy.name} that would help")
             continue
         setting = remedy.describe(after, model.classes.names)
         steps.append(_held_against(remedy.name, setting, _crossed(remedy, best, seen, units), seen, units))
@@ -149,13 +165,17 @@ class Remedy(Protocol):
 
     @property
     def name(self) -> str:
-        """In words."""
+        """In a word or two, as refine.json has it."""
+
+    @property
+    def sought(self) -> str:
+        """What is looked for."""
 
     def find(self, model: Model, seen: Sequence[Seen]) -> PostprocessingConfig:
         """What is best on images that the model sees so; its own settings if nothing is better."""
 
     def describe(self, after: PostprocessingConfig, names: Sequence[str]) -> str:
-        """What was found, in words."""
+        """What was found, as something that is done, in words that begin a sentence."""
 
     def applied(self, model: Model, seen: Seen) -> Seen:
         """An image that was seen without it, as a model sees it that was told what was found."""
@@ -168,6 +188,7 @@ class Weights:
     every: int
     """One of so many pixels is looked at."""
     name: str = "weights of classes"
+    sought: str = "weights of classes"
 
     def find(self, model: Model, seen: Sequence[Seen]) -> PostprocessingConfig:
         """See `Remedy`."""
@@ -179,7 +200,8 @@ class Weights:
     def describe(self, after: PostprocessingConfig, names: Sequence[str]) -> str:
         """See `Remedy`."""
         pairs = zip(names, after.class_factors or (), strict=False)
-        return ", ".join(f"{one} x {factor:.2g}" for one, factor in pairs if factor != 1.0)
+        changed = ", ".join(f"{one} by {factor:.2g}" for one, factor in pairs if factor != 1.0)
+        return f"Multiplying probabilities ({changed})"
 
     def applied(self, model: Model, seen: Seen) -> Seen:
         """See `Remedy`."""
@@ -190,7 +212,8 @@ class Weights:
 class Objects:
     """The fewest pixels of an object."""
 
-    name: str = "no objects smaller than"
+    name: str = "smallest objects"
+    sought: str = "objects that are too small to be real"
 
     def find(self, model: Model, seen: Sequence[Seen]) -> PostprocessingConfig:
         """See `Remedy`."""
@@ -199,7 +222,9 @@ class Objects:
 
     def describe(self, after: PostprocessingConfig, names: Sequence[str]) -> str:
         """See `Remedy`."""
-        return ", ".join(f"{one} {size} px" for one, size in zip(names, after.smallest_px or (), strict=False) if size)
+        pairs = zip(names, after.smallest_px or (), strict=False)
+        removed = ", ".join(f"{one} of less than {size} px" for one, size in pairs if size)
+        return f"Removing small objects ({removed})"
 
     def applied(self, model: Model, seen: Seen) -> Seen:
         """See `Remedy`."""

@@ -19,6 +19,7 @@ from markupsafe import Markup
 
 from pixelwise import files
 from pixelwise.classes import ClassTable, Color
+from pixelwise.config import FEWEST_UNITS
 from pixelwise.evaluation import figures
 from pixelwise.evaluation.forgetting import Forgotten
 from pixelwise.evaluation.gallery import Thumbnail
@@ -131,6 +132,7 @@ def render(content: Content) -> str:
         error_legend=figures.error_legend(content.classes),
         background=content.classes.background,
         few=FEW,
+        fewest_units=FEWEST_UNITS,
         style=style,
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii"),

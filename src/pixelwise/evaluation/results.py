@@ -5,14 +5,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pixelwise.config import FEWEST_UNITS
 from pixelwise.data.dataset import Dataset
 from pixelwise.evaluation import figures, report
 from pixelwise.evaluation.evaluate import Evaluated, examples
 from pixelwise.evaluation.forgetting import Forgotten
 from pixelwise.evaluation.scores import Evaluation
+from pixelwise.evaluation.sides import Seen
 from pixelwise.facts import RunFacts
 from pixelwise.files import make_folder, write_json
-from pixelwise.metrics.intervals import Interval
 
 
 @dataclass(frozen=True)
@@ -22,16 +23,18 @@ class Background:
     command: str
     """What to type to get it again; of a run that went on, a line for each time."""
     facts: dict[str, str]
+    seen: Seen
+    """How many of the scored images were trained on."""
     history: list[dict[str, Any]] = field(default_factory=list)
     """Rows of history.jsonl."""
     decisions: list[dict[str, Any]] = field(default_factory=list)
     """Of plan.json."""
     findings: list[dict[str, Any]] = field(default_factory=list)
     """Of the check of the data."""
-    caution: str = ""
-    """Why the scores may be too good."""
     forgotten: Forgotten | None = None
     """What the model still knows of what it started from."""
+    model: str = ""
+    """Absolute path of the run or bundle that was scored; empty for a model without a file."""
 
 
 def facts(dataset: Dataset, said: RunFacts | None, seen: int | None) -> dict[str, str]:
@@ -50,7 +53,8 @@ def facts(dataset: Dataset, said: RunFacts | None, seen: int | None) -> dict[str
     }
     if said is None:
         return found
-    return found | said.texts() | {f"{name} version": text for name, text in said.versions.items()}
+    more = {name: text for name, text in said.texts().items() if text not in found.values()}  # nothing twice
+    return found | more | {f"{name} version": text for name, text in said.versions.items()}
 
 
 def write(folder: Path, evaluated: Evaluated, background: Background) -> None:
@@ -62,7 +66,13 @@ def write(folder: Path, evaluated: Evaluated, background: Background) -> None:
     make_folder(folder)
     if background.history:
         figures.save_learning_curves(folder / "curves.png", background.history)
-    scores = evaluated.scores.summary()
+    caution = background.seen.caution()
+    scores = {
+        "model": background.model if background.model != str(folder.resolve()) else "",
+        "trained_on": background.seen.count,
+        "caution": caution,
+        **evaluated.scores.summary(),
+    }
     write_json(folder / "scores.json", scores)
     content = report.Content(
         title=folder.resolve().name,
@@ -73,7 +83,7 @@ def write(folder: Path, evaluated: Evaluated, background: Background) -> None:
         history=background.history,
         decisions=background.decisions,
         findings=background.findings,
-        caution=background.caution,
+        caution=caution,
         forgotten=background.forgotten,
         facts=background.facts,
         examples=examples(evaluated),
@@ -83,13 +93,12 @@ def write(folder: Path, evaluated: Evaluated, background: Background) -> None:
 
 
 def score_lines(scores: Evaluation) -> list[str]:
-    """Headline with its interval, and scores per class, a line each."""
+    """Headline with its interval or why it has none, and scores per class, a line each."""
     width = max(len(name) for name in scores.classes)
     rows = zip(scores.classes, scores.iou.tolist(), scores.dice.tolist(), strict=True)
-    count = len(scores.names)
     headline = (
-        f"mIoU {score_text(scores.miou)}{_spread(scores.interval())}  Dice {score_text(scores.mean_dice)}  "
-        f"pixel accuracy {score_text(scores.accuracy)}  pooled over {count} image{'s' * (count != 1)}"
+        f"mIoU {score_text(scores.miou)}{_spread(scores)}  Dice {score_text(scores.mean_dice)}  "
+        f"pixel accuracy {score_text(scores.accuracy)}  pooled over {_scored(scores)}"
     )
     return [
         headline,
@@ -112,8 +121,23 @@ def _shown(value: float | None) -> str:
     return score_text(math.nan if value is None else value)
 
 
-def _spread(ends: Interval) -> str:
-    return "" if math.isnan(ends.low) else f" (95 %: {ends.low:.3f} to {ends.high:.3f})"
+def _spread(scores: Evaluation) -> str:
+    """The interval, or why there is none."""
+    ends, units = scores.interval(), len(set(scores.units))
+    if not math.isnan(ends.low):
+        return f" (95 %: {ends.low:.3f} to {ends.high:.3f})"
+    if units >= FEWEST_UNITS:
+        return ""
+    noun = f"{'group' if any(scores.groups) else 'image'}{'s' * (units != 1)}"
+    return f" (too few images for an interval: {units} {noun} of at least {FEWEST_UNITS})"
+
+
+def _scored(scores: Evaluation) -> str:
+    """How many images of which side."""
+    count = len(scores.names)
+    if count == 1:
+        return "1 image" if scores.split == "all" else f"1 {scores.split} image"
+    return f"all {count} images" if scores.split == "all" else f"{count} {scores.split} images"
 
 
 def score_text(value: float) -> str:

@@ -52,6 +52,12 @@ class Headline(BaseModel):
     pooled: _Pooled
     image_mean: _ImageMean
     per_image: list[_Image]
+    model: str = ""
+    """The run or bundle that was scored, as an absolute path; empty where it lies in the folder of the scores."""
+    trained_on: int | None = None
+    """How many of the images the model has seen in training; none where it is not known."""
+    caution: str = ""
+    """Why the scores may be too good."""
 
 
 class _Finding(BaseModel):

@@ -14,6 +14,9 @@ from pixelwise.trials import TrialRow, Tuned
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+ENDED = {"complete": "whole", "pruned": "ended early"}
+"""Words for the states of trials that have some of their own."""
+
 MOST_AXES = 8
 """Settings that are drawn beside each other, the most important first."""
 
@@ -36,6 +39,7 @@ def render(tuned: Tuned, command: str) -> str:
     """The page as HTML text."""
     environment = report.environment()
     environment.filters["setting"] = _name
+    environment.filters["ended"] = lambda state: ENDED.get(state, state)
     environment.filters["capitalized"] = lambda text: text[:1].upper() + text[1:]
     trials, found = tuned.found.trials, tuned.found
     tried = [row for row in trials if row.miou is not None]
@@ -63,12 +67,23 @@ def _said(tried: Sequence[TrialRow]) -> str:
 
 
 def _draw_history(axes: "Axes", tried: Sequence[TrialRow]) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     whole = [row for row in tried if row.state == "complete"]
-    for rows, color, size, label in (
-        ([row for row in tried if row.state == "pruned"], figures.MUTED, 14.0, "ended early"),
-        (whole, figures.CURVES[0], 20.0, "whole"),
+    pruned = [row for row in tried if row.state == "pruned"]
+    # trials that ended in the beginning would press all others together
+    lowest, highest = _shown_range([row.miou or 0.0 for row in whole or pruned])
+    below = [row for row in pruned if (row.miou or 0.0) < lowest]
+    early = [row for row in pruned if row not in below]
+    for rows, color, marker, label in (
+        (early, figures.MUTED, "o", ENDED["pruned"]),
+        (below, figures.MUTED, "v", f"{ENDED['pruned']}, lower than drawn"),
+        (whole, figures.CURVES[0], "o", ENDED["complete"]),
     ):
-        axes.scatter([row.number for row in rows], [row.miou or 0.0 for row in rows], size, color=color, label=label)
+        if rows:
+            heights = [max(row.miou or 0.0, lowest) for row in rows]
+            numbers = [row.number for row in rows]
+            axes.scatter(numbers, heights, 18.0, color=color, marker=marker, label=label, clip_on=False, zorder=3)
     record = np.maximum.accumulate([row.miou or 0.0 for row in whole]).tolist() if whole else []
     axes.step([row.number for row in whole], record, where="post", color=figures.CURVES[1], linewidth=1.4, label="best")
     for row in whole:
@@ -77,11 +92,16 @@ def _draw_history(axes: "Axes", tried: Sequence[TrialRow]) -> None:
                 "plan", (row.number, row.miou), (4, -11), textcoords="offset points", color=figures.INK, fontsize=8
             )
     figures.dress(axes, "Validation mIoU by trial", "trial")
-    values = [row.miou for row in whole if row.miou is not None]
-    if values:  # trials that ended in the beginning would press all others together
-        spread = max(max(values) - min(values), 0.02)
-        axes.set_ylim(min(values) - 0.6 * spread, max(values) + 0.15 * spread)
+    axes.set_ylim(lowest, highest)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
     axes.legend(frameon=False, fontsize=8, labelcolor=figures.INK, loc="lower right", handlelength=1.2)
+
+
+def _shown_range(values: Sequence[float]) -> tuple[float, float]:
+    """From where to where the chart shows scores, so that there is room for its legend."""
+    low, high = min(values, default=0.0), max(values, default=1.0)
+    spread = max(high - low, 0.02)
+    return low - 0.6 * spread, high + 0.15 * spread
 
 
 def _parallel(tried: Sequence[TrialRow], keys: Sequence[str]) -> str:

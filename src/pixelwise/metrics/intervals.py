@@ -16,6 +16,7 @@ from jaxtyping import Float64, Int64, UInt8
 from scipy import special
 from torch import Tensor
 
+from pixelwise.config import FEWEST_UNITS
 from pixelwise.metrics.counts import mean_over_classes
 from pixelwise.metrics.weighted import Ratio
 
@@ -36,9 +37,6 @@ POWER = 0.8
 EXACT_UNITS = 12
 """Up to so many units, all ways of exchanging two models are tried; above it, `EXCHANGES` random ones."""
 
-FEWEST_UNITS = 5
-"""Of fewer images or groups there is no interval: what they have in common says nothing of others."""
-
 FEWEST_TO_TELL = 6
 """All ways of exchanging five units are 32, of which the two that agree best are more than 5 %."""
 
@@ -50,7 +48,7 @@ _CHUNK = 500
 
 @dataclass(frozen=True)
 class Interval:
-    """A 95 % interval; both ends are nan where fewer than two units leave nothing to draw from."""
+    """A 95 % interval; both ends are nan where there are fewer than `FEWEST_UNITS` units."""
 
     low: float
     high: float

@@ -3,16 +3,16 @@
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from pixelwise import config as configs
+from pixelwise.config import Config
 from pixelwise.data.dataset import SplitName
 from pixelwise.data.finding import Finding
 from pixelwise.facts import read_facts
 from pixelwise.training.folder import run_of
 from pixelwise.training.material import Material
 
-_OWN_SPLIT = (
-    "Train on the split of that run (the same --seed, fractions and data.folds; for an ensemble of folds that of one, "
-    "such as --set data.folds=5 --set data.fold=0), or give a test side that is new to it."
-)
+_OF_SPLIT = ("data.validation_fraction", "data.test_fraction", "data.folds", "data.fold")
+"""Settings that say how images are dealt to the sides, beside the seed."""
 
 
 def all_seen(material: Material, sources: Iterable[Path]) -> list[str] | None:
@@ -64,13 +64,14 @@ def _of_source(called: str, source: Path, material: Material) -> list[Finding]:
             )
         ]
     scored: SplitName = "test" if material.split.test else "validation"
-    found = _of_side(scored, called, frozenset(seen), material)
+    found = _of_side(scored, called, source, material)
     if scored == "test":
-        found += _of_side("validation", called, frozenset(seen), material)
+        found += _of_side("validation", called, source, material)
     return found
 
 
-def _of_side(side: SplitName, called: str, seen: frozenset[str], material: Material) -> list[Finding]:
+def _of_side(side: SplitName, called: str, source: Path, material: Material) -> list[Finding]:
+    seen = frozenset(training_images(source) or ())
     cases = [material.cache.open(case) for case in material.split.side(side)]
     known = tuple(case.case.image for case in cases if case.digest in seen and not case.is_constant)
     if not known:
@@ -79,4 +80,16 @@ def _of_side(side: SplitName, called: str, seen: frozenset[str], material: Mater
     if side == "validation" and material.split.test:
         cause = "The best state is chosen by their scores, which will be too good."
         return [Finding("notice", what, known, cause, "Do not compare validation scores with those of other runs.")]
-    return [Finding("warning", what, known, "The scores of this run will be too good.", _OWN_SPLIT)]
+    return [Finding("warning", what, known, "The scores of this run will be too good.", _own_split(source))]
+
+
+def _own_split(source: Path) -> str:
+    """How to train on the split of a source, in the words of its run."""
+    known = run_of(source)
+    config = configs.load(known.config) if known is not None and known.config.exists() else None
+    usual = Config()
+    said = "the same --seed, fractions and data.folds"
+    if config is not None:
+        differing = (key for key in _OF_SPLIT if config.value(key) != usual.value(key))
+        said = " ".join([f"--seed {config.seed}", *(f"--set {key}={config.value(key)}" for key in differing)])
+    return f"Train on the split of that run ({said}), or give a test side that is new to it."

@@ -271,7 +271,10 @@ def stride_rule(situation: Situation) -> Rule:
         yield Decision("model.stride", 1, f"a width of {width} on single pixels sees enough in the time given")
         return
     wider = _width_with(2, situation)
-    because = f"the time given allows a width of {width} on single pixels and of {wider} on blocks of 2 x 2"
+    because = (
+        f"the time given allows a width of {width} on single pixels and of {wider} on blocks of 2 x 2, which are taken "
+        "where they allow more"
+    )
     yield Decision("model.stride", 2 if wider > width else 1, because)
 
 
@@ -292,7 +295,7 @@ def patch_rule(situation: Situation) -> Rule:
     if not situation.is_given("model.depth"):
         places = min(seen) // config.model.stride
         depth = max(2, min(5, (places // SMALLEST_DEEPEST_PX).bit_length() - 1))
-        yield Decision("model.depth", depth, f"the coarsest map of a {min(seen)} px patch keeps an edge of about 8")
+        yield Decision("model.depth", depth, f"of {min(seen)} px the coarsest map keeps an edge of about 8")
     network = config.model.model_copy(update={"depth": depth})
     if situation.is_given("data.patch_size"):
         _refuse_impossible_patch(network, config.data.patch_size)
@@ -322,12 +325,15 @@ def batch_rule(situation: Situation) -> Rule:
     """Batch size from the size of the data set."""
     patch, patches, processes = situation.config.data.patch_size, situation.patches, situation.processes
     fits = BATCH_MEGAPIXELS[situation.machine.device] * processes * 1e6 / (patch[0] * patch[1])
-    batch = max(2, processes, min(16 * processes, round(fits), round(patches / 2)))
-    yield Decision(
-        "training.batch_size",
-        batch,
-        f"patches of {patch[0]} x {patch[1]} px; the training images hold {patches:.0f}, a batch at most half of them",
-    )
+    bounds = {
+        f"half of the {patches:.0f} patches that the training images hold": round(patches / 2),
+        f"as many of {patch[0]} x {patch[1]} px as keep this device busy": round(fits),
+        "16 for each process": 16 * processes,
+    }
+    because = min(bounds, key=lambda bound: bounds[bound])
+    least = max(2, processes)
+    batch = max(least, bounds[because])
+    yield Decision("training.batch_size", batch, because if batch == bounds[because] else f"no batch is below {least}")
     if situation.is_given("training.batch_size"):
         batch = situation.config.training.batch_size
     if batch < FEWEST_FOR_STATISTICS:
@@ -388,6 +394,10 @@ def width_rule(situation: Situation) -> Rule:
         if possible < needed * max(1.0, width / USUAL_WIDTH):
             break
         chosen, seen = width, possible
+    if chosen == narrowest and seen < needed:
+        because = f"it sees about {seen:.0f} patches, measured here; none is narrower, and a wider one needs {needed}"
+        yield Decision("model.width", chosen, f"in the {_left(situation)} {because}: give more time for that")
+        return
     wider = (
         f"a wider network would see too few (it needs {needed}, and more beyond a width of {USUAL_WIDTH}), or not fit "
         "into memory"
@@ -401,6 +411,9 @@ def width_rule(situation: Situation) -> Rule:
 def _left(situation: Situation) -> str:
     """The seconds that a plan counts on, in words."""
     left, budget = situation.seconds_left or 0.0, situation.config.training.time or 0.0
+    spent = (situation.spent_seconds or 0.0) + situation.stopwatch.spent_seconds
+    if spent >= budget > 0.0:
+        return f"{left:.0f} s beyond the {budget:.0f} s"
     return f"{left:.0f} s" if left == budget else f"{left:.0f} s that are left of {budget:.0f} s"
 
 
@@ -572,7 +585,7 @@ def schedule_rule(situation: Situation) -> Rule:
     within = f", in the {_left(situation)}" if training.time is not None else ""
     yield Decision("training.steps_per_epoch", steps, takes + within)
     decay = round(min(0.999, max(0.9, 1.0 - 1.0 / (0.02 * total + 1.0))), 4)
-    yield Decision("training.ema_decay", decay, f"averages the last 2 % of about {total} steps")
+    yield Decision("training.ema_decay", decay, f"averages about {1 / (1 - decay):.0f} of {total} steps")
 
 
 def _times_seen(situation: Situation) -> float:

@@ -1,5 +1,6 @@
 """A training run: from a data set and settings to a folder with a model."""
 
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
@@ -227,7 +228,7 @@ def _planned(
         _tell(planned, watcher)
         found = _findings(request, planned.config, material, start)
         for finding in found:
-            watcher.say(to_text([finding]))
+            watcher.say(to_text([finding], width=sys.maxsize))  # the watcher knows how wide its lines are
         write_json(files.findings, to_json([*found, *request.findings]))
         _write_preparation(files, request, planned, material)
     return fabric.broadcast(planned.config if planned else config)
@@ -252,7 +253,8 @@ def _tell(planned: Plan, watcher: Watcher) -> None:
             f"note: other programs use {planned.disturbed:.0%} of the processor; training beside them is slow, and "
             "the speeds measured now are not kept for later runs"
         )
-    watcher.say(f"{planned.describe()}; what was chosen, and why (--set KEY=VALUE chooses otherwise):")
+    why = "; what was chosen, and why (--set KEY=VALUE chooses otherwise):" if planned.decisions else ", as was given"
+    watcher.say(f"{planned.describe()}{why}")
     for decision in planned.decisions:
         watcher.say(f"  {decision.setting} = {decision.value}: {decision.because}")
 
@@ -321,7 +323,7 @@ def _fit(request: Request, config: Config, material: Material, files: Files, fab
     """Train; true if someone asked for the end before it came."""
     description = describe(request.dataset, config, material)
     update = _update(request, config, description, fabric, watcher)
-    history, trained_seconds = _resumed(files, update, watcher) if request.resume else (History(), 0.0)
+    history, trained_seconds = _resumed(files, update, config, watcher) if request.resume else (History(), 0.0)
     samples = windows(config, material)
     steps_per_epoch = config.training.steps_per_epoch or max(1, round(len(samples) / config.training.batch_size))
     stop = StopRequest(lambda: watcher.say("stopping: the model so far is kept and evaluated"))
@@ -369,12 +371,14 @@ def _fit(request: Request, config: Config, material: Material, files: Files, fab
     return stop()
 
 
-def _resumed(files: Files, update: Update, watcher: Watcher) -> tuple[History, float]:
+def _resumed(files: Files, update: Update, config: Config, watcher: Watcher) -> tuple[History, float]:
     """What happened so far and how long it took; the update goes on from there."""
     progress = checkpoint.restore(files.last, update)
     if progress.damaged is not None:
         watcher.say(f"note: {progress.damaged.where}: {progress.damaged.what} The one before it is taken.")
-    watcher.say(f"resuming at step {progress.history.step}, after {len(progress.history.epochs)} epochs")
+    budget = config.training.time
+    used = f" and {progress.seconds:.0f} s, which count in the {budget:.0f} s" if budget is not None else ""
+    watcher.say(f"resuming at step {progress.history.step}, after {len(progress.history.epochs)} epochs{used}")
     return progress.history, progress.seconds
 
 

@@ -477,12 +477,12 @@ def _line(rows: Sequence[TrialRow], number: int) -> str:
         row.state, f"ended early at mIoU {row.miou or 0.0:.3f}"
     )
     record = f"; best {best.miou or 0.0:.3f} of trial {best.number}" if best is not None else ""
-    chosen = ", ".join(f"{key.partition('.')[2]} {_short(value)}" for key, value in row.settings.items())
+    chosen = ", ".join(f"{key}={_short(value)}" for key, value in row.settings.items())
     return f"trial {row.number}{' (the plan)' if row.is_plan else ''}: {outcome}{record}; {chosen}"
 
 
 def _short(value: Any) -> str:
-    return f"{value:.2g}" if isinstance(value, float) else str(value)
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _with_driver(storage: str) -> str:

@@ -25,6 +25,11 @@ class Refined:
     path: Path
     steps: tuple[Step, ...]
 
+    @property
+    def caution(self) -> str:
+        """Why what was kept may not hold for other images; empty where there is no reason."""
+        return refining.caution(self.steps)
+
 
 def quantise(run: Path | str, out: Path | str | None = None, *, watcher: Watcher | None = None) -> Quantised:
     """Write the best model of a run in eight bits, for prediction on a processor, and score both on validation images.

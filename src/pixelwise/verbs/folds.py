@@ -1,5 +1,6 @@
 """Cross-validation: as many models as folds, and an ensemble of them."""
 
+import contextlib
 import time as clocks
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from pixelwise import launcher
 from pixelwise.config import Config
 from pixelwise.data.cache import Cache
 from pixelwise.data.split import Split
-from pixelwise.errors import ConfigError, DataError
+from pixelwise.errors import ConfigError, DataError, PixelwiseError
 from pixelwise.evaluation import results, saved
 from pixelwise.evaluation.evaluate import evaluate_each
 from pixelwise.evaluation.scores import Evaluation
@@ -101,7 +102,12 @@ def train_folds(  # noqa: PLR0913  all but three are given by name
         goes_on = resume and files.begun.exists()
         fresh, rest = settled.with_values(values), with_budget(Config(), values.get("training.time"), None)
         chosen = rest if goes_on else fresh  # what was begun has its settings
-        run = train(known, files.folder, config=chosen, resume=goes_on, watcher=watcher, command=command)
+        try:
+            run = train(known, files.folder, config=chosen, resume=goes_on, watcher=watcher, command=command)
+        except PixelwiseError:
+            with contextlib.suppress(OSError):  # there is something in it
+                place.rmdir()
+            raise
         runs_of.append(run)
         if run.interrupted:
             return Folds(run, None)

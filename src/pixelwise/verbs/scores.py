@@ -1,6 +1,7 @@
 """Scores of runs and models, alone and beside each other."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -73,8 +74,12 @@ def evaluate(  # noqa: PLR0913  all but two are given by name
     say_if_ensemble(model, watcher)
     evaluated = evaluate_cases(model, decoded, side, tolerance, partial(watcher.work, f"predicting {side} images"))
     if out is not None:
+        if (Path(out) / "scores.json").exists() and (files is None or Path(out).resolve() != files.folder.resolve()):
+            watcher.say(f"note: the earlier scores and report in {out} are replaced")
         forgotten = _known_forgotten(own, watcher)
-        results.write(Path(out), evaluated, background(own, dataset, command, seen, forgotten))
+        place = "" if isinstance(run, Model) else str(Path(run).resolve())
+        told = replace(background(own, dataset, command, seen, forgotten), model=place)
+        results.write(Path(out), evaluated, told)
     return evaluated.scores
 
 
@@ -82,11 +87,11 @@ def compare(runs: Sequence[Path | str]) -> Comparison:
     """Lay runs side by side: scores, and the settings that differ.
 
     Args:
-        runs: folders, at least two.
+        runs: folders of runs, or of evaluations of them; at least two.
 
     Raises:
         ConfigError: there are fewer than two.
-        DataError: a folder is not that of a finished run.
+        DataError: a folder holds no scores.
     """
     return lay_side_by_side([Path(folder) for folder in runs])
 
@@ -120,15 +125,16 @@ def background(
 ) -> Background:
     """What to tell besides scores, of the run whose files are given or of other data."""
     if files is None:
-        return Background(command, results.facts(dataset, None, seen.count), caution=seen.caution())
+        return Background(command, results.facts(dataset, None, seen.count), seen)
     return Background(
         command,
         results.facts(dataset, read_facts(files.run), seen.count),
+        seen,
         saved.read_history(files.history),
         saved.read_decisions(files.plan),
         saved.read_findings(files.findings),
-        seen.caution(),
         forgotten,
+        str(files.folder.resolve()),
     )
 
 

@@ -85,7 +85,7 @@ def train(  # noqa: PLR0913  all but two are given by name
                 teacher=learns_from,
                 launch=launcher.launch(),
             )
-        if begun is not None:
+        if begun is not None and not resume:
             begun = begun.and_by(command)
             write_json(Files(make_folder(folder)).begun, begun.to_json())
     request = runs.Request(
@@ -99,12 +99,27 @@ def train(  # noqa: PLR0913  all but two are given by name
         resume=goes_on,
         began=began if began is not None else started,
     )
-    trained = runs.train(request, watcher)
+    try:
+        trained = runs.train(request, watcher)
+    except PixelwiseError:
+        if launcher.is_first() and not resume:
+            _take_back(Files(folder))
+        raise
+    if trained.is_main and begun is not None:  # not before: what was refused leads nowhere
+        begun = begun.and_by(command)
+        write_json(Files(folder).begun, begun.to_json())
     if trained.is_main:
         commands = "\n".join(begun.commands) if begun is not None else command
         forgotten = _what_is_left(begun.started_from, folder, watcher) if begun and begun.started_from else None
         evaluate_run(trained, watcher, commands, forgotten)
     return Run(trained.folder, trained.is_main, trained.interrupted)
+
+
+def _take_back(files: Files) -> None:
+    """Leave no folder of a run that was refused before there was anything of it."""
+    if [path.name for path in files.folder.iterdir()] == [files.begun.name]:
+        files.begun.unlink()
+        files.folder.rmdir()
 
 
 def _is_of_this_launch(files: Files) -> bool:

@@ -17,9 +17,9 @@ from pixelwise.training import search
 from pixelwise.training import space as spaces
 from pixelwise.training.plan import Plan
 from pixelwise.training.range_test import STEPS
-from pixelwise.training.watch import Watcher
+from pixelwise.training.watch import Several, Watcher
 from pixelwise.trials import Found, Tuned
-from pixelwise.verbs.data import checked
+from pixelwise.verbs.data import Checked, checked
 from pixelwise.verbs.runs import Run
 from pixelwise.verbs.scores import compare, evaluate
 from pixelwise.verbs.settings import name_of, new_search_folder, next_free, with_budget
@@ -30,6 +30,19 @@ LEAST_TRIAL_SECONDS = 3.0
 
 RANGE_TEST_SHARE = 0.03
 """A range test that takes more of the time of a search is left out."""
+
+
+class _Untold(Several):
+    """Tells a watcher all but a sentence that it has heard."""
+
+    def __init__(self, watcher: Watcher, heard: str) -> None:
+        super().__init__([watcher])
+        self._heard = heard
+
+    def say(self, text: str) -> None:
+        """See `Watcher`."""
+        if text != self._heard:
+            super().say(text)
 
 
 @dataclass(frozen=True)
@@ -106,7 +119,8 @@ def tune(  # noqa: PLR0913  all but two are given by name
     folder = make_folder(Path(out) if out is not None else new_search_folder(Path(data)))
     joined = search.Study(storage or f"sqlite:///{folder / 'study.db'}", study or name_of(Path(data)), asked.seed)
     short = with_budget(asked, each, None)
-    request, plan = _planned(Path(data), folder / "trials", short, joined.agreed, watcher)
+    known = checked(data, watcher)
+    request, plan = _planned(known, folder / "trials", short, joined.agreed, watcher)
     if joined.agreed is not None:
         watcher.say("note: this study has its settings, its space and its time for a trial: others are not looked at")
     elif space is not None:
@@ -144,17 +158,16 @@ def _read_space(file: Path | str | None, asked: Config) -> str:
 
 
 def _planned(
-    data: Path, folder: Path, short: Config, agreed: search.Agreed | None, watcher: Watcher
+    known: Checked, folder: Path, short: Config, agreed: search.Agreed | None, watcher: Watcher
 ) -> tuple[runs.Request, Plan]:
     """What all trials have in common, as this worker would say, and the plan that it comes from."""
-    known = checked(data, watcher)
     dataset = known.dataset
     material = materials.prepare(dataset, short, agreed.split_of(dataset) if agreed is not None else None, watcher)
     watcher.say(material.split.describe())
     watcher.say("measuring this machine and planning")
     plan = runs.make_plan(dataset, short, material)
     base = search.shared_settings(short, plan)
-    return runs.Request(data, dataset, folder, base, known.findings, material=material), plan
+    return runs.Request(known.source, dataset, folder, base, known.findings, material=material), plan
 
 
 def _agree(joined: search.Study, request: runs.Request, wanted: spaces.Space) -> None:
@@ -198,7 +211,9 @@ def _final(
     later = runs.make_plan(request.dataset, config, _material(request)).config
     chosen = search.final_settings(found, request.config, later, space)
     place, config = next_free(request.folder.parent, "final"), config.with_values(chosen)
-    run = train(request.data, place, config=config, watcher=watcher, command=command, began=began)
+    known = Checked(request.data, request.dataset, list(request.findings))
+    told = _Untold(watcher, _material(request).split.describe())
+    run = train(known, place, config=config, watcher=told, command=command, began=began)
     return {"final": str(run.folder), "final_settings": chosen}
 
 
