@@ -26,7 +26,7 @@ from pixelwise.evaluation import figures
 from pixelwise.models.bundle import hash_of_tensors
 from pixelwise.training.clock import Clock
 from pixelwise.training.folder import Files
-from pixelwise.training.history import Epoch
+from pixelwise.training.history import Epoch, History
 from pixelwise.training.loop import part_weights
 from pixelwise.training.update import LOWEST_RATE_FRACTION, Update, make_optimizer, rate_factor
 from pixelwise.training.watch import Watcher
@@ -611,3 +611,34 @@ def test_a_command_that_was_refused_leads_nowhere(discs: Path, tmp_path: Path) -
         pixelwise.train(tmp_path / "other", tmp_path / "run", resume=True, command="refused")
     pixelwise.train(discs, tmp_path / "run", config=quick("training.epochs=3"), resume=True, command="second")
     assert json.loads((tmp_path / "run" / "begun.json").read_text())["commands"] == ["first", "second"]
+
+
+@pytest.mark.parametrize(("reached", "is_told"), [(40.0, True), (60.0, False)])
+def test_a_run_that_falls_far_behind_its_plan_says_so(reached: float, is_told: bool, tmp_path: Path) -> None:
+    """Of two processes, for each of which the plan has measured 50 patches per second."""
+    from pixelwise.training import machine, run
+
+    config = quick("model.width=8")
+    work = machine.Work(
+        model=config.model, channels=1, classes=2, patch_size=config.data.patch_size, batch_size=4, precision="float32"
+    )
+    speed = machine.Speed(
+        work=work, training_patches_per_second=50.0, validation_patches_per_second=1.0, training_bytes=0, weights=0
+    )
+    other = speed.model_copy(update={"work": work.model_copy(update={"precision": "bfloat16"})})
+    faster = other.model_copy(update={"training_patches_per_second": 900.0})
+    measured = {"measurements": [one.model_dump(mode="json") for one in (speed, faster)]}
+    (tmp_path / "plan.json").write_text(json.dumps(measured))
+    rows = [Epoch(0, 1, 1.0, 1.0, 1.0, 0.5, 0.5, [], 0.1, rate) for rate in (1.0, reached, reached)]
+    said: list[str] = []
+
+    class Listening(Watcher):
+        def say(self, text: str) -> None:
+            said.append(text)
+
+    run._note_slowness(Files(tmp_path), config, History(epochs=rows), 2, Listening())
+    assert any("40.0 patches per second" in line and "measured 100.0" in line for line in said) == is_told
+    (tmp_path / "plan.json").write_text("{}")
+    said.clear()
+    run._note_slowness(Files(tmp_path), config, History(epochs=rows), 2, Listening())
+    assert said == []

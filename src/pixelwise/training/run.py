@@ -1,5 +1,6 @@
 """A training run: from a data set and settings to a folder with a model."""
 
+import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -22,8 +23,8 @@ from pixelwise.data.finding import Finding, to_json, to_text
 from pixelwise.data.loader import Batch, Windows, stream
 from pixelwise.data.resident import Resident
 from pixelwise.data.split import Split, restore
-from pixelwise.errors import ConfigError, memory_errors
-from pixelwise.files import make_folder, write_atomically, write_json
+from pixelwise.errors import ConfigError, DataError, memory_errors
+from pixelwise.files import make_folder, read_json, write_atomically, write_json
 from pixelwise.inference.predictor import Model, choose_device
 from pixelwise.inference.predictor import load as load_model
 from pixelwise.inference.scoring import count
@@ -38,7 +39,7 @@ from pixelwise.training.folder import Files, refuse_other_data
 from pixelwise.training.history import History
 from pixelwise.training.keeper import Beside, Keeper
 from pixelwise.training.loop import Fit, fit, train_step
-from pixelwise.training.machine import SMALLER, VERSIONS, Stopwatch, determinism
+from pixelwise.training.machine import SMALLER, VERSIONS, Speed, Stopwatch, determinism
 from pixelwise.training.material import (
     Material,
     class_weights,
@@ -58,6 +59,9 @@ REPORT_SECONDS = 5.0
 
 LONGEST_ASKING = 0.7
 """A teacher that takes a larger share of the time that is left leaves too little to learn in."""
+
+FAR_SLOWER = 0.5
+"""A run that trains at a smaller share of the speed that was measured falls far behind its plan."""
 
 LOOKING = 2.0
 """Sorting mistakes and drawing pictures for the report takes about as long as comparing outlines."""
@@ -368,7 +372,29 @@ def _fit(request: Request, config: Config, material: Material, files: Files, fab
         del state
     with stop, board, beside or nullcontext():
         fit(job, _batches(config, samples, fabric), history, steps_per_epoch)
+    _note_slowness(files, config, history, fabric.world_size, watcher)
     return stop()
+
+
+def _note_slowness(files: Files, config: Config, history: History, processes: int, watcher: Watcher) -> None:
+    """Say so where training was far slower than the plan had measured, and counted on."""
+    expected = processes * max((speed.training_patches_per_second for speed in _measured(files, config)), default=0.0)
+    reached = statistics.median(row.images_per_second for row in history.epochs)
+    if reached < FAR_SLOWER * expected:
+        watcher.say(
+            f"note: training made {reached:.1f} patches per second, and the plan had measured {expected:.1f}: other "
+            "programs took the time, or making patches did; with more time, or alone, it would learn more"
+        )
+
+
+def _measured(files: Files, config: Config) -> list[Speed]:
+    """What the plan has measured of the network that was trained; nothing where that cannot be read."""
+    wanted = (config.model, config.data.patch_size, config.training.precision)
+    try:
+        speeds = [Speed.model_validate(one) for one in read_json(files.plan)["measurements"]]
+    except (DataError, LookupError, TypeError, ValueError):  # it is another's to say so
+        return []
+    return [one for one in speeds if (one.work.model, one.work.patch_size, one.work.precision) == wanted]
 
 
 def _resumed(files: Files, update: Update, config: Config, watcher: Watcher) -> tuple[History, float]:
