@@ -793,17 +793,6 @@ def test_a_gpu_compiles_a_long_run_where_that_is_faster(faster: float, compiled:
         assert not any(work.compiled for work in told.asked)
 
 
-def test_what_cannot_be_compiled_is_trained_as_it_is() -> None:
-    def rate(work: Work) -> float:
-        if work.compiled:
-            raise RuntimeError("Cannot find a working triton installation.\nMore")
-        return 10.0
-
-    made = planned(stopwatch=Told(rate, device="cuda"))
-    assert made.config.training.compile is False
-    assert "(Cannot find a working triton installation.)" in reason(made, "training.compile")
-
-
 # --- graphs ---
 
 
@@ -835,15 +824,32 @@ def test_graphs_are_not_measured_where_there_can_be_none(
     assert not any(work.replayed for work in told.asked)
 
 
-def test_what_cannot_be_recorded_is_trained_as_it_is() -> None:
+@pytest.mark.parametrize(
+    ("way", "setting", "error", "told"),
+    [
+        (
+            "compiled",
+            "training.compile",
+            "Cannot find a working triton installation.\nMore",
+            "(Cannot find a working triton installation.)",
+        ),
+        (
+            "replayed",
+            "training.cuda_graphs",
+            "Cannot copy between CPU and CUDA tensors during CUDA graph capture\nMore",
+            "(Cannot copy between",
+        ),
+    ],
+)
+def test_what_cannot_be_compiled_or_recorded_is_trained_as_it_is(way: str, setting: str, error: str, told: str) -> None:
     def rate(work: Work) -> float:
-        if work.replayed:
-            raise RuntimeError("Cannot copy between CPU and CUDA tensors during CUDA graph capture\nMore")
+        if getattr(work, way):
+            raise RuntimeError(error)
         return 10.0
 
     made = planned(stopwatch=Told(rate, device="cuda"))
-    assert made.config.training.cuda_graphs is False
-    assert "(Cannot copy between" in reason(made, "training.cuda_graphs")
+    assert made.config.value(setting) is False
+    assert told in reason(made, setting)
 
 
 @pytest.mark.parametrize("way", ["compiled", "replayed"])

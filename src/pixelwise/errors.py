@@ -93,3 +93,8 @@ def extra(name: str, what: str) -> Iterator[None]:
         is_itself = error.name is None or error.name.partition(".")[0].lower() == library.lower()
         missing = "which is not installed" if is_itself else f"which needs {error.name}, which is not installed"
         raise ConfigError(f"{what}, {missing}.", remedy=f"pip install 'pixelwise[{name}]'") from None
+
+
+def first_line(error: BaseException) -> str:
+    """What an error of another library says, cut at the end of its first line; its kind if it says nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0]

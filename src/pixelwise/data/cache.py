@@ -7,7 +7,7 @@ so that a changed file is decoded anew and a copied folder is not.
 import functools
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
@@ -211,6 +211,15 @@ def hash_of_cases(cases: Iterable[Decoded]) -> str:
 
 def _array_hash(array: np.ndarray) -> str:
     return hash_of([repr((array.shape, array.dtype.str)).encode(), np.ascontiguousarray(array).tobytes()])
+
+
+def among(cases: Iterable[Decoded], digests: Collection[str]) -> list[Decoded]:
+    """Those that have the pixels of an image with one of these digests.
+
+    Images of one value, such as the outer slices of volumes, are alike without being copies.
+    """
+    known = frozenset(digests)
+    return [case for case in cases if case.digest in known and not case.is_constant]
 
 
 def unify_channels(decoded: Sequence[Decoded]) -> list[Decoded]:

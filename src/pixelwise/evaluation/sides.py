@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pixelwise.classes import IGNORE, ClassTable
-from pixelwise.data.cache import Decoded
+from pixelwise.data.cache import Decoded, among
 from pixelwise.data.dataset import SPLIT_NAMES, Case, Dataset, MaskEncoding
 from pixelwise.data.folder import DATA_FILES
 from pixelwise.data.split import Split
@@ -124,18 +124,14 @@ class Seen:
 
     @classmethod
     def of(cls, cases: Sequence[Decoded], said: RunFacts | None) -> "Seen":
-        """Images that have the pixels of one that was trained on.
-
-        Images of one value, such as the outer slices of volumes, are alike without being copies.
-        """
+        """Images that have the pixels of one that was trained on."""
         if said is None:
             return cls(None, len(cases))
         sources = {"what it started from": said.started_from, "its teacher": said.teacher}
         by = ("this model", *(f"{role} ({source})" for role, source in sources.items() if source is not None))
         if said.training_images is None:
             return cls(None, len(cases), by)
-        trained = set(said.training_images)
-        return cls(sum(case.digest in trained and not case.is_constant for case in cases), len(cases), by)
+        return cls(len(among(cases, said.training_images)), len(cases), by)
 
     def caution(self) -> str:
         """Why the scores may be too good, in a sentence; nothing where the model has seen no image."""

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pixelwise.config import TrainingConfig
-from pixelwise.errors import MachineError
+from pixelwise.errors import MachineError, first_line
 from pixelwise.models.unet import Logits
 
 
@@ -50,9 +50,8 @@ class Replayed(nn.Module):
             except torch.OutOfMemoryError:
                 raise
             except RuntimeError as error:
-                why = (str(error).splitlines() or [type(error).__name__])[0]
                 raise MachineError(
-                    f"This network cannot be recorded as CUDA graphs ({why})",
+                    f"This network cannot be recorded as CUDA graphs ({first_line(error)})",
                     remedy="Use --set training.cuda_graphs=false.",
                 ) from None
         if self._recorded is None or not self.training or image.shape != self._shape:

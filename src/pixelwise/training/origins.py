@@ -1,10 +1,11 @@
 """The models that a run starts or learns from, and the images that these have seen."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from pixelwise import config as configs
 from pixelwise.config import Config
+from pixelwise.data.cache import among
 from pixelwise.data.dataset import SplitName
 from pixelwise.data.finding import Finding
 from pixelwise.facts import read_facts
@@ -64,23 +65,26 @@ def _of_source(called: str, source: Path, material: Material) -> list[Finding]:
             )
         ]
     scored: SplitName = "test" if material.split.test else "validation"
-    found = _of_side(scored, called, source, material)
-    if scored == "test":
-        found += _of_side("validation", called, source, material)
+    found = []
+    what, known = _known(scored, called, seen, material)
+    if known:
+        too_good = "The scores of this run will be too good."
+        found.append(Finding("warning", what, known, too_good, _own_split(source)))
+    what, known = _known("validation", called, seen, material) if scored == "test" else ("", ())
+    if known:
+        cause = "The best state is chosen by their scores, which will be too good."
+        found.append(
+            Finding("notice", what, known, cause, "Do not compare validation scores with those of other runs.")
+        )
     return found
 
 
-def _of_side(side: SplitName, called: str, source: Path, material: Material) -> list[Finding]:
-    seen = frozenset(training_images(source) or ())
-    cases = [material.cache.open(case) for case in material.split.side(side)]
-    known = tuple(case.case.image for case in cases if case.digest in seen and not case.is_constant)
-    if not known:
-        return []
+def _known(side: SplitName, called: str, seen: Collection[str], material: Material) -> tuple[str, tuple[Path, ...]]:
+    """How many images of a side were seen, in a sentence, and their files."""
+    cases = material.split.side(side)
+    known = among(map(material.cache.open, cases), seen)
     what = f"{len(known)} of the {len(cases)} {side} images were trained on by {called}."
-    if side == "validation" and material.split.test:
-        cause = "The best state is chosen by their scores, which will be too good."
-        return [Finding("notice", what, known, cause, "Do not compare validation scores with those of other runs.")]
-    return [Finding("warning", what, known, "The scores of this run will be too good.", _own_split(source))]
+    return what, tuple(case.case.image for case in known)
 
 
 def _own_split(source: Path) -> str:

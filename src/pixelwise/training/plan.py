@@ -11,7 +11,7 @@ from typing import Any
 from pixelwise.config import WEIGHTED, Config, ModelConfig, SizePx
 from pixelwise.data.fingerprint import FEW_LOST, REDUCTIONS, Fingerprint
 from pixelwise.data.resident import resident_bytes
-from pixelwise.errors import ConfigError, MachineError
+from pixelwise.errors import ConfigError, MachineError, first_line
 from pixelwise.inference.predictor import FLIPS
 from pixelwise.models.unet import border_px, coarsest_px, valid_size_px
 from pixelwise.training.machine import (
@@ -451,8 +451,7 @@ def compilation_rule(situation: Situation) -> Rule:
     try:
         compiled = situation.stopwatch.speed(plain.work.model_copy(update={"compiled": True}))
     except (RuntimeError, MachineError) as error:  # no compiler, or a GPU that it does not know
-        why = (str(error).splitlines() or [type(error).__name__])[0]
-        yield Decision("training.compile", value=False, because=f"it cannot be compiled here ({why})")
+        yield Decision("training.compile", value=False, because=f"it cannot be compiled here ({first_line(error)})")
         return
     ratio = compiled.training_patches_per_second / plain.training_patches_per_second
     yield Decision("training.compile", ratio > 1.1, f"measured here: compiled it trains {ratio:.2f} times as fast")
@@ -468,8 +467,7 @@ def replay_rule(situation: Situation) -> Rule:
     try:
         replayed = situation.stopwatch.speed(plain.work.model_copy(update={"replayed": True}))
     except (RuntimeError, MachineError) as error:  # something in the network asks for the values of its maps
-        why = (str(error).splitlines() or [type(error).__name__])[0]
-        yield Decision("training.cuda_graphs", value=False, because=f"it cannot be recorded here ({why})")
+        yield Decision("training.cuda_graphs", value=False, because=f"it cannot be recorded here ({first_line(error)})")
         return
     ratio = replayed.training_patches_per_second / plain.training_patches_per_second
     if _taken_bytes(situation, replayed, 1) > _room_bytes(situation, config.model):

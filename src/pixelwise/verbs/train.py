@@ -77,17 +77,15 @@ def train(  # noqa: PLR0913  all but two are given by name
         source = begun.started_from if begun is not None else None
     known = checked(data, watcher)
     folder = Path(out) if out is not None else agree_on_folder(named, wanted)
-    if launcher.is_first():
-        if not resume:
-            begun = Begun(
-                config=wanted,
-                started_from=source and source.resolve(),
-                teacher=learns_from,
-                launch=launcher.launch(),
-            )
-        if begun is not None and not resume:
-            begun = begun.and_by(command)
-            write_json(Files(make_folder(folder)).begun, begun.to_json())
+    if launcher.is_first() and not resume:
+        begun = Begun(
+            config=wanted,
+            started_from=source and source.resolve(),
+            teacher=learns_from,
+            launch=launcher.launch(),
+            commands=(command,),
+        )
+        write_json(Files(make_folder(folder)).begun, begun.to_json())
     request = runs.Request(
         data=named,
         dataset=known.dataset,
@@ -105,7 +103,7 @@ def train(  # noqa: PLR0913  all but two are given by name
         if launcher.is_first() and not resume:
             _take_back(Files(folder))
         raise
-    if trained.is_main and begun is not None:  # not before: what was refused leads nowhere
+    if trained.is_main and resume and begun is not None:  # not before: what was refused leads nowhere
         begun = begun.and_by(command)
         write_json(Files(folder).begun, begun.to_json())
     if trained.is_main:
