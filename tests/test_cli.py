@@ -365,6 +365,12 @@ def test_equal_stems_get_masks_of_their_own(run_cli, trained: Path, tmp_path: Pa
         (["train", "DATA", "--epochs", "3", "--set", "training.time=5m"], 2, "both given"),
         (["train", "DATA", "--resume"], 2, "--out"),
         (["train", "DATA", "--resume", "-o", "nothing"], 1, "no run to resume: there is no such folder. Name the"),
+        (
+            ["train", "DATA", "--folds", "2", "--resume", "-o", "nothing"],
+            1,
+            "no folds to resume: there is no such",
+        ),
+        (["train", "DATA", "--folds", "2", "--resume", "-o", "EMPTY"], 1, "no folds to resume: none were begun"),
         (["train", "DATA", "--resume", "-o", "FOLDS"], 1, "Add --folds 2 to go on with them"),
         (["train", "DATA", "--config", "absent.yaml"], 1, "absent.yaml"),
         (["tune", "DATA", "--time", "1m", "-o", "search", "--space", "absent.yaml"], 1, "no such file of what is"),

@@ -11,7 +11,7 @@ from PIL import Image
 
 from pixelwise.data import parallel
 from pixelwise.data.dataset import Case
-from pixelwise.data.parallel import ahead, bytes_of_case, in_parallel
+from pixelwise.data.parallel import ahead, behind, bytes_of_case, in_parallel
 
 
 class Scale:
@@ -96,6 +96,57 @@ def test_an_error_reaches_the_caller_and_frees_its_place(monkeypatch: pytest.Mon
     assert [next(results), next(results)] == [0, 1]
     with pytest.raises(ValueError, match="two"):
         next(results)
+
+
+def test_items_are_made_while_those_before_are_worked_on() -> None:
+    next_is_made = [threading.Event() for _ in range(4)]
+
+    def make() -> Iterator[int]:
+        for number in range(4):
+            if number:
+                next_is_made[number - 1].set()
+            yield number
+        next_is_made[3].set()
+
+    def work(number: int) -> bool:
+        return next_is_made[number].wait(5)
+
+    assert list(behind(work, make(), lambda _: 1)) == 4 * [True]
+
+
+def test_no_more_is_made_than_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parallel, "MOST_BYTES", 100)
+    scale, weights = Scale(), [40, 10, 60, 99, 1, 500, 30, 30, 30, 30] * 5
+    given = 0
+
+    def make() -> Iterator[int]:
+        for weight in weights:
+            assert scale.now <= 100  # before a further one is made
+            yield weight
+
+    for weight in behind(scale, make(), int):
+        assert weight == weights[given]
+        given += 1
+    assert given == len(weights)
+    assert scale.most <= 600
+    assert scale.together > 1
+
+
+def test_errors_of_making_and_of_work_end_it_and_leave_no_thread() -> None:
+    threads = threading.active_count()
+
+    def make() -> Iterator[int]:
+        yield 1
+        raise OSError("torn")
+
+    with pytest.raises(OSError, match="torn"):
+        list(behind(str, make(), lambda _: 1))
+    with pytest.raises(ZeroDivisionError):
+        list(behind(lambda item: 1 // item, [1, 0, 1], lambda _: 1))
+    results = behind(str, iter(range(100)), lambda _: 1)
+    assert next(results) == "0"
+    results.close()
+    assert threading.active_count() == threads
 
 
 def test_a_case_weighs_what_its_header_says(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """Work on many files at once, as far as memory allows, and reading while something else computes."""
 
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Condition
 from typing import TypeVar, cast
 
@@ -26,6 +27,9 @@ IMAGE_COPIES = 4
 
 MASK_PIXEL_BYTES = 6
 """Decoding and counting a mask takes so much for each pixel."""
+
+OUTLINE_PIXEL_BYTES = 24
+"""A predicted mask, and comparing its outlines with the true ones, take so much for each pixel."""
 
 
 def in_parallel(
@@ -52,6 +56,29 @@ def in_parallel(
 
     with ThreadPoolExecutor() as pool:
         yield from pool.map(guarded, items)
+
+
+def behind(
+    work: Callable[[Item], Result], items: Iterable[Item], weigh: Callable[[Item], int]
+) -> Generator[Result, None, None]:
+    """The result for each item, in order, from several threads; meanwhile the caller's own makes the next items.
+
+    Args:
+        work: what is done.
+        items: on what; they are made no faster than memory allows.
+        weigh: bytes that an item and work on it take.
+    """
+    begun: deque[tuple[Future[Result], int]] = deque()
+    pool = ThreadPoolExecutor()
+    try:
+        for item in items:
+            begun.append((pool.submit(work, item), weigh(item)))
+            while begun and (begun[0][0].done() or sum(weight for _, weight in begun) > MOST_BYTES):
+                yield begun.popleft()[0].result()
+        while begun:
+            yield begun.popleft()[0].result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def ahead(items: Iterable[Item]) -> Generator[Item, None, None]:

@@ -1,18 +1,21 @@
 """From a model and images whose masks are known to scores and examples; every image is predicted once."""
 
 import heapq
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
-from jaxtyping import Float64, Int64, UInt8
+from jaxtyping import Bool, Float64, Int64, Shaped, UInt8
 from torch import Tensor
 
 from pixelwise.classes import IGNORE, ClassTable
 from pixelwise.data.alike import Looks
 from pixelwise.data.cache import Decoded
+from pixelwise.data.parallel import OUTLINE_PIXEL_BYTES, behind
 from pixelwise.evaluation.figures import to_display
 from pixelwise.evaluation.gallery import MOST, Thumbnail, edge_px, thumbnail
 from pixelwise.evaluation.mistakes import Mistakes, find_mistakes
@@ -88,7 +91,10 @@ def evaluate_each(
     tolerance_px: float,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluated:
-    """As `evaluate`, each image by a model of its own; all have the same classes."""
+    """As `evaluate`, each image by a model of its own; all have the same classes.
+
+    They are predicted one after the other; threads look at a prediction while the next ones are made.
+    """
     models, cases = [model for model, _ in pairs], [case for _, case in pairs]
     keeps = sum(case.pixels for case in cases) <= KEPT_PIXELS
     seen: list[_Seen] = []
@@ -96,18 +102,18 @@ def evaluate_each(
     best_first: list[tuple[float, str]] = []
     masks = []
     classes = models[0].classes
-    for index, (model, case) in enumerate(pairs):
-        one, mask = _look_at(model, case, tolerance_px)
-        seen.append(one)
-        name, score = case.case.name, float(mean_over_classes(iou(one.counts)).nan_to_num(nan=1.0))
-        thumbnails[name] = thumbnail(case.image, np.asarray(case.mask), mask, classes, edge_px(len(cases)))
+    looking = partial(_look_at, tolerance_px=tolerance_px, edge=edge_px(len(cases)))
+    for case, looked in zip(cases, behind(looking, itertools.starmap(_predict, pairs), _looking_bytes), strict=True):
+        seen.append(looked.seen)
+        name, score = case.case.name, float(mean_over_classes(iou(looked.seen.counts)).nan_to_num(nan=1.0))
+        thumbnails[name] = looked.thumbnail
         heapq.heappush(best_first, (-score, name))
         if len(best_first) > MOST:
             del thumbnails[heapq.heappop(best_first)[1]]
         if keeps:
-            masks.append(mask)
+            masks.append(looked.mask)
         if progress is not None:
-            progress(index + 1, len(cases))
+            progress(len(seen), len(cases))
     scores = Evaluation(
         classes=tuple(classes.names),
         names=tuple(case.case.name for case in cases),
@@ -133,9 +139,29 @@ class _Seen:
     looks: Looks
 
 
-def _look_at(model: Model, case: Decoded, tolerance_px: float) -> tuple[_Seen, UInt8[np.ndarray, "H W"]]:
-    """Predict an image and hold it against its mask in every way; the predicted mask comes second."""
-    classes = len(model.classes)
+@dataclass(frozen=True)
+class _Predicted:
+    """An image, its mask, and what a model says of it."""
+
+    image: Shaped[np.ndarray, "H W C"]
+    truth: UInt8[np.ndarray, "H W"]
+    mask: UInt8[np.ndarray, "H W"]
+    confident: Bool[np.ndarray, "H W"]
+    counts: Int64[Tensor, "K K"]
+    calibration: Float64[Tensor, "3 bins"]
+    classes: ClassTable
+
+
+@dataclass(frozen=True)
+class _Looked:
+    """What is seen in a prediction, and its pictures."""
+
+    seen: _Seen
+    mask: UInt8[np.ndarray, "H W"]
+    thumbnail: Thumbnail
+
+
+def _predict(model: Model, case: Decoded) -> _Predicted:
     mask, confident = np.empty(case.size, dtype=np.uint8), np.empty(case.size, dtype=bool)
     sums = torch.zeros((3, BINS), dtype=torch.float64)
     for part in compare(model, case):
@@ -144,10 +170,21 @@ def _look_at(model: Model, case: Decoded, tolerance_px: float) -> tuple[_Seen, U
         mask[part.band.place] = part.predicted.to(torch.uint8).cpu().numpy()
         confident[part.band.place] = (confidence >= CONFIDENT).cpu().numpy()
     mask, truth = model.cleaned(mask), np.asarray(case.mask)
-    counts = confusion(torch.from_numpy(mask), torch.from_numpy(np.array(truth)), classes)
+    counts = confusion(torch.from_numpy(mask), torch.from_numpy(np.array(truth)), len(model.classes))
+    return _Predicted(case.image, truth, mask, confident, counts, sums, model.classes)
+
+
+def _looking_bytes(predicted: _Predicted) -> int:
+    return OUTLINE_PIXEL_BYTES * predicted.mask.size
+
+
+def _look_at(predicted: _Predicted, tolerance_px: float, edge: int) -> _Looked:
+    """Hold a predicted mask against the true one in every way."""
+    mask, truth, classes = predicted.mask, predicted.truth, len(predicted.classes)
     outlines = compare_boundaries(mask, truth, classes, tolerance_px)
-    mistakes = find_mistakes(mask, truth, confident, classes, model.classes.background)
-    return _Seen(counts, sums, outlines, mistakes, Looks.of(case.image)), mask
+    mistakes = find_mistakes(mask, truth, predicted.confident, classes, predicted.classes.background)
+    seen = _Seen(predicted.counts, predicted.calibration, outlines, mistakes, Looks.of(predicted.image))
+    return _Looked(seen, mask, thumbnail(predicted.image, truth, mask, predicted.classes, edge))
 
 
 def examples(evaluated: Evaluated) -> tuple[Example, ...]:

@@ -76,7 +76,7 @@ def train_folds(  # noqa: PLR0913  all but three are given by name
         began: as for `train`.
 
     Raises:
-        DataError: the data cannot be trained on, or there are fewer images than folds.
+        DataError: the data cannot be trained on, there are fewer images than folds, or no folds to resume.
         ConfigError: a setting is not possible, or there is something in the folder already.
     """
     watcher, started = watcher or Watcher(), began if began is not None else clocks.monotonic()
@@ -127,6 +127,13 @@ def _refuse_other_folds(place: Path, asked: Config, *, resume: bool) -> None:
         raise ConfigError("There is a run in this folder.", where=place, remedy="Choose another one with --out.")
     if not resume and (first.begun.exists() or Files(place).best.exists()):
         raise ConfigError("There are folds in this folder already.", where=place, remedy="Go on by --resume.")
+    if resume and not first.begun.exists():
+        what = "none were begun in this folder" if place.exists() else "there is no such folder"
+        raise DataError(
+            f"There are no folds to resume: {what}.",
+            where=place,
+            remedy="Name their folder with --out, or leave --resume out to begin.",
+        )
     if not resume or not first.config.exists():
         return
     known = configs.load(first.config)
