@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,14 +10,15 @@ import torch
 from torch import nn
 
 from pixelwise import api
-from pixelwise.bench import ceiling, contest, figures, page, rivals, sizes
+from pixelwise.bench import ceiling, contest, figures, networks, page, rivals, sizes
 from pixelwise.config import ModelConfig
 from pixelwise.errors import ConfigError
 from pixelwise.inference import int8
 from pixelwise.models.blocks import parameter_count
 from pixelwise.models.unet import build
 from pixelwise.timing import Timing, timed
-from pixelwise.training.machine import this_machine
+from pixelwise.training.machine import Stopwatch, this_machine
+from pixelwise.training.watch import Watcher
 
 CPU = torch.device("cpu")
 ONCE = Timing(0.5, 0.4, 0.7, 3)
@@ -82,6 +84,42 @@ def test_one_figure_alone_and_one_that_does_not_exist() -> None:
     assert [figure.name for figure in api.bench("cpu", ["samples"])[2]] == ["sample, augmented"]
     with pytest.raises(ConfigError, match="There are: large image, training"):
         api.bench("cpu", ["speed"])
+
+
+@pytest.mark.usefixtures("small")
+def test_what_memory_does_not_suffice_for_is_left_out_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def first_of_two(bench: figures.Bench) -> Iterator[figures.Figure]:
+        yield from figures.samples(bench)
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB.")
+
+    monkeypatch.setitem(figures.FIGURES, "samples", first_of_two)
+    said: list[str] = []
+    watcher = Watcher()
+    monkeypatch.setattr(watcher, "say", said.append)
+    found = api.bench("cpu", ["samples", "inference"], watcher=watcher)[2]
+    assert [figure.name for figure in found] == ["sample, augmented", "inference, plain U-Net"]
+    assert "samples: Memory does not suffice (CUDA out of memory. Tried to allocate 9 GiB.)" in said[-1]
+
+
+def test_times_are_those_of_what_was_timed_together() -> None:
+    rates = {"float32": 1.0, "bfloat16": 2.0}
+    machine, highest = this_machine(CPU), ceiling.Ceiling(rates, rates, 1.0)
+    figure = figures.Figure("x", 8.0, "images/s", ONCE, together=4)
+    assert "| x | 8 images/s | 0.4 to 0.7 s for 4, 3 times |" in page.to_markdown(machine, highest, [figure])
+
+
+def test_named_networks_are_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(networks, "SIZES", {"tiny": {"width": 4, "depth": 2}, "nano": {"width": 2, "depth": 1}})
+    monkeypatch.setattr(sizes, "PATCH_PX", 32)
+    rows = networks.networks(Stopwatch(CPU, tmp_path), lambda _done, _of: None)
+    assert [row.name for row in rows] == ["tiny", "nano"]
+    assert all(row.training_per_second and row.prediction_per_second for row in rows)
+    # the weights and the arithmetic of a depth of 1, by hand: two blocks of two convolutions, the way up, the head
+    convolutions = [(3, 2, 32), (2, 2, 32), (2, 4, 16), (4, 4, 16), (4, 2, 32), (2, 2, 32)]
+    by_hand = sum(2 * 9 * one * other * edge**2 for one, other, edge in convolutions)
+    by_hand += 2 * 4 * 2 * 32**2  # on the way up each place is a product with one of the coarser map
+    by_hand += 2 * 2 * 2 * 32**2  # and the output one with its own
+    assert rows[1].gflop == pytest.approx(by_hand / 1e9)
 
 
 @pytest.mark.usefixtures("small")
@@ -153,4 +191,4 @@ def test_rivals_do_the_same_work(monkeypatch: pytest.MonkeyPatch, capsys: pytest
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert len(lines) == 2
     assert all(line["figure"] == "inference, plain U-Net" and line["timing"]["median_seconds"] > 0 for line in lines)
-    assert rivals.RIVALS.keys() == figures.FIGURES.keys()
+    assert rivals.RIVALS.keys() == figures.FIGURES.keys() - {"small networks"}

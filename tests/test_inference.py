@@ -185,7 +185,8 @@ def test_the_cross_entropy_is_that_of_float64_though_the_device_may_have_none() 
     probabilities = torch.softmax(torch.from_numpy(RNG.normal(size=(3, 50, 70))).float(), dim=0)
     truth = torch.from_numpy(RNG.integers(0, 3, (50, 70)).astype(np.uint8))
     truth[4:9] = IGNORE
-    rows = scoring._cross_entropy(scoring.Compared(Band(0, probabilities), probabilities.argmax(0), truth))
+    band = Band(0, probabilities)
+    rows = scoring._cross_entropy(scoring.Compared(band, band.classes(), truth))
     assert rows.dtype == torch.float32
     chosen = np.take_along_axis(probabilities.numpy().astype(np.float64), truth.numpy()[None].clip(0, 2), 0)[0]
     expected = -np.log(chosen)[truth.numpy() != IGNORE].sum()

@@ -11,9 +11,15 @@ from pixelwise.errors import MachineError
 from pixelwise.training import kernels
 
 
-def test_graphs_are_for_one_process_with_a_gpu_and_steps_of_one_part() -> None:
+def test_graphs_are_for_one_process_with_a_gpu_and_steps_of_one_part(monkeypatch: pytest.MonkeyPatch) -> None:
     network = nn.Conv2d(1, 1, 1)
-    assert kernels.computed(network, TrainingConfig(cuda_graphs=True)) is network
+    wanted = TrainingConfig(cuda_graphs=True)
+    assert kernels.computed(network, wanted) is network
+    monkeypatch.setattr(kernels, "_is_on_gpu", lambda _: True)
+    assert isinstance(kernels.computed(network, wanted), kernels.Replayed)
+    assert kernels.computed(network, wanted, processes=2) is network
+    assert kernels.computed(network, wanted.model_copy(update={"accumulate": 2})) is network
+    assert kernels.computed(network, TrainingConfig()) is network
 
 
 def failing(error: Exception) -> Callable[..., nn.Module]:

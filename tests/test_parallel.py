@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pixelwise import launcher
 from pixelwise.data import parallel
 from pixelwise.data.dataset import Case
-from pixelwise.data.parallel import ahead, behind, bytes_of_case, in_parallel
+from pixelwise.data.parallel import ahead, behind, bytes_of_case, in_parallel, together
 
 
 class Scale:
@@ -130,6 +131,30 @@ def test_no_more_is_made_than_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     assert given == len(weights)
     assert scale.most <= 600
     assert scale.together > 1
+
+
+def test_items_wait_for_slow_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However little they weigh: each may hold files open."""
+    monkeypatch.setattr(launcher, "cores", lambda: 2)
+    made: list[int] = []
+    go_on = threading.Event()
+
+    def make() -> Iterator[int]:
+        for number in range(50):
+            made.append(number)
+            yield number
+
+    results = behind(lambda number: go_on.wait(5) and number, make(), lambda _: 0)
+    threading.Timer(0.2, go_on.set).start()
+    assert next(results) == 0
+    assert len(made) == 2 * 2 + 1
+    assert list(results) == list(range(1, 50))
+
+
+def test_no_more_is_worked_on_together_than_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launcher, "cores", lambda: 16)
+    monkeypatch.setattr(parallel, "MOST_BYTES", 100)
+    assert [together(200, 1), together(3, 1), together(200, 30), together(200, 101), together(0, 1)] == [16, 3, 3, 1, 1]
 
 
 def test_errors_of_making_and_of_work_end_it_and_leave_no_thread() -> None:

@@ -1,12 +1,16 @@
 """From raw values to what the network sees."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pixelwise.config import Preprocessing
 from pixelwise.data.preprocess import (
+    loadable,
     match_channels,
     mirrored_window,
     moments,
@@ -14,6 +18,7 @@ from pixelwise.data.preprocess import (
     refuse_other_range,
     resize_image,
     resize_mask,
+    scaling,
     statistics,
     storable,
 )
@@ -53,9 +58,15 @@ def test_channels_that_differ_are_not_guessed_at() -> None:
         match_channels(RNG.integers(0, 255, (4, 5, 3), dtype=np.uint8), 1)
 
 
+def normalised(image: np.ndarray, mean: Sequence[float], deviation: Sequence[float]) -> np.ndarray:
+    """C h w."""
+    factors = torch.from_numpy(scaling(mean, deviation))
+    return normalise(torch.from_numpy(loadable(image[None])), factors)[0].numpy()
+
+
 def test_normalised_values_have_zero_mean_and_unit_deviation() -> None:
     image = RNG.normal((100.0, -7.0), (20.0, 0.5), (40, 50, 2))
-    result = normalise(image, *(part.tolist() for part in statistics(image)))
+    result = normalised(image, *(part.tolist() for part in statistics(image)))
     assert result.shape == (2, 40, 50)
     np.testing.assert_allclose(result.mean(axis=(1, 2)), 0.0, atol=1e-5)
     np.testing.assert_allclose(result.std(axis=(1, 2)), 1.0, atol=1e-5)
@@ -63,15 +74,15 @@ def test_normalised_values_have_zero_mean_and_unit_deviation() -> None:
 
 def test_a_constant_channel_becomes_zero() -> None:
     image = np.full((3, 3, 1), 7, dtype=np.uint16)
-    assert (normalise(image, *(part.tolist() for part in statistics(image))) == 0).all()
+    assert (normalised(image, *(part.tolist() for part in statistics(image))) == 0).all()
 
 
 def test_normalisation_none_keeps_values_and_image_uses_the_images_own() -> None:
     image = RNG.integers(0, 60000, (9, 9, 1), dtype=np.uint16)
     keep = Preprocessing(channels=1, normalisation="none", mean=(5.0,), deviation=(5.0,))
-    np.testing.assert_array_equal(normalise(image, *moments(image, keep))[0], image[..., 0])
+    np.testing.assert_array_equal(normalised(image, *moments(image, keep))[0], image[..., 0])
     own = keep.model_copy(update={"normalisation": "image"})
-    assert normalise(image, *moments(image, own)).mean() == pytest.approx(0.0, abs=1e-5)
+    assert normalised(image, *moments(image, own)).mean() == pytest.approx(0.0, abs=1e-5)
 
 
 def test_resizing_by_two_averages_or_repeats() -> None:

@@ -434,7 +434,7 @@ def test_an_environment_that_makes_no_sense_is_said(environment: dict[str, str])
 def test_processes_share_the_cores_where_torchrun_would_leave_them_one(
     environment: dict[str, str], expected: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(launcher, "_cores", lambda: 8)
+    monkeypatch.setattr(launcher, "cores", lambda: 8)
     started = {"TORCHELASTIC_RUN_ID": "none"} if "RANK" in environment else {}
     assert launcher.threads(environment | started) == expected
 
@@ -466,7 +466,7 @@ def test_a_command_under_torchrun_computes_with_its_share_of_the_cores() -> None
 
 
 def test_choosing_a_device_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launcher, "_cores", lambda: 2 * (torch.get_num_threads() + 1))
+    monkeypatch.setattr(launcher, "cores", lambda: 2 * (torch.get_num_threads() + 1))
     told = {**of_torchrun(0, 2, 0, 2), "TORCHELASTIC_RUN_ID": "none", "OMP_NUM_THREADS": "1"}
     for name, value in told.items():
         monkeypatch.setenv(name, value)

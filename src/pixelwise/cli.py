@@ -532,12 +532,14 @@ def models(
 @app.command()
 def bench(
     only: Annotated[
-        list[str] | None, typer.Option(help="One figure: training, inference, large image, samples, start; repeatable.")
+        list[str] | None,
+        typer.Option(help="training, small networks, inference, large image, samples or start; repeatable."),
     ] = None,
     device: DeviceOption = "auto",
     rivals: Annotated[
         Path | None, typer.Option(help="Python that has MONAI, nnU-Net, albumentations: measured at the same work.")
     ] = None,
+    seconds: Annotated[float, typer.Option(min=0.1, help="That steps of a network are measured for, at least.")] = 10.0,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Page to write (.md).")] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -550,7 +552,7 @@ def bench(
     from pixelwise.training.watch import on_this_terminal
 
     with on_this_terminal() as watcher:
-        measured = api.bench(device, only or (), rivals, watcher)
+        measured = api.bench(device, only or (), rivals, watcher, seconds=seconds)
     text = page.to_markdown(*measured)
     typer.echo(json.dumps(page.to_json(*measured), indent=2) if as_json else text)
     if out is not None:

@@ -58,6 +58,10 @@ class MachineError(PixelwiseError):
     """Memory does not suffice."""
 
 
+_LACKS_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")
+"""What torch says, on a GPU and on a processor; its other errors are RuntimeErrors too."""
+
+
 @contextmanager
 def memory_errors(remedy: str) -> Iterator[None]:
     """Turn every kind of "out of memory" into an error that says what to do.
@@ -69,7 +73,7 @@ def memory_errors(remedy: str) -> Iterator[None]:
         yield
     except (MemoryError, RuntimeError) as error:  # torch's errors are RuntimeErrors, those of a GPU included
         text = str(error)
-        if isinstance(error, RuntimeError) and "memory" not in text:
+        if isinstance(error, RuntimeError) and not any(part in text.lower() for part in _LACKS_MEMORY):
             raise
         said = f" ({text.splitlines()[0]})" if text else ""
         raise MachineError(f"Memory does not suffice{said}.", remedy=remedy) from None

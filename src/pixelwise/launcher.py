@@ -115,11 +115,11 @@ def threads(environment: Mapping[str, str] = os.environ) -> int | None:
     local = place(environment).local
     if "TORCHELASTIC_RUN_ID" not in environment or local is None or environment.get("OMP_NUM_THREADS") != "1":
         return None
-    return max(1, _cores() // local.processes) if local.processes > 1 else None
+    return max(1, cores() // local.processes) if local.processes > 1 else None
 
 
-def _cores() -> int:
-    """Those that this process may use."""
+def cores() -> int:
+    """Of the processor, those that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -25,11 +25,6 @@ class Timing:
     highest_seconds: float
     repetitions: int
 
-    @property
-    def spread(self) -> float:
-        """Highest minus lowest, as a share of the median."""
-        return (self.highest_seconds - self.lowest_seconds) / self.median_seconds
-
 
 def timed(
     work: Callable[[], object], device: torch.device, at_least: float = 2.0, fewest: int = 3, most: int = 50

@@ -29,7 +29,7 @@ from pixelwise.models import bundle
 from pixelwise.models.blocks import folded, rounded
 from pixelwise.models.unet import build
 from pixelwise.timing import Timing, timed
-from pixelwise.training.machine import Work, peak_above_now, random_case, rehearsal
+from pixelwise.training.machine import MARGIN, Work, expected_bytes, peak_above_now, random_case, rehearsal
 
 PLAIN = ModelConfig(width=sizes.PLAIN_WIDTH, depth=sizes.PLAIN_DEPTH, max_width=1024, norm="batch")
 """The plain U-Net of 64 to 1024 features, padded and normalised: 31.0 million parameters."""
@@ -58,6 +58,8 @@ class Figure:
     """What was possible."""
     peak_bytes: int | None = None
     """Memory that the work took at most beyond what was held before, where it was looked at."""
+    together: int = 1
+    """So many images or samples were timed together."""
     rivals: tuple[Entry, ...] = ()
     """Others at the same work, measured in the same run."""
 
@@ -75,11 +77,10 @@ class Bench:
     ceiling: Ceiling
     precision: str
     """float32 or bfloat16: what convolutions compute in."""
-
-    @property
-    def batch(self) -> int:
-        """Patches at once."""
-        return sizes.GPU_BATCH if self.device.type == "cuda" else sizes.BATCH
+    batch: int = sizes.BATCH
+    """Patches at once."""
+    seconds: float = sizes.STEPS_AT_LEAST
+    """That steps of a network are measured for, at least."""
 
     @property
     def patch_px(self) -> int:
@@ -91,9 +92,15 @@ class Bench:
         rates = self.ceiling.matrix_gflops if self.device.type == "cuda" else self.ceiling.convolution_gflops
         return rates[precision]
 
-    def autocast(self) -> torch.autocast:
-        """In which networks are called."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
+
+def fitting_batch(device: torch.device) -> int:
+    """Patches at once: as many as fit into the memory of a GPU, in float32 too."""
+    if device.type != "cuda":
+        return sizes.BATCH
+    batch, room = sizes.GPU_BATCH, torch.cuda.mem_get_info(device)[0]
+    while batch > 1 and MARGIN * expected_bytes(_plain_work(sizes.GPU_PATCH_PX, batch, "float32")) > room:
+        batch //= 2
+    return batch
 
 
 def training(bench: Bench) -> Iterator[Figure]:
@@ -102,9 +109,10 @@ def training(bench: Bench) -> Iterator[Figure]:
         with keeping_freed_memory():
             step, _ = rehearsal(work, bench.device)
             timing = _timed(step, bench)
-        gflop = 3 * _forward_gflop(work.model, bench)
+        del step  # its memory may be needed for the next
+        gflop = 3 * forward_gflop(work.model, bench.patch_px, bench.batch)
         yield _of_network(f"training step, {name}", timing, gflop, bench, work.precision)
-    plain = _plain_work(bench)
+    plain = _plain_work(bench.patch_px, bench.batch, bench.precision)
     yield _from_images("plain U-Net", plain, bench)
     if bench.device.type == "cuda":
         yield _from_images("plain U-Net, compiled", plain.model_copy(update={"compiled": True}), bench)
@@ -112,7 +120,7 @@ def training(bench: Bench) -> Iterator[Figure]:
 
 def _steps(bench: Bench) -> dict[str, Work]:
     """Training steps, by name."""
-    plain = _plain_work(bench)
+    plain = _plain_work(bench.patch_px, bench.batch, bench.precision)
     steps = {"plain U-Net": plain, "nnU-Net's network": plain.model_copy(update={"model": NNUNET})}
     if bench.precision != "float32":
         steps["plain U-Net, float32"] = plain.model_copy(update={"precision": "float32"})
@@ -122,21 +130,34 @@ def _steps(bench: Bench) -> dict[str, Work]:
     return steps
 
 
-def _plain_work(bench: Bench) -> Work:
+def _plain_work(edge: int, batch: int, precision: str) -> Work:
     return Work(
         model=PLAIN,
         channels=sizes.CHANNELS,
         classes=sizes.CLASSES,
-        patch_size=(bench.patch_px, bench.patch_px),
-        batch_size=bench.batch,
-        precision=bench.precision,
+        patch_size=(edge, edge),
+        batch_size=batch,
+        precision=precision,
     )
+
+
+def small_networks(bench: Bench) -> Iterator[Figure]:
+    """Training steps of narrow networks on a GPU, kernel by kernel and as CUDA graphs."""
+    for width, edge, batch in sizes.SMALL if bench.device.type == "cuda" else ():
+        work = _plain_work(edge, batch, bench.precision)
+        narrow = work.model_copy(update={"model": ModelConfig(width=width, depth=sizes.SMALL_DEPTH)})
+        for name, replayed in (("", False), (", CUDA graphs", True)):
+            step, _ = rehearsal(narrow.model_copy(update={"replayed": replayed}), bench.device)
+            timing = _timed(step, bench)
+            del step
+            what = f"training step, width {width}, {batch} x {edge} px{name}"
+            yield Figure(what, batch / timing.median_seconds, "images/s", timing, together=batch)
 
 
 def _timed(step: Callable[[], object], bench: Bench) -> Timing:
     """Of one of some steps that follow each other without waiting for the device, as in a run."""
     together = sizes.GPU_STEPS if bench.device.type == "cuda" else 1
-    whole = timed(lambda: [step() for _ in range(together)], bench.device, at_least=sizes.STEPS_AT_LEAST)
+    whole = timed(lambda: [step() for _ in range(together)], bench.device, at_least=bench.seconds)
     return replace(
         whole,
         median_seconds=whole.median_seconds / together,
@@ -151,7 +172,8 @@ def _from_images(name: str, work: Work, bench: Bench) -> Figure:
         step, _ = rehearsal(work, bench.device)
         batches = _patches(bench)
         timing = _timed(lambda: step(*next(batches)), bench)
-    return Figure(f"training from images, {name}", bench.batch / timing.median_seconds, "images/s", timing)
+    rate = bench.batch / timing.median_seconds
+    return Figure(f"training from images, {name}", rate, "images/s", timing, together=bench.batch)
 
 
 def _patches(bench: Bench) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
@@ -173,36 +195,44 @@ def _patches(bench: Bench) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
 
 def inference(bench: Bench) -> Iterator[Figure]:
     """Prediction with the plain U-Net."""
-    network = _quick(PLAIN, bench)
     image = _batch(bench)
+    predict = prediction(PLAIN, image, bench.precision)
+    with keeping_freed_memory():
+        timing = timed(predict, bench.device, at_least=bench.seconds)
+    gflop = forward_gflop(PLAIN, bench.patch_px, bench.batch)
+    yield _of_network("inference, plain U-Net", timing, gflop, bench, bench.precision)
+    if bench.device.type == "cpu" and int8.is_installed():
+        timing = _in_eight_bits(image, bench.seconds)
+        rate = bench.batch / timing.median_seconds
+        yield Figure("inference, plain U-Net, eight bits", rate, "images/s", timing, together=bench.batch)
+
+
+def prediction(config: ModelConfig, image: torch.Tensor, precision: str) -> Callable[[], None]:
+    """A function that predicts a batch, with a network as it is loaded for that."""
+    network = quick(config, image.device, precision)
 
     @torch.inference_mode()
     def predict() -> None:
-        with bench.autocast():
+        with torch.autocast(image.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
             network(image)
 
-    with keeping_freed_memory():
-        timing = timed(predict, bench.device, at_least=sizes.STEPS_AT_LEAST)
-    yield _of_network("inference, plain U-Net", timing, _forward_gflop(PLAIN, bench), bench, bench.precision)
-    if bench.device.type == "cpu" and int8.is_installed():
-        timing = _in_eight_bits(image)
-        yield Figure("inference, plain U-Net, eight bits", bench.batch / timing.median_seconds, "images/s", timing)
+    return predict
 
 
-def _in_eight_bits(image: torch.Tensor) -> Timing:
+def _in_eight_bits(image: torch.Tensor, seconds: float) -> Timing:
     plain = Model(folded(_network(PLAIN, image.device).eval()), _description(PLAIN, "float32"), image.device)
     raw = np.random.default_rng(0).integers(0, 256, (sizes.BATCH, *image.shape[2:], sizes.CHANNELS), dtype=np.uint8)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.xml"
         int8.write(plain, list(raw), path)
         network = int8.load(path).network
-    return timed(lambda: network(image), image.device, at_least=sizes.STEPS_AT_LEAST)
+    return timed(lambda: network(image), image.device, at_least=seconds)
 
 
 def large_image(bench: Bench) -> Iterator[Figure]:
     """One image of 4096 x 4096 pixels in blended tiles."""
     image = np.random.default_rng(0).integers(0, 256, (sizes.LARGE_PX, sizes.LARGE_PX, sizes.CHANNELS), dtype=np.uint8)
-    network = _quick(LARGE, bench)
+    network = quick(LARGE, bench.device, bench.precision)
     model = Model(network, _description(LARGE, bench.precision), bench.device)
 
     def predict() -> None:
@@ -236,8 +266,9 @@ def samples(bench: Bench) -> Iterator[Figure]:
         augment(raw, torch.from_numpy(masks).to(bench.device), seeds, patch, config, factors)
 
     with keeping_freed_memory():
-        timing = timed(draw, bench.device, at_least=sizes.SAMPLES_AT_LEAST, most=500)
-    yield Figure("sample, augmented", 1000 * timing.median_seconds / bench.batch, "ms", timing)
+        timing = timed(draw, bench.device, at_least=min(bench.seconds, sizes.SAMPLES_AT_LEAST), most=500)
+    value = 1000 * timing.median_seconds / bench.batch
+    yield Figure("sample, augmented", value, "ms", timing, together=bench.batch)
 
 
 def start(bench: Bench) -> Iterator[Figure]:
@@ -254,6 +285,7 @@ def start(bench: Bench) -> Iterator[Figure]:
 FIGURES: dict[str, Callable[[Bench], Iterator[Figure]]] = {
     "large image": large_image,  # first, since the heap is what others have left of it
     "training": training,
+    "small networks": small_networks,
     "inference": inference,
     "samples": samples,
     "start": start,
@@ -267,10 +299,10 @@ def _network(config: ModelConfig, device: torch.device) -> nn.Module:
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
-def _quick(config: ModelConfig, bench: Bench) -> nn.Module:
-    """As it is loaded for prediction."""
-    network = folded(_network(config, bench.device).eval())
-    return rounded(network) if bench.precision == "bfloat16" else network
+def quick(config: ModelConfig, device: torch.device, precision: str) -> nn.Module:
+    """A network as it is loaded for prediction."""
+    network = folded(_network(config, device).eval())
+    return rounded(network) if precision == "bfloat16" else network
 
 
 def _batch(bench: Bench) -> torch.Tensor:
@@ -278,11 +310,11 @@ def _batch(bench: Bench) -> torch.Tensor:
     return image.contiguous(memory_format=torch.channels_last)
 
 
-def _forward_gflop(config: ModelConfig, bench: Bench) -> float:
-    """10^9 operations of a batch in training or prediction."""
-    with torch.device("meta"):
+def forward_gflop(config: ModelConfig, edge: int, batch: int = 1) -> float:
+    """10^9 operations for a batch of patches; three times as many in training."""
+    with torch.device("meta"):  # counted, not computed
         network = build(config, sizes.CHANNELS, sizes.CLASSES).eval()
-        return _gflop(network, torch.empty(bench.batch, sizes.CHANNELS, bench.patch_px, bench.patch_px))
+        return _gflop(network, torch.empty(batch, sizes.CHANNELS, edge, edge))
 
 
 def _gflop(network: nn.Module, image: torch.Tensor) -> float:
@@ -294,7 +326,8 @@ def _gflop(network: nn.Module, image: torch.Tensor) -> float:
 
 def _of_network(name: str, timing: Timing, gflop: float, bench: Bench, precision: str) -> Figure:
     seconds, highest = timing.median_seconds, bench.network_gflops(precision)
-    return Figure(name, bench.batch / seconds, "images/s", timing, gflop / seconds, highest)
+    rate = bench.batch / seconds
+    return Figure(name, rate, "images/s", timing, gflop / seconds, highest, together=bench.batch)
 
 
 def _preprocessing() -> Preprocessing:

@@ -5,13 +5,14 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
-from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from pixelwise.bench import sizes
+from pixelwise.bench.figures import forward_gflop, prediction
 from pixelwise.config import SIZES, ModelConfig
+from pixelwise.memory import keeping_freed_memory
 from pixelwise.models.blocks import parameter_count
 from pixelwise.models.unet import build, valid_size_px
+from pixelwise.timing import timed
 from pixelwise.training.machine import Stopwatch, Work
 
 PRECISIONS = ("float32", "bfloat16")
@@ -74,29 +75,17 @@ def _work(model: ModelConfig, edge: int, precision: str) -> Work:
 
 def _seconds_of_prediction(work: Work, device: torch.device) -> float:
     """Of one image, some at once."""
-    network: nn.Module = build(work.model, work.channels, work.classes).eval()
-    network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     image = torch.randn(work.batch_size, work.channels, *work.patch_size, device=device)
-    image = image.contiguous(memory_format=torch.channels_last)
-
-    @torch.inference_mode()
-    def predict() -> None:
-        with torch.autocast(device.type, torch.bfloat16, enabled=work.precision == "bfloat16"):
-            network(image)
-
-    seconds: float = timed(predict, device, at_least=0.5, fewest=2, most=20).lowest_seconds
-    return seconds / work.batch_size
+    predict = prediction(work.model, image.contiguous(memory_format=torch.channels_last), work.precision)
+    with keeping_freed_memory():
+        return timed(predict, device, at_least=0.5, fewest=2, most=20).lowest_seconds / work.batch_size
 
 
 def _network(name: str, settings: dict[str, Any]) -> Network:
     model = ModelConfig(**settings)
-    edge = valid_size_px(model, sizes.PATCH_PX)
-    with torch.device("meta"):  # counted, not computed
-        network = build(model, sizes.CHANNELS, sizes.CLASSES).eval()
-        image = torch.zeros(1, sizes.CHANNELS, edge, edge)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        network(image)
-    return Network(name, settings, parameter_count(network), counter.get_total_flops() / 1e9)
+    with torch.device("meta"):  # counted, not made
+        parameters = parameter_count(build(model, sizes.CHANNELS, sizes.CLASSES))
+    return Network(name, settings, parameters, forward_gflop(model, valid_size_px(model, sizes.PATCH_PX)))
 
 
 def to_text(rows: Sequence[Network]) -> str:

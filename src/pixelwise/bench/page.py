@@ -64,7 +64,8 @@ def to_json(machine: Machine, ceiling: Ceiling, figures: Sequence[Figure]) -> di
 
 def _row(figure: Figure) -> str:
     timing = figure.timing
-    times = f"{timing.lowest_seconds:.3g} to {timing.highest_seconds:.3g} s, {timing.repetitions} times"
+    of = f" for {figure.together}" if figure.together > 1 else ""
+    times = f"{timing.lowest_seconds:.3g} to {timing.highest_seconds:.3g} s{of}, {timing.repetitions} times"
     rate = f"{figure.gflops:.0f}" if figure.gflops is not None else ""
     share = f"{figure.share:.0%}" if figure.share is not None else ""
     if figure.peak_bytes is not None:

@@ -284,7 +284,7 @@ RIVALS: dict[str, Callable[[], Iterator[Callable[[], Entry]]]] = {
     "samples": samples,
     "start": start,
 }
-"""By the names of `figures.FIGURES`."""
+"""By the names of `figures.FIGURES`; small networks are measured on a GPU only, where rivals are not."""
 
 
 def main(name: str) -> None:

@@ -4,7 +4,13 @@ BATCH, CHANNELS, CLASSES, PATCH_PX = 4, 3, 2, 256
 """Of training and inference."""
 
 GPU_BATCH, GPU_PATCH_PX = 16, 512
-"""The same on a GPU, which is not filled by less."""
+"""The same on a GPU, which is not filled by less; fewer where its memory does not hold as many."""
+
+SMALL = ((8, 256, 16), (16, 256, 8), (32, 384, 16))
+"""Width, edge and number of patches of networks that leave a GPU waiting for the processor, or nearly so."""
+
+SMALL_DEPTH = 5
+"""Of these."""
 
 GPU_STEPS = 8
 """So many steps are timed together on a GPU, which may be told of the next ones while it computes."""

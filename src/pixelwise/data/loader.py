@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from pixelwise.config import Preprocessing
 from pixelwise.data.cache import Decoded
-from pixelwise.data.preprocess import mirrored_window, moments, scaling
+from pixelwise.data.preprocess import loadable, mirrored_window, moments, scaling
 from pixelwise.launcher import Share
 
 POSITION_JITTER = 0.5
@@ -71,11 +71,6 @@ class Sample:
     """For its augmentation."""
     told: UInt8[np.ndarray, "h w N"] | None = None
     """What a teacher says of the pixels, packed; none without one."""
-
-
-def loadable(image: Shaped[np.ndarray, "*s C"]) -> Shaped[np.ndarray, "*s C"]:
-    """Bytes as they are, others as float32: few devices know uint16."""
-    return image if image.dtype == np.uint8 else image.astype(np.float32, copy=False)
 
 
 @dataclass(frozen=True)

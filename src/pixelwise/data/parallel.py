@@ -8,6 +8,7 @@ from typing import TypeVar, cast
 
 import numpy as np
 
+from pixelwise import launcher
 from pixelwise.data import formats
 from pixelwise.data.dataset import Case
 from pixelwise.errors import DataError
@@ -28,8 +29,12 @@ IMAGE_COPIES = 4
 MASK_PIXEL_BYTES = 6
 """Decoding and counting a mask takes so much for each pixel."""
 
-OUTLINE_PIXEL_BYTES = 24
-"""A predicted mask, and comparing its outlines with the true ones, take so much for each pixel."""
+OUTLINE_PIXEL_BYTES = 80
+"""A predicted mask, and comparing its outlines with the true ones, take at most about so much for each pixel: 20 where
+objects are smooth, 80 where every other pixel is an object."""
+
+WAITING = 2
+"""For each thread, so many items wait to be worked on, or for their result to be asked for."""
 
 
 def in_parallel(
@@ -61,24 +66,34 @@ def in_parallel(
 def behind(
     work: Callable[[Item], Result], items: Iterable[Item], weigh: Callable[[Item], int]
 ) -> Generator[Result, None, None]:
-    """The result for each item, in order, from several threads; meanwhile the caller's own makes the next items.
+    """The result for each item, in order, from a thread per core; meanwhile the caller's own makes the next items.
 
     Args:
         work: what is done.
-        items: on what; they are made no faster than memory allows.
+        items: on what; they are made no faster than work and memory allow.
         weigh: bytes that an item and work on it take.
     """
     begun: deque[tuple[Future[Result], int]] = deque()
-    pool = ThreadPoolExecutor()
+    pool = ThreadPoolExecutor(launcher.cores())
     try:
         for item in items:
             begun.append((pool.submit(work, item), weigh(item)))
-            while begun and (begun[0][0].done() or sum(weight for _, weight in begun) > MOST_BYTES):
+            while begun and (begun[0][0].done() or _is_full([weight for _, weight in begun])):
                 yield begun.popleft()[0].result()
         while begun:
             yield begun.popleft()[0].result()
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _is_full(weights: Sequence[int]) -> bool:
+    """Whether no further item shall be made while these wait."""
+    return sum(weights) > MOST_BYTES or len(weights) > WAITING * launcher.cores()
+
+
+def together(items: int, weight: int) -> int:
+    """About so many items of that weight are worked on `behind` at a time, of so many in all."""
+    return max(1, min(items, launcher.cores(), MOST_BYTES // max(1, weight)))
 
 
 def ahead(items: Iterable[Item]) -> Generator[Item, None, None]:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812  the name everybody knows it by
 from jaxtyping import Float, Float32, Integer, Shaped
+from torch import Tensor
 
 from pixelwise.config import Preprocessing
 from pixelwise.data.windows import Source, is_empty, row_bands
@@ -206,12 +207,16 @@ def scaling(mean: Sequence[float], deviation: Sequence[float]) -> Float32[np.nda
     return np.stack([1.0 / np.asarray(deviation), -np.asarray(mean) / np.asarray(deviation)]).astype(np.float32)
 
 
-def normalise(
-    window: Shaped[np.ndarray, "h w C"], mean: Sequence[float], deviation: Sequence[float]
-) -> Float32[np.ndarray, "C h w"]:
-    """(value - mean) / deviation per channel, channels first."""
-    scale, shift = scaling(mean, deviation)
-    values = window.astype(np.float32)
-    values *= scale
-    values += shift
-    return values.transpose(2, 0, 1)
+def loadable(image: Shaped[np.ndarray, "*s C"]) -> Shaped[np.ndarray, "*s C"]:
+    """Bytes as they are, others as float32: few devices know uint16."""
+    return image if image.dtype == np.uint8 else image.astype(np.float32, copy=False)
+
+
+def normalise(windows: Shaped[Tensor, "B h w C"], factors: Float32[Tensor, "2 C"]) -> Float32[Tensor, "B C h w"]:
+    """(value - mean) / deviation per channel; in memory the channels stay last.
+
+    Args:
+        windows: raw values, as `loadable` gives them, on any device.
+        factors: on the same device, as `scaling` gives them.
+    """
+    return torch.mul(windows, factors[0]).add_(factors[1]).permute(0, 3, 1, 2)

@@ -16,8 +16,8 @@ from jaxtyping import Float32, Int64, Shaped, UInt8
 from torch import Tensor
 
 from pixelwise.data.fingerprint import Fingerprint
-from pixelwise.data.loader import Batch, Place, Windows, loadable
-from pixelwise.data.preprocess import mirrored
+from pixelwise.data.loader import Batch, Place, Windows
+from pixelwise.data.preprocess import loadable, mirrored
 from pixelwise.data.transfer import to_device
 from pixelwise.launcher import Share
 

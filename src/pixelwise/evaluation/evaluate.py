@@ -9,7 +9,7 @@ from functools import partial
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float64, Int64, Shaped, UInt8
+from jaxtyping import Bool, Float64, Int64, UInt8
 from torch import Tensor
 
 from pixelwise.classes import IGNORE, ClassTable
@@ -141,10 +141,9 @@ class _Seen:
 
 @dataclass(frozen=True)
 class _Predicted:
-    """An image, its mask, and what a model says of it."""
+    """What a model says of an image."""
 
-    image: Shaped[np.ndarray, "H W C"]
-    truth: UInt8[np.ndarray, "H W"]
+    case: Decoded
     mask: UInt8[np.ndarray, "H W"]
     confident: Bool[np.ndarray, "H W"]
     counts: Int64[Tensor, "K K"]
@@ -167,11 +166,11 @@ def _predict(model: Model, case: Decoded) -> _Predicted:
     for part in compare(model, case):
         confidence, counted = part.band.probabilities.amax(0), part.truth != IGNORE
         sums += tally(confidence[counted], (part.predicted == part.truth)[counted])
-        mask[part.band.place] = part.predicted.to(torch.uint8).cpu().numpy()
+        mask[part.band.place] = part.predicted.cpu().numpy()
         confident[part.band.place] = (confidence >= CONFIDENT).cpu().numpy()
-    mask, truth = model.cleaned(mask), np.asarray(case.mask)
-    counts = confusion(torch.from_numpy(mask), torch.from_numpy(np.array(truth)), len(model.classes))
-    return _Predicted(case.image, truth, mask, confident, counts, sums, model.classes)
+    mask = model.cleaned(mask)
+    counts = confusion(torch.from_numpy(mask), torch.from_numpy(np.array(case.mask)), len(model.classes))
+    return _Predicted(case, mask, confident, counts, sums, model.classes)
 
 
 def _looking_bytes(predicted: _Predicted) -> int:
@@ -180,11 +179,12 @@ def _looking_bytes(predicted: _Predicted) -> int:
 
 def _look_at(predicted: _Predicted, tolerance_px: float, edge: int) -> _Looked:
     """Hold a predicted mask against the true one in every way."""
-    mask, truth, classes = predicted.mask, predicted.truth, len(predicted.classes)
+    image, truth = predicted.case.image, np.asarray(predicted.case.mask)
+    mask, classes = predicted.mask, len(predicted.classes)
     outlines = compare_boundaries(mask, truth, classes, tolerance_px)
     mistakes = find_mistakes(mask, truth, predicted.confident, classes, predicted.classes.background)
-    seen = _Seen(predicted.counts, predicted.calibration, outlines, mistakes, Looks.of(predicted.image))
-    return _Looked(seen, mask, thumbnail(predicted.image, truth, mask, predicted.classes, edge))
+    seen = _Seen(predicted.counts, predicted.calibration, outlines, mistakes, Looks.of(image))
+    return _Looked(seen, mask, thumbnail(image, truth, mask, predicted.classes, edge))
 
 
 def examples(evaluated: Evaluated) -> tuple[Example, ...]:

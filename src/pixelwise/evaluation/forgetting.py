@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Int64
+from jaxtyping import Int64, UInt8
 from pydantic import BaseModel, ConfigDict, FiniteFloat
 from torch import Tensor
 
@@ -90,7 +90,7 @@ def before_and_after(earlier: Model, later: Model, cases: Sequence[Decoded]) -> 
 
 
 def _overlaps(
-    predicted: Int64[Tensor, "h W"], truth: Tensor, said: Sequence[int], true: Sequence[int]
+    predicted: UInt8[Tensor, "h W"], truth: Tensor, said: Sequence[int], true: Sequence[int]
 ) -> Int64[Tensor, "2 n"]:
     """Pixels in both masks, and in either, of each class."""
     counted = truth != IGNORE

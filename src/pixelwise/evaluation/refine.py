@@ -153,7 +153,7 @@ def _see(model: Model, case: Decoded, every: int) -> Seen:
     mask = np.empty(case.size, dtype=np.uint8)
     columns, classes = [], []
     for part in compare(model, case):
-        mask[part.band.place] = part.predicted.to(torch.uint8).cpu().numpy()
+        mask[part.band.place] = part.predicted.cpu().numpy()
         columns.append(part.band.probabilities.float().flatten(1)[:, ::every].cpu())
         classes.append(part.truth.flatten()[::every].cpu())
     return Seen(case, mask, torch.cat(columns, dim=1), torch.cat(classes))

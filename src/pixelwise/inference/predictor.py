@@ -17,7 +17,17 @@ from pixelwise import launcher
 from pixelwise.classes import IGNORE, ClassTable
 from pixelwise.config import Flips, PredictionConfig
 from pixelwise.data.cache import hash_of
-from pixelwise.data.preprocess import Moments, Prepared, moments, normalise, refuse_other_range, resize_image
+from pixelwise.data.preprocess import (
+    Moments,
+    Prepared,
+    loadable,
+    moments,
+    normalise,
+    refuse_other_range,
+    resize_image,
+    scaling,
+)
+from pixelwise.data.transfer import to_device
 from pixelwise.data.windows import Source, is_empty, row_bands
 from pixelwise.errors import ConfigError, DataError, memory_errors
 from pixelwise.inference.postprocess import without_small_objects
@@ -215,11 +225,11 @@ class Model:
         """
 
         def predict(windows: Windows) -> Float[Tensor, "B K H W"]:
-            # channels stay last, as the network wants them
-            tiles = np.stack([normalise(window, *by).transpose(1, 2, 0) for window in windows])
-            results: Tensor = self._probabilities(torch.from_numpy(tiles).permute(0, 3, 1, 2).to(self.device))
+            raw = to_device(torch.from_numpy(loadable(np.stack(windows))), self.device)
+            results: Tensor = self._probabilities(normalise(raw, factors))
             return results
 
+        factors = to_device(torch.from_numpy(scaling(*by)), self.device)
         tiling = self.tiling((seen.shape[0], seen.shape[1]))
         remembering = once_per_value(predict)
         for region in regions:

@@ -24,7 +24,7 @@ class Compared:
     """A part of an image, on the device of the model."""
 
     band: Band
-    predicted: Int64[Tensor, "h W"]
+    predicted: UInt8[Tensor, "h W"]
     """The most probable class."""
     truth: UInt8[Tensor, "h W"]
     """The true class, or IGNORE."""
@@ -43,7 +43,7 @@ def compare(model: Model, case: Decoded) -> Iterator[Compared]:
     truth = torch.from_numpy(np.array(case.mask))  # a copy: the file is mapped for reading only
     try:
         for band in model.bands(case.image):
-            yield Compared(band, band.classes().long(), truth[band.place].to(model.device))
+            yield Compared(band, band.classes(), truth[band.place].to(model.device))
     except DataError as error:
         raise DataError(error.what, where=case.case.image, remedy=error.remedy) from None
 
@@ -59,13 +59,13 @@ def count(model: Model, cases: Sequence[Decoded]) -> tuple[Int64[Tensor, "K K"],
         DataError: an image does not fit the model.
     """
     classes = len(model.classes)
-    counts = torch.zeros((classes, classes), dtype=torch.int64)
-    loss = torch.zeros((), dtype=torch.float64)
+    counts = torch.zeros((classes, classes), dtype=torch.int64, device=model.device)
+    losses = [torch.zeros(0, device=model.device)]
     for case in cases:
         for part in compare(model, case):
-            counts += confusion(part.predicted, part.truth, classes).cpu()
-            loss += _cross_entropy(part).cpu().double().sum()  # not every GPU has float64
-    return counts, loss
+            counts += confusion(part.predicted, part.truth, classes)
+            losses.append(_cross_entropy(part))
+    return counts.cpu(), torch.cat(losses).cpu().double().sum()  # not every GPU has float64
 
 
 def _cross_entropy(part: Compared) -> Float32[Tensor, " h"]:

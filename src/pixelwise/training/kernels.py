@@ -16,10 +16,13 @@ def computed(network: nn.Module, config: TrainingConfig, processes: int = 1) -> 
     if config.compile:
         compiled: nn.Module = torch.compile(network)  # type: ignore[assignment]
         return compiled
-    on_gpu = all(weight.device.type == "cuda" for weight in network.parameters())
     # a part's gradients would lie where those of the next part are written
-    replays = config.cuda_graphs and on_gpu and config.accumulate == 1 and processes == 1
+    replays = config.cuda_graphs and _is_on_gpu(network) and config.accumulate == 1 and processes == 1
     return Replayed(network) if replays else network
+
+
+def _is_on_gpu(network: nn.Module) -> bool:
+    return all(weight.device.type == "cuda" for weight in network.parameters())
 
 
 class Replayed(nn.Module):

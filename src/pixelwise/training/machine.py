@@ -347,8 +347,10 @@ class Stopwatch:
         known = next((speed for speed in self.measured if speed.work == work), None)
         if known is None:
             began = time.monotonic()
-            known = self._remembered_or_measured(work)
-            self.spent_seconds += time.monotonic() - began
+            try:
+                known = self._remembered_or_measured(work)
+            finally:
+                self.spent_seconds += time.monotonic() - began
             self.measured.append(known)
         return known
 

@@ -3,7 +3,6 @@
 import statistics
 import sys
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -22,7 +21,7 @@ from pixelwise.data.check import of_resizing, of_test_side
 from pixelwise.data.dataset import Dataset
 from pixelwise.data.finding import Finding, to_json, to_text
 from pixelwise.data.loader import Batch, Windows, stream
-from pixelwise.data.parallel import OUTLINE_PIXEL_BYTES, behind
+from pixelwise.data.parallel import OUTLINE_PIXEL_BYTES, together
 from pixelwise.data.resident import Resident
 from pixelwise.data.split import Split, restore
 from pixelwise.errors import ConfigError, DataError, memory_errors
@@ -532,22 +531,15 @@ def _looking_seconds(request: Request, config: Config, material: Material) -> fl
 
 
 def _outline_seconds(config: Config, material: Material) -> float:
-    """How long outlines will be compared after training, as many at a time as there are threads.
-
-    From comparing those of one mask and the same moved a bit.
-    """
+    """How long outlines will be compared after training, from comparing those of one mask and the same moved a bit."""
     middle, classes = _middle(material.validation), len(material.cache.dataset.classes)
     truth = np.array(middle.mask)
     moved = np.roll(np.where(truth == IGNORE, 0, truth), 2, axis=1)
-    count = torch.get_num_threads()
-    outlines = behind(
-        lambda mask: compare_boundaries(mask, truth, classes, config.evaluation.tolerance_px),
-        count * [moved],
-        weigh=lambda mask: OUTLINE_PIXEL_BYTES * mask.size,
-    )
     began = time.monotonic()
-    deque(outlines, maxlen=0)
-    return (time.monotonic() - began) / count * _scored_pixels(material) / middle.pixels
+    compare_boundaries(moved, truth, classes, config.evaluation.tolerance_px)
+    images = max(1, round(_scored_pixels(material) / middle.pixels))
+    at_a_time = together(images, OUTLINE_PIXEL_BYTES * middle.pixels)
+    return (time.monotonic() - began) * images / at_a_time
 
 
 def _scored_pixels(material: Material) -> int:

@@ -3,18 +3,24 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from pixelwise.bench import sizes
 from pixelwise.bench.ceiling import Ceiling
 from pixelwise.bench.ceiling import measure as measure_ceiling
 from pixelwise.bench.contest import refuse_other_python, with_rivals
-from pixelwise.bench.figures import FIGURES, Bench, Figure
-from pixelwise.errors import ConfigError
+from pixelwise.bench.figures import FIGURES, Bench, Figure, fitting_batch
+from pixelwise.errors import ConfigError, MachineError, memory_errors
 from pixelwise.inference import predictor
 from pixelwise.training.machine import Machine, this_machine
 from pixelwise.training.watch import Watcher
 
 
 def bench(
-    device: str = "auto", only: Sequence[str] = (), rivals: Path | None = None, watcher: Watcher | None = None
+    device: str = "auto",
+    only: Sequence[str] = (),
+    rivals: Path | None = None,
+    watcher: Watcher | None = None,
+    *,
+    seconds: float = sizes.STEPS_AT_LEAST,
 ) -> tuple[Machine, Ceiling, list[Figure]]:
     """Measure what this machine can do, and what Pixelwise does with it.
 
@@ -22,7 +28,8 @@ def bench(
         device: auto, cpu, cuda or mps.
         only: names of `bench.figures.FIGURES`; none measures all of them, which takes some minutes.
         rivals: a Python that has other programs, which are measured at the same work on a CPU; none leaves them out.
-        watcher: told how far it is.
+        watcher: told how far it is, and which figures memory does not suffice for.
+        seconds: that steps of a network are measured for, at least.
 
     Raises:
         ConfigError: there is no such device or figure, or that is no Python with rivals.
@@ -40,11 +47,24 @@ def bench(
     watcher.say("measuring the ceiling of this machine")
     ceiling = measure_ceiling(chosen)
     rates = ceiling.convolution_gflops
-    where = Bench(chosen, ceiling, max(rates, key=lambda precision: rates[precision]))
+    precision = max(rates, key=lambda name: rates[name])
+    where = Bench(chosen, ceiling, precision, fitting_batch(chosen), seconds)
     figures: list[Figure] = []
     for number, name in enumerate(wanted):
         watcher.work("measuring", number, len(wanted))
-        measured = list(FIGURES[name](where))
-        figures += measured if rivals is None else with_rivals(measured, name, rivals, watcher.say)
+        measured = _measured(name, where, watcher)
+        figures += with_rivals(measured, name, rivals, watcher.say) if rivals is not None and measured else measured
     watcher.work("measuring", len(wanted), len(wanted))
     return this_machine(chosen), ceiling, figures
+
+
+def _measured(name: str, where: Bench, watcher: Watcher) -> list[Figure]:
+    """As many of the figures of that name as fit into memory."""
+    found: list[Figure] = []
+    try:
+        with memory_errors("The figures that follow in this group are left out."):
+            for figure in FIGURES[name](where):
+                found.append(figure)  # noqa: PERF402  what was measured before an error is kept
+    except MachineError as error:
+        watcher.say(f"{name}: {error}")
+    return found
