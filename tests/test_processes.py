@@ -444,7 +444,7 @@ import sys
 import typer
 from pixelwise import cli, launcher
 
-launcher._cores = lambda: 4
+launcher.cores = lambda: 4
 
 
 @cli.app.command()
