@@ -12,7 +12,7 @@ from PIL import Image
 from pixelwise import launcher
 from pixelwise.data import parallel
 from pixelwise.data.dataset import Case
-from pixelwise.data.parallel import ahead, behind, bytes_of_case, in_parallel, together
+from pixelwise.data.parallel import ahead, by_turns, bytes_of_case, in_parallel, together
 
 
 class Scale:
@@ -99,62 +99,25 @@ def test_an_error_reaches_the_caller_and_frees_its_place(monkeypatch: pytest.Mon
         next(results)
 
 
-def test_items_are_made_while_those_before_are_worked_on() -> None:
-    next_is_made = [threading.Event() for _ in range(4)]
-
-    def make() -> Iterator[int]:
-        for number in range(4):
-            if number:
-                next_is_made[number - 1].set()
-            yield number
-        next_is_made[3].set()
-
-    def work(number: int) -> bool:
-        return next_is_made[number].wait(5)
-
-    assert list(behind(work, make(), lambda _: 1)) == 4 * [True]
-
-
-def test_no_more_is_made_than_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_items_are_made_and_worked_on_by_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launcher, "cores", lambda: 3)
     monkeypatch.setattr(parallel, "MOST_BYTES", 100)
-    scale, weights = Scale(), [40, 10, 60, 99, 1, 500, 30, 30, 30, 30] * 5
-    given = 0
+    scale, weights = Scale(), [1, 2, 3, 1, 2, 3, 4, 99, 50, 60, 500, 5]
+    made: list[int] = []
 
     def make() -> Iterator[int]:
         for weight in weights:
-            assert scale.now <= 100  # before a further one is made
+            assert scale.inside == 0, "nothing is worked on while an item is made"
+            made.append(weight)
             yield weight
 
-    for weight in behind(scale, make(), int):
-        assert weight == weights[given]
-        given += 1
-    assert given == len(weights)
-    assert scale.most <= 600
+    counts = []
+    for number, weight in enumerate(by_turns(scale, make(), int)):
+        assert weight == weights[number]
+        counts.append(len(made))
+    # six at most for three cores, and no more than weigh 100, but for the last of a turn
+    assert counts == [6, 6, 6, 6, 6, 6, 8, 8, 10, 10, 11, 12]
     assert scale.together > 1
-
-
-def test_items_wait_for_slow_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However little they weigh: each may hold files open."""
-    monkeypatch.setattr(launcher, "cores", lambda: 2)
-    made: list[int] = []
-    go_on = threading.Event()
-
-    def make() -> Iterator[int]:
-        for number in range(50):
-            made.append(number)
-            yield number
-
-    results = behind(lambda number: go_on.wait(5) and number, make(), lambda _: 0)
-    threading.Timer(0.2, go_on.set).start()
-    assert next(results) == 0
-    assert len(made) == 2 * 2 + 1
-    assert list(results) == list(range(1, 50))
-
-
-def test_no_more_is_worked_on_together_than_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launcher, "cores", lambda: 16)
-    monkeypatch.setattr(parallel, "MOST_BYTES", 100)
-    assert [together(200, 1), together(3, 1), together(200, 30), together(200, 101), together(0, 1)] == [16, 3, 3, 1, 1]
 
 
 def test_errors_of_making_and_of_work_end_it_and_leave_no_thread() -> None:
@@ -165,13 +128,19 @@ def test_errors_of_making_and_of_work_end_it_and_leave_no_thread() -> None:
         raise OSError("torn")
 
     with pytest.raises(OSError, match="torn"):
-        list(behind(str, make(), lambda _: 1))
+        list(by_turns(str, make(), lambda _: 1))
     with pytest.raises(ZeroDivisionError):
-        list(behind(lambda item: 1 // item, [1, 0, 1], lambda _: 1))
-    results = behind(str, iter(range(100)), lambda _: 1)
+        list(by_turns(lambda item: 1 // item, [1, 0, 1], lambda _: 1))
+    results = by_turns(str, iter(range(100)), lambda _: 1)
     assert next(results) == "0"
     results.close()
     assert threading.active_count() == threads
+
+
+def test_no_more_is_worked_on_together_than_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launcher, "cores", lambda: 16)
+    monkeypatch.setattr(parallel, "MOST_BYTES", 100)
+    assert [together(200, 1), together(3, 1), together(200, 30), together(200, 101), together(0, 1)] == [16, 3, 3, 1, 1]
 
 
 def test_a_case_weighs_what_its_header_says(tmp_path: Path) -> None:

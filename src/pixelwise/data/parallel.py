@@ -1,8 +1,7 @@
 """Work on many files at once, as far as memory allows, and reading while something else computes."""
 
-from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from threading import Condition
 from typing import TypeVar, cast
 
@@ -33,8 +32,8 @@ OUTLINE_PIXEL_BYTES = 80
 """A predicted mask, and comparing its outlines with the true ones, take at most about so much for each pixel: 20 where
 objects are smooth, 80 where every other pixel is an object."""
 
-WAITING = 2
-"""For each thread, so many items wait to be worked on, or for their result to be asked for."""
+IN_A_TURN = 2
+"""For each core, so many items are made before all are worked on."""
 
 
 def in_parallel(
@@ -63,36 +62,30 @@ def in_parallel(
         yield from pool.map(guarded, items)
 
 
-def behind(
+def by_turns(
     work: Callable[[Item], Result], items: Iterable[Item], weigh: Callable[[Item], int]
 ) -> Generator[Result, None, None]:
-    """The result for each item, in order, from a thread per core; meanwhile the caller's own makes the next items.
+    """The result for each item, in order: some are made by the caller's thread, worked on by one per core, and so on.
+
+    Not both at a time: each of the many small calls that a GPU is given would wait for Python's lock.
 
     Args:
         work: what is done.
-        items: on what; they are made no faster than work and memory allow.
+        items: on what; no more are made for a turn than work and memory allow.
         weigh: bytes that an item and work on it take.
     """
-    begun: deque[tuple[Future[Result], int]] = deque()
-    pool = ThreadPoolExecutor(launcher.cores())
-    try:
+    some: list[Item] = []
+    with ThreadPoolExecutor(launcher.cores()) as pool:
         for item in items:
-            begun.append((pool.submit(work, item), weigh(item)))
-            while begun and (begun[0][0].done() or _is_full([weight for _, weight in begun])):
-                yield begun.popleft()[0].result()
-        while begun:
-            yield begun.popleft()[0].result()
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _is_full(weights: Sequence[int]) -> bool:
-    """Whether no further item shall be made while these wait."""
-    return sum(weights) > MOST_BYTES or len(weights) > WAITING * launcher.cores()
+            some.append(item)
+            if len(some) >= IN_A_TURN * launcher.cores() or sum(map(weigh, some)) >= MOST_BYTES:
+                yield from pool.map(work, some)
+                some = []
+        yield from pool.map(work, some)
 
 
 def together(items: int, weight: int) -> int:
-    """About so many items of that weight are worked on `behind` at a time, of so many in all."""
+    """So many items of that weight are worked on at a time, of so many in all, if they are worked on `by_turns`."""
     return max(1, min(items, launcher.cores(), MOST_BYTES // max(1, weight)))
 
 

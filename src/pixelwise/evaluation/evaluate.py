@@ -15,7 +15,7 @@ from torch import Tensor
 from pixelwise.classes import IGNORE, ClassTable
 from pixelwise.data.alike import Looks
 from pixelwise.data.cache import Decoded
-from pixelwise.data.parallel import OUTLINE_PIXEL_BYTES, behind
+from pixelwise.data.parallel import OUTLINE_PIXEL_BYTES, by_turns
 from pixelwise.evaluation.figures import to_display
 from pixelwise.evaluation.gallery import MOST, Thumbnail, edge_px, thumbnail
 from pixelwise.evaluation.mistakes import Mistakes, find_mistakes
@@ -93,7 +93,7 @@ def evaluate_each(
 ) -> Evaluated:
     """As `evaluate`, each image by a model of its own; all have the same classes.
 
-    They are predicted one after the other; threads look at a prediction while the next ones are made.
+    Some are predicted, one after the other; then threads look at these predictions, and so on.
     """
     models, cases = [model for model, _ in pairs], [case for _, case in pairs]
     keeps = sum(case.pixels for case in cases) <= KEPT_PIXELS
@@ -103,7 +103,7 @@ def evaluate_each(
     masks = []
     classes = models[0].classes
     looking = partial(_look_at, tolerance_px=tolerance_px, edge=edge_px(len(cases)))
-    for case, looked in zip(cases, behind(looking, itertools.starmap(_predict, pairs), _looking_bytes), strict=True):
+    for case, looked in zip(cases, by_turns(looking, itertools.starmap(_predict, pairs), _looking_bytes), strict=True):
         seen.append(looked.seen)
         name, score = case.case.name, float(mean_over_classes(iou(looked.seen.counts)).nan_to_num(nan=1.0))
         thumbnails[name] = looked.thumbnail
