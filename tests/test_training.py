@@ -13,21 +13,26 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import QUICK, draw_discs
 from lightning_fabric import Fabric
 from PIL import Image
+from test_loader import decoded
 
 import pixelwise
+from pixelwise import launcher
 from pixelwise.config import TrainingConfig
 from pixelwise.errors import BundleError, ConfigError, DataError, PixelwiseError, TrainingError
 from pixelwise.evaluation import figures
 from pixelwise.models.bundle import hash_of_tensors
+from pixelwise.training import run as runs
 from pixelwise.training.clock import Clock
 from pixelwise.training.folder import Files
 from pixelwise.training.history import Epoch, History
 from pixelwise.training.loop import part_weights
+from pixelwise.training.run import outline_seconds
 from pixelwise.training.update import LOWEST_RATE_FRACTION, Update, make_optimizer, rate_factor
 from pixelwise.training.watch import Watcher
 
@@ -154,6 +159,14 @@ def test_it_learns_two_images_by_heart(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_outlines_are_compared_as_fast_as_so_many_cores_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs, "compare_boundaries", lambda *_: time.sleep(0.05))
+    case = decoded("a", np.zeros((10, 20), dtype=np.uint8))
+    for cores, images, expected in ((1, 8, 0.4), (4, 8, 0.1), (16, 3, 0.05)):
+        monkeypatch.setattr(launcher, "cores", lambda cores=cores: cores)
+        assert outline_seconds(case, 2, 2.0, images * 200) == pytest.approx(expected, rel=0.3)
+
+
 def test_a_time_budget_is_kept_and_ends_annealed(discs: Path, tmp_path: Path) -> None:
     config = pixelwise.settings(None, [*QUICK[:-2], "training.time=9", "training.warmup_fraction=0.1"])
     began = time.monotonic()

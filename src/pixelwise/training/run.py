@@ -527,19 +527,19 @@ def _looking_seconds(request: Request, config: Config, material: Material) -> fl
     """What the report will take of a time budget, predictions left out."""
     if config.training.time is None or not request.reports:
         return 0.0
-    return REPORT_SECONDS + LOOKING * _outline_seconds(config, material)
+    classes, tolerance_px = len(material.cache.dataset.classes), config.evaluation.tolerance_px
+    outlines = outline_seconds(_middle(material.validation), classes, tolerance_px, _scored_pixels(material))
+    return REPORT_SECONDS + LOOKING * outlines
 
 
-def _outline_seconds(config: Config, material: Material) -> float:
-    """How long outlines will be compared after training, from comparing those of one mask and the same moved a bit."""
-    middle, classes = _middle(material.validation), len(material.cache.dataset.classes)
-    truth = np.array(middle.mask)
+def outline_seconds(case: Decoded, classes: int, tolerance_px: float, pixels: int) -> float:
+    """How long outlines in so many pixels will be compared, from those of one mask and the same moved a bit."""
+    truth = np.array(case.mask)
     moved = np.roll(np.where(truth == IGNORE, 0, truth), 2, axis=1)
     began = time.monotonic()
-    compare_boundaries(moved, truth, classes, config.evaluation.tolerance_px)
-    images = max(1, round(_scored_pixels(material) / middle.pixels))
-    at_a_time = together(images, OUTLINE_PIXEL_BYTES * middle.pixels)
-    return (time.monotonic() - began) * images / at_a_time
+    compare_boundaries(moved, truth, classes, tolerance_px)
+    seconds, images = time.monotonic() - began, pixels / case.pixels
+    return seconds * images / together(round(images), OUTLINE_PIXEL_BYTES * case.pixels)
 
 
 def _scored_pixels(material: Material) -> int:
