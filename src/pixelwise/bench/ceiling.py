@@ -38,6 +38,11 @@ class Ceiling:
     copy_gb_per_second: float
     """10^9 bytes read, and as many written."""
 
+    @property
+    def precision(self) -> str:
+        """That convolutions are faster in."""
+        return max(self.convolution_gflops, key=lambda name: self.convolution_gflops[name])
+
 
 def measure(device: torch.device) -> Ceiling:
     """Measure a device for about half a minute."""

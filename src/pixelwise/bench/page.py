@@ -38,7 +38,8 @@ def to_markdown(machine: Machine, ceiling: Ceiling, figures: Sequence[Figure]) -
     if contests:
         lines += [
             "",
-            "Others at the same work, in the same run:",
+            "Others at the same work, in the same run, as they come: in float32. Pixelwise computes in",
+            f"{ceiling.precision} where a figure does not say otherwise; others predict the large image once.",
             "",
             "| figure | Pixelwise | rival | its value | Pixelwise is |",
             "|---|---:|---|---:|---:|",

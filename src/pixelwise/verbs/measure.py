@@ -46,9 +46,7 @@ def bench(
         refuse_other_python(rivals)
     watcher.say("measuring the ceiling of this machine")
     ceiling = measure_ceiling(chosen)
-    rates = ceiling.convolution_gflops
-    precision = max(rates, key=lambda name: rates[name])
-    where = Bench(chosen, ceiling, precision, fitting_batch(chosen), seconds)
+    where = Bench(chosen, ceiling, ceiling.precision, fitting_batch(chosen), seconds)
     figures: list[Figure] = []
     for number, name in enumerate(wanted):
         watcher.work("measuring", number, len(wanted))
