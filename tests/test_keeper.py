@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -82,17 +83,37 @@ def epoch(number: int) -> Epoch:
     )  # fmt: skip
 
 
-def test_what_is_written_late_is_the_state_of_then(tmp_path: Path) -> None:
-    """The next epoch changes weights and history while this one is written."""
+def small_update() -> tuple[Update, bundle.Description]:
     model = ModelConfig(width=2, depth=1)
     description = bundle.Description(
         model=model, patch_size=(16, 16), classes=ClassTable.from_names(["ground", "disc"]),
         preprocessing=Preprocessing(channels=1, normalisation="none", mean=(0.0,), deviation=(1.0,)),
     )  # fmt: skip
-    update = Update(Fabric(accelerator="cpu", devices=1), unet.build(model, 1, 2), TrainingConfig())
-    clock = Clock(float, 10, None, set_aside_seconds=0.0, trained_seconds=0.0, pixels_after=0.0, stopped=bool)
+    return Update(Fabric(accelerator="cpu", devices=1), unet.build(model, 1, 2), TrainingConfig()), description
+
+
+def clock(budget: float | None = None) -> Clock:
+    return Clock(float, 10, budget, set_aside_seconds=0.0, trained_seconds=0.0, pixels_after=0.0, stopped=bool)
+
+
+def test_the_time_of_writing_is_told_wherever_it_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is written beside training is written once more when the budget is over."""
+    update, description = small_update()
+    told = clock(budget=1000.0)
+    save = bundle.save
+    monkeypatch.setattr(bundle, "save", lambda *parts: (time.sleep(0.3), save(*parts)))
+    history = History(step=1)
+    with Beside() as beside:
+        keeper = Keeper(Files(tmp_path), update, description, told, Watcher(), beside)
+        keeper.after_epoch(history, history.add(epoch(0)), update.state())
+    assert told._saving_seconds >= 0.3
+
+
+def test_what_is_written_late_is_the_state_of_then(tmp_path: Path) -> None:
+    """The next epoch changes weights and history while this one is written."""
+    update, description = small_update()
     files, late, history = Files(tmp_path), Late(), History(step=1)
-    keeper = Keeper(files, update, description, clock, Watcher(), late)
+    keeper = Keeper(files, update, description, clock(), Watcher(), late)
     weight = next(iter(update.average.parameters()))
     before = weight.clone()
     keeper.after_epoch(history, history.add(epoch(0)), update.state())

@@ -584,7 +584,8 @@ def test_the_clock_sets_aside_time_for_what_comes_after(monkeypatch: pytest.Monk
     now[0] += 5.0
     assert told.progress(1) == 1.0
     told = clock(None, 100.0, after=3.0)
-    told.note_validation(1.0, 20.0)  # saving is done once more, however much is predicted after it
+    told.note_validation(1.0)
+    told.note_saving(20.0)  # saving is done once more, however much is predicted after it
     now[0] += 10.0
     assert told.progress(1) == pytest.approx(10 / (100 - 1.15 * (4 + 20)))
 

@@ -79,20 +79,53 @@ def held_bytes() -> int:
     return int(psutil.Process().memory_info().rss)
 
 
-def free_bytes(control_group: Path = Path("/sys/fs/cgroup")) -> int:
+def free_bytes(groups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> int:
     """What processes may still take: of the machine, or of the container or job that this one runs in.
 
     Args:
-        control_group: where Linux tells the limits of the latter (version 2).
+        groups: where Linux tells the limits of control groups.
+        own: where it tells which of them this process is in.
     """
     free = int(psutil.virtual_memory().available)
+    return max(0, min([free, *_left_in_groups(groups, own)]))
+
+
+_Names = tuple[str, str, str]
+_LIMITS: dict[bool, _Names] = {
+    False: ("memory.max", "memory.current", "inactive_file"),
+    True: ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+}
+"""Files with the limit and with what is used, and the line of memory.stat that says what of it can be taken back; by
+whether they are of version 1 of control groups."""
+
+
+def _left_in_groups(groups: Path, own: Path) -> Iterator[int]:
+    """What is left to each control group that this process is in: a limit may be that of any of them."""
     try:
-        limit, current = (int((control_group / f"memory.{name}").read_text()) for name in ("max", "current"))
-        lines = (line.split() for line in (control_group / "memory.stat").read_text().splitlines())
-        cached = next((int(value) for name, value in lines if name == "inactive_file"), 0)
-    except (OSError, ValueError):  # another system, or no limit: "max"
-        return free
-    return max(0, min(free, limit - current + cached))
+        lines = own.read_text().splitlines()
+    except OSError:  # another system
+        lines = []
+    for line in lines:
+        number, controllers, path = line.split(":", 2)
+        is_first = "memory" in controllers.split(",")
+        if not is_first and number != "0":
+            continue
+        top = groups / "memory" if is_first else groups
+        group = top / path.lstrip("/")  # a container may see neither its path nor what is above it, but the top
+        for folder in (group, *group.parents):
+            if folder.is_relative_to(top) and (left := _left(folder, _LIMITS[is_first])) is not None:
+                yield left
+
+
+def _left(group: Path, names: _Names) -> int | None:
+    """Bytes that a control group may still take; none where it has no limit."""
+    limit_file, used_file, cached_line = names
+    try:
+        limit, used = (int((group / name).read_text()) for name in (limit_file, used_file))
+        lines = (line.split() for line in (group / "memory.stat").read_text().splitlines())
+    except (OSError, ValueError):  # no such group, or no limit: "max"
+        return None
+    return limit - used + next((int(value) for name, value in lines if name == cached_line), 0)
 
 
 def peak_during(work: Callable[[], object]) -> int:

@@ -44,10 +44,13 @@ class Clock:
         """Seconds of training and validation, pauses left out."""
         return time.monotonic() - self._began
 
-    def note_validation(self, seconds: float, saving_seconds: float = 0.0) -> None:
-        """Remember how long validation and saving took: the next will take as long, and by pixel what comes after."""
+    def note_validation(self, seconds: float) -> None:
+        """Remember how long validation took: the next will take as long, and by pixel what comes after."""
         self._validation_seconds = max(seconds, 0.8 * self._validation_seconds)
-        self._saving_seconds = max(saving_seconds, 0.8 * self._saving_seconds)
+
+    def note_saving(self, seconds: float) -> None:
+        """Remember how long saving took: the last time will take as long."""
+        self._saving_seconds = max(seconds, 0.8 * self._saving_seconds)
 
     def progress(self, step: int) -> float:
         """Share of the run that is over, 0 to 1, the same in all processes; 1 as soon as someone asked for the end."""

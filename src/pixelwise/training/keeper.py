@@ -2,6 +2,7 @@
 
 import copy
 import json
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -56,7 +57,7 @@ class Keeper:
         files: of the run.
         update: whose averaged weights are the model.
         description: of the model.
-        clock: says how long training has taken.
+        clock: says how long training has taken, and is told how long writing takes.
         watcher: told of every epoch.
         beside: takes what is written while training goes on, where the processor is free for it; none writes at once.
     """
@@ -111,8 +112,10 @@ class Keeper:
         return bundles.Bundle(said, bundles.state_on_cpu(self._update.average))
 
     def _write(self, best: bundles.Bundle | None, state: State, history: History, seconds: float) -> None:
+        began = time.monotonic()
         if best is not None:
             bundles.save(best, self._files.best)
         checkpoint.save(self._files.last, state, history, seconds)
         lines = [json.dumps(epoch.to_json(), allow_nan=False) for epoch in history.epochs]
         write_atomically(self._files.history, ("\n".join(lines) + "\n").encode())
+        self._clock.note_saving(time.monotonic() - began)

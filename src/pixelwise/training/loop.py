@@ -71,15 +71,14 @@ def fit(job: Fit, batches_from: Callable[[int], Iterator[Batch]], history: Histo
             set_back(job, history, reason, good)
             batches = batches_from(history.step)
             continue
-        good = {}  # let go before the next is made: a state takes as much memory as the network and its optimiser
+        good = {}  # let go before the next is made, if it is not being written: it is as large as network and optimiser
         good = job.update.state()
         seconds = time.monotonic() - began
         rate = (history.step - first_step) * job.config.training.batch_size / seconds
         began = time.monotonic()
         epoch = validate(job, history, train_loss, rate, waited / seconds)
-        validated = time.monotonic()
+        job.clock.note_validation(time.monotonic() - began)
         job.after_epoch(history, history.add(epoch), good)
-        job.clock.note_validation(validated - began, time.monotonic() - validated)
 
 
 def _all_finite(job: Fit) -> bool:
