@@ -92,6 +92,8 @@ class Request:
     """The data, where they are prepared already; none prepares them."""
     began: float = 0.0
     """`time.monotonic()` when the user's command began: the time budget counts from there."""
+    folds: int = 1
+    """Of how many folds it is one that will be joined: time for that is set aside."""
 
     @property
     def sources(self) -> dict[str, Path]:
@@ -333,7 +335,7 @@ def _fit(request: Request, config: Config, material: Material, files: Files, fab
     steps_per_epoch = config.training.steps_per_epoch or max(1, round(len(samples) / config.training.batch_size))
     stop = StopRequest(lambda: watcher.say("stopping: the model so far is kept and evaluated"))
     looking_seconds, prepared_seconds = _looking_seconds(request, config, material), request.spent_seconds
-    scored_pixels = _scored_pixels(material) if looking_seconds else 0
+    later = _later(request, material) if looking_seconds else Later()
     _warn_of_short_budget(config, prepared_seconds, watcher)
     epochs = config.training.epochs
     clock = Clock(
@@ -342,7 +344,7 @@ def _fit(request: Request, config: Config, material: Material, files: Files, fab
         budget_seconds=config.training.time,
         set_aside_seconds=prepared_seconds + looking_seconds,
         trained_seconds=trained_seconds,
-        pixels_after=fabric.world_size * scored_pixels / _pixels(material.validation),
+        pixels_after=fabric.world_size * later.predicted / _pixels(material.validation),
         stopped=stop,
     )
     board = TensorBoard(files.folder) if fabric.is_global_zero and tensorboard_is_installed() else Watcher()
@@ -528,8 +530,9 @@ def _looking_seconds(request: Request, config: Config, material: Material) -> fl
     if config.training.time is None or not request.reports:
         return 0.0
     classes, tolerance_px = len(material.cache.dataset.classes), config.evaluation.tolerance_px
-    outlines = outline_seconds(_middle(material.validation), classes, tolerance_px, _scored_pixels(material))
-    return REPORT_SECONDS + LOOKING * outlines
+    later = _later(request, material)
+    outlines = outline_seconds(_middle(material.validation), classes, tolerance_px, later.looked_at)
+    return later.reports * REPORT_SECONDS + LOOKING * outlines
 
 
 def outline_seconds(case: Decoded, classes: int, tolerance_px: float, pixels: int) -> float:
@@ -542,10 +545,37 @@ def outline_seconds(case: Decoded, classes: int, tolerance_px: float, pixels: in
     return seconds * images / together(round(images), OUTLINE_PIXEL_BYTES * case.pixels)
 
 
-def _scored_pixels(material: Material) -> int:
-    """What the first process predicts after training: the test split, or the validation split if there is none."""
-    cache, split = material.cache, material.split
-    return sum(cache.open(case).pixels for case in split.test) or _pixels(material.validation)
+@dataclass(frozen=True)
+class Later:
+    """What is done after training, by the first process."""
+
+    predicted: int = 0
+    """Pixels, by the model of this run."""
+    looked_at: int = 0
+    """Pixels whose predictions are held against their masks."""
+    reports: float = 0.0
+
+    def and_joining(self, folds: int, validation: int, test: int) -> "Later":
+        """With this fold's part of what is done when all are trained.
+
+        Args:
+            folds: how many there are.
+            validation: pixels that this one alone predicts once more, for the scores out of folds.
+            test: pixels that all predict for the ensemble, and that are looked at once.
+        """
+        return Later(
+            self.predicted + validation + test,
+            self.looked_at + validation + test // folds,
+            self.reports + (2 if test else 1) / folds,
+        )
+
+
+def _later(request: Request, material: Material) -> Later:
+    """The test split, or the validation split if there is none; and what a fold does with others."""
+    test = sum(material.cache.open(case).pixels for case in material.split.test)
+    validation = _pixels(material.validation)
+    alone = Later(test or validation, test or validation, 1.0)
+    return alone if request.folds == 1 else alone.and_joining(request.folds, validation, test)
 
 
 def _middle(cases: Sequence[Decoded]) -> Decoded:

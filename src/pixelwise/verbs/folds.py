@@ -32,9 +32,6 @@ from pixelwise.verbs.train import train
 DONE = "fold-done.json"
 """Beside a fold that was trained to its end."""
 
-FOLDS_SHARE = 0.92
-"""Of the time for several folds, for these: the rest is for predicting with all of them."""
-
 
 @dataclass(frozen=True)
 class Folds:
@@ -84,7 +81,8 @@ def train_folds(  # noqa: PLR0913  all but three are given by name
     launcher.refuse_several("Folds are trained", "set data.folds and data.fold, and start each fold by itself")
     place = Path(out) if out is not None else next_free(Path("runs"), f"{name_of(Path(data))}-folds")
     _refuse_other_folds(place, asked, resume=resume)
-    end = started + FOLDS_SHARE * asked.training.time if asked.training.time is not None else None
+    end = started + asked.training.time if asked.training.time is not None else None
+    kept_seconds = 0.0  # by folds that were trained, for joining them all
     runs_of: list[Run] = []
     known: Checked | None = None
     for fold in range(folds):
@@ -98,12 +96,14 @@ def train_folds(  # noqa: PLR0913  all but three are given by name
         now = clocks.monotonic()
         values: dict[str, float] = {"data.fold": fold}
         if end is not None:
-            values["training.time"] = round(max(1.0, (end - now) / (folds - fold)), 1)
+            values["training.time"] = round(max(1.0, (end - kept_seconds - now) / (folds - fold)), 1)
         goes_on = resume and files.begun.exists()
         fresh, rest = settled.with_values(values), with_budget(Config(), values.get("training.time"), None)
         chosen = rest if goes_on else fresh  # what was begun has its settings
         try:
-            run = train(known, files.folder, config=chosen, resume=goes_on, watcher=watcher, command=command)
+            run = train(
+                known, files.folder, config=chosen, resume=goes_on, watcher=watcher, command=command, folds=folds
+            )
         except PixelwiseError:
             with contextlib.suppress(OSError):  # there is something in it
                 place.rmdir()
@@ -112,6 +112,7 @@ def train_folds(  # noqa: PLR0913  all but three are given by name
         if run.interrupted:
             return Folds(run, None)
         write_json(files.folder / DONE, {"folds": folds})
+        kept_seconds += max(0.0, values.get("training.time", 0.0) - (clocks.monotonic() - now))
     return _join_folds(place, runs_of, watcher, command)
 
 

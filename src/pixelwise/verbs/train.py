@@ -35,6 +35,7 @@ def train(  # noqa: PLR0913  all but two are given by name
     watcher: Watcher | None = None,
     command: str = "pixelwise.train(...)",
     began: float | None = None,
+    folds: int = 1,
 ) -> Run:
     """Check, split, plan, train, evaluate and report.
 
@@ -50,6 +51,7 @@ def train(  # noqa: PLR0913  all but two are given by name
         watcher: told what happens; none hears nothing.
         command: what the report shows as the way to repeat it.
         began: `time.monotonic()` of the moment the budget counts from; none is now.
+        folds: the run is one of so many that will be joined, and leaves its share of the time for that.
 
     Raises:
         DataError: the data cannot be trained on; all reasons are listed.
@@ -96,6 +98,7 @@ def train(  # noqa: PLR0913  all but two are given by name
         teacher=learns_from,
         resume=goes_on,
         began=began if began is not None else started,
+        folds=folds,
     )
     try:
         trained = runs.train(request, watcher)
