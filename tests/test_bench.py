@@ -101,6 +101,15 @@ def test_what_memory_does_not_suffice_for_is_left_out_and_said(monkeypatch: pyte
     assert "samples: Memory does not suffice (CUDA out of memory. Tried to allocate 9 GiB.)" in said[-1]
 
 
+@pytest.mark.usefixtures("small")
+def test_what_needs_a_gpu_is_said_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    watcher = Watcher()
+    monkeypatch.setattr(watcher, "say", said.append)
+    assert not api.bench("cpu", ["small networks"], watcher=watcher)[2]
+    assert said[-1] == "small networks: nothing to measure without a CUDA GPU"
+
+
 def test_times_are_those_of_what_was_timed_together() -> None:
     rates = {"float32": 1.0, "bfloat16": 2.0}
     machine, highest = this_machine(CPU), ceiling.Ceiling(rates, rates, 1.0)

@@ -65,4 +65,7 @@ def _measured(name: str, where: Bench, watcher: Watcher) -> list[Figure]:
                 found.append(figure)  # noqa: PERF402  what was measured before an error is kept
     except MachineError as error:
         watcher.say(f"{name}: {error}")
+    else:
+        if not found:
+            watcher.say(f"{name}: nothing to measure without a CUDA GPU")
     return found
