@@ -1,8 +1,10 @@
 """Several models as one: ensembles, folds, and networks that learn from them."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from unittest.mock import Mock
 
 import numpy as np
@@ -28,6 +30,8 @@ from pixelwise.models.bundle import load as load_bundle
 from pixelwise.models.unet import build
 from pixelwise.training.folder import Files
 from pixelwise.training.teaching import Teacher, adopt_network, packed, refuse_own_augmentation, unpacked
+from pixelwise.verbs import folds
+from pixelwise.verbs.runs import Run
 
 MODEL = ModelConfig(width=4, depth=2)
 
@@ -202,6 +206,39 @@ def test_folds_give_one_report_an_ensemble_and_a_teacher(discs: Path, tmp_path: 
     taught = pixelwise.train(discs, tmp_path / "taught", config=pixelwise.settings(None, QUICK), teacher=out)
     assert json.loads(Files(taught.folder).begun.read_text())["teacher"] == str(out.resolve())
     assert load_bundle(taught.folder).description.members == 1
+
+
+@pytest.mark.parametrize(
+    ("taken", "expected"),
+    [([80.0, 80.0, 80.0], [100.0, 100.0, 100.0]), ([10.0, 115.0, 115.0], [100.0, 135.0, 135.0])],
+    ids=["to the end", "the first one out of patience"],
+)
+def test_folds_share_the_time_and_keep_some_for_joining(
+    taken: list[float], expected: list[float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """300 s for three; each keeps 20 s of its share."""
+    now, given = [0.0], list[float]()
+
+    def train(_data: object, folder: Path, *, config: Config, **_: object) -> Run:
+        assert config.training.time is not None
+        given.append(config.training.time)
+        now[0] += taken[len(given) - 1]
+        folder.mkdir(parents=True)
+        (folder / "config.yaml").write_text(config.to_yaml())
+        return Run(folder, kept_seconds=20.0)
+
+    monkeypatch.setattr(folds, "train", train)
+    monkeypatch.setattr(folds, "checked", lambda *_: None)
+    monkeypatch.setattr(folds, "clocks", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(folds, "_join_folds", lambda place, *_: folds.Folds(Run(place), None))
+    folds.train_folds(tmp_path, 3, tmp_path / "folds", time=300.0)
+    assert given == pytest.approx(expected)
+    # the last one again, with two minutes for it and for joining all of them
+    now[0], given[:] = 0.0, []
+    shutil.rmtree(tmp_path / "folds" / "fold-2")
+    (tmp_path / "folds" / "fold-0" / "begun.json").touch()
+    folds.train_folds(tmp_path, 3, tmp_path / "folds", time=120.0, resume=True)
+    assert given == [120.0 - 2 * 20.0]
 
 
 def test_folds_start_from_nothing(tmp_path: Path) -> None:

@@ -588,7 +588,7 @@ def test_one_of_several_processes_speaks(
 ) -> None:
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    other = SimpleNamespace(folder=tmp_path, is_main=False, interrupted=False)
+    other = SimpleNamespace(folder=tmp_path, is_main=False, interrupted=False, kept_seconds=0.0)
     monkeypatch.setattr(runs, "train", lambda _request, watcher: watcher.say("training") or other)
     watcher = Recorder()
     assert not pixelwise.train(discs, tmp_path / "run", watcher=watcher).is_main
@@ -635,7 +635,7 @@ def test_the_first_process_chooses_the_folder_for_all(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     requests: list[runs.Request] = []
-    other = SimpleNamespace(folder=tmp_path, is_main=False, interrupted=False)
+    other = SimpleNamespace(folder=tmp_path, is_main=False, interrupted=False, kept_seconds=0.0)
     monkeypatch.setattr(runs, "train", lambda request, _watcher: requests.append(request) or other)
     fabric = SimpleNamespace(
         is_global_zero=is_first, broadcast=lambda folder: folder if is_first else Path("runs", "first")
@@ -693,7 +693,7 @@ def test_time_and_epochs_together_are_refused() -> None:
 @pytest.mark.slow
 def test_train_takes_a_time(discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     requests: list[runs.Request] = []
-    other = SimpleNamespace(folder=tmp_path, is_main=False, interrupted=False)
+    other = SimpleNamespace(folder=tmp_path, is_main=False, interrupted=False, kept_seconds=0.0)
     monkeypatch.setattr(runs, "train", lambda request, _watcher: requests.append(request) or other)
     pixelwise.train(discs, tmp_path / "run", time="15m", config=pixelwise.settings(None, ["training.epochs=3"]))
     assert requests[0].config.training.time == 900.0

@@ -115,9 +115,10 @@ def test_items_are_made_and_worked_on_by_turns(monkeypatch: pytest.MonkeyPatch) 
     for number, weight in enumerate(by_turns(scale, make(), int)):
         assert weight == weights[number]
         counts.append(len(made))
-    # six at most for three cores, and no more than weigh 100, but for the last of a turn
-    assert counts == [6, 6, 6, 6, 6, 6, 8, 8, 10, 10, 11, 12]
+    # six at most for three cores, and no more than weigh 100; the next item is made before that is known
+    assert counts == [7, 7, 7, 7, 7, 7, 8, 9, 10, 11, 12, 12]
     assert scale.together > 1
+    assert scale.most == 500, "a larger one is worked on alone"
 
 
 def test_errors_of_making_and_of_work_end_it_and_leave_no_thread() -> None:

@@ -158,26 +158,23 @@ def test_it_learns_two_images_by_heart(tmp_path: Path) -> None:
     assert pixelwise.evaluate(tmp_path / "run", split="train").miou > 0.97
 
 
-@pytest.mark.slow
 def test_outlines_are_compared_as_fast_as_so_many_cores_can(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runs, "compare_boundaries", lambda *_: time.sleep(0.05))
+    monkeypatch.setattr(runs, "compare_boundaries", lambda *_, **__: time.sleep(0.1))
     case = decoded("a", np.zeros((10, 20), dtype=np.uint8))
-    for cores, images, expected in ((1, 8, 0.4), (4, 8, 0.1), (16, 3, 0.05)):
+    for cores, images, expected in ((1, 8, 0.8), (4, 8, 0.2), (16, 3, 0.1)):
         monkeypatch.setattr(launcher, "cores", lambda cores=cores: cores)
-        assert outline_seconds(case, 2, 2.0, images * 200) == pytest.approx(expected, rel=0.3)
+        assert expected <= outline_seconds(case, 2, 2.0, images * 200) <= 1.7 * expected
 
 
 def test_a_fold_leaves_its_share_of_the_time_for_joining() -> None:
     """Three folds, 60 pixels to test and 30 to validate each: 90 out of folds, and 60 by all of them together."""
-    alone = runs.Later(60, 60, 1.0)
-    one = alone.and_joining(3, validation=30, test=60)
-    assert (3 * one.predicted, 3 * one.looked_at) == (3 * 60 + 90 + 3 * 60, 3 * 60 + 90 + 60)
-    assert 3 * one.reports == pytest.approx(3 + 2)
-    without_test = runs.Later(30, 30, 1.0).and_joining(3, validation=30, test=0)
-    assert (3 * without_test.predicted, 3 * without_test.looked_at) == (180, 180)
-    assert 3 * without_test.reports == pytest.approx(3 + 1)
+    part = runs.Later.of_joining(3, validation=30, test=60)
+    assert (3 * part.predicted, 3 * part.looked_at, 3 * part.reports) == (90 + 3 * 60, 90 + 60, 2)
+    part = runs.Later.of_joining(3, validation=30, test=0)
+    assert (3 * part.predicted, 3 * part.looked_at, 3 * part.reports) == (90, 90, 1)
 
 
+@pytest.mark.slow
 def test_a_time_budget_is_kept_and_ends_annealed(discs: Path, tmp_path: Path) -> None:
     config = pixelwise.settings(None, [*QUICK[:-2], "training.time=9", "training.warmup_fraction=0.1"])
     began = time.monotonic()

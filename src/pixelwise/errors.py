@@ -58,8 +58,17 @@ class MachineError(PixelwiseError):
     """Memory does not suffice."""
 
 
-_LACKS_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")
-"""What torch says, on a GPU and on a processor; its other errors are RuntimeErrors too."""
+_LACKS_MEMORY = (
+    "out of memory",
+    "can't allocate memory",
+    "cannot allocate memory",
+    "not enough memory",
+    "shared memory",
+    "alloc_failed",
+    "allocation_failed",
+    "bad_alloc",
+)
+"""What torch and its libraries say, on a GPU and on a processor; other errors are RuntimeErrors too."""
 
 
 @contextmanager

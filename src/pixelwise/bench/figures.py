@@ -107,7 +107,7 @@ def training(bench: Bench) -> Iterator[Figure]:
     """Forward, loss, backward, clipping, update and average of the plain U-Net, and of the one that nnU-Net plans."""
     for name, work in _steps(bench).items():
         with keeping_freed_memory():
-            step, _ = rehearsal(work, bench.device)
+            step = rehearsal(work, bench.device)[0]
             timing = _timed(step, bench)
         del step  # its memory may be needed for the next
         gflop = 3 * forward_gflop(work.model, bench.patch_px, bench.batch)
@@ -147,7 +147,7 @@ def small_networks(bench: Bench) -> Iterator[Figure]:
         work = _plain_work(edge, batch, bench.precision)
         narrow = work.model_copy(update={"model": ModelConfig(width=width, depth=sizes.SMALL_DEPTH)})
         for name, replayed in (("", False), (", CUDA graphs", True)):
-            step, _ = rehearsal(narrow.model_copy(update={"replayed": replayed}), bench.device)
+            step = rehearsal(narrow.model_copy(update={"replayed": replayed}), bench.device)[0]
             timing = _timed(step, bench)
             del step
             what = f"training step, width {width}, {batch} x {edge} px{name}"

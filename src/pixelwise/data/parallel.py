@@ -77,15 +77,15 @@ def by_turns(
     some: list[Item] = []
     with ThreadPoolExecutor(launcher.cores()) as pool:
         for item in items:
-            some.append(item)
-            if len(some) >= IN_A_TURN * launcher.cores() or sum(map(weigh, some)) >= MOST_BYTES:
+            if len(some) == IN_A_TURN * launcher.cores() or sum(map(weigh, [*some, item])) > MOST_BYTES:
                 yield from pool.map(work, some)
                 some = []
+            some.append(item)
         yield from pool.map(work, some)
 
 
 def together(items: int, weight: int) -> int:
-    """So many items of that weight are worked on at a time, of so many in all, if they are worked on `by_turns`."""
+    """So many items of that weight, of so many in all, are worked on at a time `by_turns`."""
     return max(1, min(items, launcher.cores(), MOST_BYTES // max(1, weight)))
 
 

@@ -1,9 +1,8 @@
 """From a model and images whose masks are known to scores and examples; every image is predicted once."""
 
 import heapq
-import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -103,7 +102,7 @@ def evaluate_each(
     masks = []
     classes = models[0].classes
     looking = partial(_look_at, tolerance_px=tolerance_px, edge=edge_px(len(cases)))
-    for case, looked in zip(cases, by_turns(looking, itertools.starmap(_predict, pairs), _looking_bytes), strict=True):
+    for case, looked in zip(cases, by_turns(looking, _predictions(pairs, progress), _looking_bytes), strict=True):
         seen.append(looked.seen)
         name, score = case.case.name, float(mean_over_classes(iou(looked.seen.counts)).nan_to_num(nan=1.0))
         thumbnails[name] = looked.thumbnail
@@ -112,8 +111,6 @@ def evaluate_each(
             del thumbnails[heapq.heappop(best_first)[1]]
         if keeps:
             masks.append(looked.mask)
-        if progress is not None:
-            progress(len(seen), len(cases))
     scores = Evaluation(
         classes=tuple(classes.names),
         names=tuple(case.case.name for case in cases),
@@ -158,6 +155,16 @@ class _Looked:
     seen: _Seen
     mask: UInt8[np.ndarray, "H W"]
     thumbnail: Thumbnail
+
+
+def _predictions(
+    pairs: Sequence[tuple[Model, Decoded]], progress: Callable[[int, int], None] | None
+) -> Iterator[_Predicted]:
+    """One after the other; how many of how many are made is told."""
+    for number, (model, case) in enumerate(pairs, 1):
+        yield _predict(model, case)
+        if progress is not None:
+            progress(number, len(pairs))
 
 
 def _predict(model: Model, case: Decoded) -> _Predicted:

@@ -59,7 +59,10 @@ class Clock:
         wish = 1.0 if self._stopped() else 0.0
         return self._agreed(min(1.0, max(by_steps, by_time, wish)))
 
+    def predicting_seconds(self, pixels: float) -> float:
+        """How long it takes to predict so many pixels, as a multiple of what a process validates."""
+        return self._validation_seconds * pixels
+
     def _of_budget(self, budget: float) -> float:
-        predicting = self._validation_seconds * (1.0 + self._pixels_after)
-        reserve = SAFETY * (predicting + self._saving_seconds)
+        reserve = SAFETY * (self.predicting_seconds(1.0 + self._pixels_after) + self._saving_seconds)
         return self.trained() / max(budget - self._set_aside - reserve, 1e-3)

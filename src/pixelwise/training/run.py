@@ -21,7 +21,7 @@ from pixelwise.data.check import of_resizing, of_test_side
 from pixelwise.data.dataset import Dataset
 from pixelwise.data.finding import Finding, to_json, to_text
 from pixelwise.data.loader import Batch, Windows, stream
-from pixelwise.data.parallel import OUTLINE_PIXEL_BYTES, together
+from pixelwise.data.parallel import OUTLINE_PIXEL_BYTES, by_turns, together
 from pixelwise.data.resident import Resident
 from pixelwise.data.split import Split, restore
 from pixelwise.errors import ConfigError, DataError, memory_errors
@@ -92,8 +92,8 @@ class Request:
     """The data, where they are prepared already; none prepares them."""
     began: float = 0.0
     """`time.monotonic()` when the user's command began: the time budget counts from there."""
-    folds: int = 1
-    """Of how many folds it is one that will be joined: time for that is set aside."""
+    one_of: int = 1
+    """So many folds, of which it is one, will be joined: time for its part of that is set aside."""
 
     @property
     def sources(self) -> dict[str, Path]:
@@ -118,6 +118,35 @@ class Trained:
     """This process writes results; the others of a distributed run are done."""
     interrupted: bool
     """Someone asked for the end before the run was over."""
+    kept_seconds: float = 0.0
+    """Of the time budget, for this fold's part of joining folds."""
+
+
+@dataclass(frozen=True)
+class Later:
+    """What the first process does after training."""
+
+    predicted: int
+    """Pixels, by the model of this run."""
+    looked_at: int
+    """Pixels whose predictions are held against their masks."""
+    reports: float
+
+    @classmethod
+    def of_run(cls, validation: int, test: int) -> "Later":
+        """Scores and report: of the pixels of the test side, or of those for validation where there is none."""
+        return cls(test or validation, test or validation, 1.0)
+
+    @classmethod
+    def of_joining(cls, folds: int, validation: int, test: int) -> "Later":
+        """A fold's part of joining so many.
+
+        Args:
+            folds: how many there are.
+            validation: pixels that this one alone predicts once more, for the scores out of folds.
+            test: pixels that all predict for the ensemble, and that are looked at once.
+        """
+        return cls(validation + test, validation + test // folds, (2 if test else 1) / folds)
 
 
 def train(request: Request, watcher: Watcher) -> Trained:
@@ -155,10 +184,10 @@ def _train(request: Request, files: Files, fabric: Fabric, watcher: Watcher) -> 
     if fabric.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(fabric.device)  # of what the plan has measured
     with determinism(config.training.deterministic), watching_memory(every_seconds=0.05) as peak:
-        interrupted = _fit(request, config, material, files, fabric, watcher)
+        interrupted, kept_seconds = _fit(request, config, material, files, fabric, watcher)
     held = torch.cuda.max_memory_allocated(fabric.device) if fabric.device.type == "cuda" else peak()
     watcher.say(f"memory: training held {held / 1e9:.2f} GB at most")
-    return Trained(request.folder, material.cache, material.split, fabric.is_global_zero, interrupted)
+    return Trained(request.folder, material.cache, material.split, fabric.is_global_zero, interrupted, kept_seconds)
 
 
 def _told(request: Request, config: Config, material: Material, fabric: Fabric, watcher: Watcher) -> Material:
@@ -225,7 +254,7 @@ def _planned(
         config = _with_networks_of_sources(request, config, start, watcher)
         watcher.say("measuring this machine and planning")
         knows_most = start is not None and finetune.knows_most(start, request.dataset.classes, config.finetune.merge)
-        looking = _looking_seconds(request, config, material)
+        looking = sum(_looking_seconds(one, config, material) for one in _later(request, config, material))
         situation = replace(
             _situation(request.dataset, config, material, fabric.world_size),
             spent_seconds=request.spent_seconds + looking if request.began else None,
@@ -326,25 +355,28 @@ def _write_preparation(files: Files, request: Request, planned: Plan, material: 
     write_atomically(files.config, planned.config.to_yaml().encode())  # last: where it lies, all is prepared
 
 
-def _fit(request: Request, config: Config, material: Material, files: Files, fabric: Fabric, watcher: Watcher) -> bool:
-    """Train; true if someone asked for the end before it came."""
+def _fit(
+    request: Request, config: Config, material: Material, files: Files, fabric: Fabric, watcher: Watcher
+) -> tuple[bool, float]:
+    """Train; whether someone asked for the end before it came, and the seconds that were kept for joining folds."""
     description = describe(request.dataset, config, material)
     update = _update(request, config, description, fabric, watcher)
     history, trained_seconds = _resumed(files, update, config, watcher) if request.resume else (History(), 0.0)
     samples = windows(config, material)
     steps_per_epoch = config.training.steps_per_epoch or max(1, round(len(samples) / config.training.batch_size))
     stop = StopRequest(lambda: watcher.say("stopping: the model so far is kept and evaluated"))
-    looking_seconds, prepared_seconds = _looking_seconds(request, config, material), request.spent_seconds
-    later = _later(request, material) if looking_seconds else Later()
+    later, prepared_seconds = _later(request, config, material), request.spent_seconds
+    looking = [_looking_seconds(one, config, material) for one in later]
+    predicting = [fabric.world_size * one.predicted / _pixels(material.validation) for one in later]
     _warn_of_short_budget(config, prepared_seconds, watcher)
     epochs = config.training.epochs
     clock = Clock(
         partial(processes.largest, fabric),
         total_steps=epochs * steps_per_epoch if epochs is not None else None,
         budget_seconds=config.training.time,
-        set_aside_seconds=prepared_seconds + looking_seconds,
+        set_aside_seconds=prepared_seconds + sum(looking),
         trained_seconds=trained_seconds,
-        pixels_after=fabric.world_size * later.predicted / _pixels(material.validation),
+        pixels_after=sum(predicting),
         stopped=stop,
     )
     board = TensorBoard(files.folder) if fabric.is_global_zero and tensorboard_is_installed() else Watcher()
@@ -376,7 +408,7 @@ def _fit(request: Request, config: Config, material: Material, files: Files, fab
     with stop, board, beside or nullcontext():
         fit(job, _batches(config, samples, fabric), history, steps_per_epoch)
     _note_slowness(files, config, history, fabric.world_size, watcher)
-    return stop()
+    return stop(), sum(looking[1:]) + clock.predicting_seconds(sum(predicting[1:]))
 
 
 def _note_slowness(files: Files, config: Config, history: History, processes: int, watcher: Watcher) -> None:
@@ -525,57 +557,36 @@ def _validation_seconds(job: Fit) -> float:
     return (time.monotonic() - began) * _pixels(job.validation) / middle.pixels / job.fabric.world_size
 
 
-def _looking_seconds(request: Request, config: Config, material: Material) -> float:
-    """What the report will take of a time budget, predictions left out."""
-    if config.training.time is None or not request.reports:
-        return 0.0
+def _looking_seconds(later: Later, config: Config, material: Material) -> float:
+    """How long that takes, predictions left out."""
     classes, tolerance_px = len(material.cache.dataset.classes), config.evaluation.tolerance_px
-    later = _later(request, material)
     outlines = outline_seconds(_middle(material.validation), classes, tolerance_px, later.looked_at)
     return later.reports * REPORT_SECONDS + LOOKING * outlines
 
 
 def outline_seconds(case: Decoded, classes: int, tolerance_px: float, pixels: int) -> float:
-    """How long outlines in so many pixels will be compared, from those of one mask and the same moved a bit."""
+    """How long outlines in so many pixels will be compared.
+
+    From comparing those of a mask and the same moved a bit, as many times as will be done at a time.
+    """
     truth = np.array(case.mask)
     moved = np.roll(np.where(truth == IGNORE, 0, truth), 2, axis=1)
+    images, weight = pixels / case.pixels, OUTLINE_PIXEL_BYTES * case.pixels
+    at_a_time = together(round(images), weight)
     began = time.monotonic()
-    compare_boundaries(moved, truth, classes, tolerance_px)
-    seconds, images = time.monotonic() - began, pixels / case.pixels
-    return seconds * images / together(round(images), OUTLINE_PIXEL_BYTES * case.pixels)
+    compare = partial(compare_boundaries, target=truth, classes=classes, tolerance_px=tolerance_px)
+    list(by_turns(compare, at_a_time * [moved], lambda _: weight))
+    return (time.monotonic() - began) * images / at_a_time
 
 
-@dataclass(frozen=True)
-class Later:
-    """What is done after training, by the first process."""
-
-    predicted: int = 0
-    """Pixels, by the model of this run."""
-    looked_at: int = 0
-    """Pixels whose predictions are held against their masks."""
-    reports: float = 0.0
-
-    def and_joining(self, folds: int, validation: int, test: int) -> "Later":
-        """With this fold's part of what is done when all are trained.
-
-        Args:
-            folds: how many there are.
-            validation: pixels that this one alone predicts once more, for the scores out of folds.
-            test: pixels that all predict for the ensemble, and that are looked at once.
-        """
-        return Later(
-            self.predicted + validation + test,
-            self.looked_at + validation + test // folds,
-            self.reports + (2 if test else 1) / folds,
-        )
-
-
-def _later(request: Request, material: Material) -> Later:
-    """The test split, or the validation split if there is none; and what a fold does with others."""
-    test = sum(material.cache.open(case).pixels for case in material.split.test)
+def _later(request: Request, config: Config, material: Material) -> list[Later]:
+    """What is done after training within its budget; of a fold that will be joined, its part of that comes second."""
+    if config.training.time is None or not request.reports:
+        return []
     validation = _pixels(material.validation)
-    alone = Later(test or validation, test or validation, 1.0)
-    return alone if request.folds == 1 else alone.and_joining(request.folds, validation, test)
+    test = sum(material.cache.open(case).pixels for case in material.split.test)
+    alone = Later.of_run(validation, test)
+    return [alone] if request.one_of == 1 else [alone, Later.of_joining(request.one_of, validation, test)]
 
 
 def _middle(cases: Sequence[Decoded]) -> Decoded:

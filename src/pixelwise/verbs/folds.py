@@ -18,7 +18,7 @@ from pixelwise.evaluation.evaluate import evaluate_each
 from pixelwise.evaluation.scores import Evaluation
 from pixelwise.evaluation.sides import Seen
 from pixelwise.facts import RunFacts, read_facts
-from pixelwise.files import make_folder, write_atomically, write_json
+from pixelwise.files import make_folder, read_json, write_atomically, write_json
 from pixelwise.inference import predictor
 from pixelwise.models import bundle as bundles
 from pixelwise.training.folder import MAY_CHANGE, Files, changed
@@ -82,13 +82,12 @@ def train_folds(  # noqa: PLR0913  all but three are given by name
     place = Path(out) if out is not None else next_free(Path("runs"), f"{name_of(Path(data))}-folds")
     _refuse_other_folds(place, asked, resume=resume)
     end = started + asked.training.time if asked.training.time is not None else None
-    kept_seconds = 0.0  # by folds that were trained, for joining them all
     runs_of: list[Run] = []
     known: Checked | None = None
     for fold in range(folds):
         files = Files(place / f"fold-{fold}")
         if _is_done(files):
-            runs_of.append(Run(files.folder))
+            runs_of.append(Run(files.folder, kept_seconds=read_json(files.folder / DONE).get("kept_seconds", 0.0)))
             continue
         known = known or checked(data, watcher)
         watcher.say(f"fold {fold + 1} of {folds}, in {files.folder.name}")
@@ -96,13 +95,14 @@ def train_folds(  # noqa: PLR0913  all but three are given by name
         now = clocks.monotonic()
         values: dict[str, float] = {"data.fold": fold}
         if end is not None:
+            kept_seconds = sum(run.kept_seconds for run in runs_of)
             values["training.time"] = round(max(1.0, (end - kept_seconds - now) / (folds - fold)), 1)
         goes_on = resume and files.begun.exists()
         fresh, rest = settled.with_values(values), with_budget(Config(), values.get("training.time"), None)
         chosen = rest if goes_on else fresh  # what was begun has its settings
         try:
             run = train(
-                known, files.folder, config=chosen, resume=goes_on, watcher=watcher, command=command, folds=folds
+                known, files.folder, config=chosen, resume=goes_on, watcher=watcher, command=command, one_of=folds
             )
         except PixelwiseError:
             with contextlib.suppress(OSError):  # there is something in it
@@ -111,8 +111,7 @@ def train_folds(  # noqa: PLR0913  all but three are given by name
         runs_of.append(run)
         if run.interrupted:
             return Folds(run, None)
-        write_json(files.folder / DONE, {"folds": folds})
-        kept_seconds += max(0.0, values.get("training.time", 0.0) - (clocks.monotonic() - now))
+        write_json(files.folder / DONE, {"folds": folds, "kept_seconds": round(run.kept_seconds, 1)})
     return _join_folds(place, runs_of, watcher, command)
 
 

@@ -30,6 +30,8 @@ class Run:
     """This process wrote the results; others of a distributed run have nothing to say."""
     interrupted: bool = False
     """Someone asked for the end before it came; the model so far was evaluated."""
+    kept_seconds: float = 0.0
+    """Of its time budget, for joining the folds that it is one of."""
 
     @property
     def model(self) -> Model:

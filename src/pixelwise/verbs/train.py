@@ -35,7 +35,7 @@ def train(  # noqa: PLR0913  all but two are given by name
     watcher: Watcher | None = None,
     command: str = "pixelwise.train(...)",
     began: float | None = None,
-    folds: int = 1,
+    one_of: int = 1,
 ) -> Run:
     """Check, split, plan, train, evaluate and report.
 
@@ -51,7 +51,7 @@ def train(  # noqa: PLR0913  all but two are given by name
         watcher: told what happens; none hears nothing.
         command: what the report shows as the way to repeat it.
         began: `time.monotonic()` of the moment the budget counts from; none is now.
-        folds: the run is one of so many that will be joined, and leaves its share of the time for that.
+        one_of: of so many folds, that will be joined: `train_folds` trains them so, and each leaves time for that.
 
     Raises:
         DataError: the data cannot be trained on; all reasons are listed.
@@ -98,7 +98,7 @@ def train(  # noqa: PLR0913  all but two are given by name
         teacher=learns_from,
         resume=goes_on,
         began=began if began is not None else started,
-        folds=folds,
+        one_of=one_of,
     )
     try:
         trained = runs.train(request, watcher)
@@ -113,7 +113,7 @@ def train(  # noqa: PLR0913  all but two are given by name
         commands = "\n".join(begun.commands) if begun is not None else command
         forgotten = _what_is_left(begun.started_from, folder, watcher) if begun and begun.started_from else None
         evaluate_run(trained, watcher, commands, forgotten)
-    return Run(trained.folder, trained.is_main, trained.interrupted)
+    return Run(trained.folder, trained.is_main, trained.interrupted, trained.kept_seconds)
 
 
 def _take_back(files: Files) -> None:
