@@ -13,6 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from pixelwise import launcher
+from pixelwise.bench import sizes
 from pixelwise.errors import ConfigError, DataError, PixelwiseError
 
 if TYPE_CHECKING:
@@ -539,7 +540,9 @@ def bench(
     rivals: Annotated[
         Path | None, typer.Option(help="Python that has MONAI, nnU-Net, albumentations: measured at the same work.")
     ] = None,
-    seconds: Annotated[float, typer.Option(min=0.1, help="That steps of a network are measured for, at least.")] = 10.0,
+    seconds: Annotated[
+        float, typer.Option(min=0.1, help="That steps of a network are measured for, at least.")
+    ] = sizes.STEPS_AT_LEAST,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Page to write (.md).")] = None,
     as_json: JsonOption = False,
 ) -> None:

@@ -131,6 +131,7 @@ class Later:
     looked_at: int
     """Pixels whose predictions are held against their masks."""
     reports: float
+    """That are written."""
 
     @classmethod
     def of_run(cls, validation: int, test: int) -> "Later":
