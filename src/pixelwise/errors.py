@@ -84,7 +84,7 @@ def memory_errors(remedy: str) -> Iterator[None]:
         text = str(error)
         if isinstance(error, RuntimeError) and not any(part in text.lower() for part in _LACKS_MEMORY):
             raise
-        said = f" ({text.splitlines()[0]})" if text else ""
+        said = f" ({first_line(error)})" if text else ""
         raise MachineError(f"Memory does not suffice{said}.", remedy=remedy) from None
 
 

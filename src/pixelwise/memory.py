@@ -90,13 +90,10 @@ def free_bytes(groups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/se
     return max(0, min([free, *_left_in_groups(groups, own)]))
 
 
-_Names = tuple[str, str, str]
-_LIMITS: dict[bool, _Names] = {
-    False: ("memory.max", "memory.current", "inactive_file"),
-    True: ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
-}
-"""Files with the limit and with what is used, and the line of memory.stat that says what of it can be taken back; by
-whether they are of version 1 of control groups."""
+_VERSION_1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+_VERSION_2 = ("memory.max", "memory.current", "inactive_file")
+"""Of control groups: files with the limit and with what is used, and the line of memory.stat that says what of it can
+be taken back."""
 
 
 def _left_in_groups(groups: Path, own: Path) -> Iterator[int]:
@@ -107,17 +104,19 @@ def _left_in_groups(groups: Path, own: Path) -> Iterator[int]:
         lines = []
     for line in lines:
         number, controllers, path = line.split(":", 2)
-        is_first = "memory" in controllers.split(",")
-        if not is_first and number != "0":
+        if "memory" in controllers.split(","):
+            top, names = groups / "memory", _VERSION_1
+        elif number == "0":
+            top, names = groups, _VERSION_2
+        else:
             continue
-        top = groups / "memory" if is_first else groups
         group = top / path.lstrip("/")  # a container may see neither its path nor what is above it, but the top
         for folder in (group, *group.parents):
-            if folder.is_relative_to(top) and (left := _left(folder, _LIMITS[is_first])) is not None:
+            if folder.is_relative_to(top) and (left := _left(folder, names)) is not None:
                 yield left
 
 
-def _left(group: Path, names: _Names) -> int | None:
+def _left(group: Path, names: tuple[str, str, str]) -> int | None:
     """Bytes that a control group may still take; none where it has no limit."""
     limit_file, used_file, cached_line = names
     try:

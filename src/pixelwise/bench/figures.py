@@ -150,8 +150,7 @@ def small_networks(bench: Bench) -> Iterator[Figure]:
             step = rehearsal(narrow.model_copy(update={"replayed": replayed}), bench.device)[0]
             timing = _timed(step, bench)
             del step
-            what = f"training step, width {width}, {batch} x {edge} px{name}"
-            yield Figure(what, batch / timing.median_seconds, "images/s", timing, together=batch)
+            yield _of_images(f"training step, width {width}, {batch} x {edge} px{name}", timing, batch)
 
 
 def _timed(step: Callable[[], object], bench: Bench) -> Timing:
@@ -172,8 +171,7 @@ def _from_images(name: str, work: Work, bench: Bench) -> Figure:
         step, _ = rehearsal(work, bench.device)
         batches = _patches(bench)
         timing = _timed(lambda: step(*next(batches)), bench)
-    rate = bench.batch / timing.median_seconds
-    return Figure(f"training from images, {name}", rate, "images/s", timing, together=bench.batch)
+    return _of_images(f"training from images, {name}", timing, bench.batch)
 
 
 def _patches(bench: Bench) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
@@ -203,8 +201,7 @@ def inference(bench: Bench) -> Iterator[Figure]:
     yield _of_network("inference, plain U-Net", timing, gflop, bench, bench.precision)
     if bench.device.type == "cpu" and int8.is_installed():
         timing = _in_eight_bits(image, bench.seconds)
-        rate = bench.batch / timing.median_seconds
-        yield Figure("inference, plain U-Net, eight bits", rate, "images/s", timing, together=bench.batch)
+        yield _of_images("inference, plain U-Net, eight bits", timing, bench.batch)
 
 
 def prediction(config: ModelConfig, image: torch.Tensor, precision: str) -> Callable[[], None]:
@@ -325,9 +322,12 @@ def _gflop(network: nn.Module, image: torch.Tensor) -> float:
 
 
 def _of_network(name: str, timing: Timing, gflop: float, bench: Bench, precision: str) -> Figure:
-    seconds, highest = timing.median_seconds, bench.network_gflops(precision)
-    rate = bench.batch / seconds
-    return Figure(name, rate, "images/s", timing, gflop / seconds, highest, together=bench.batch)
+    figure, highest = _of_images(name, timing, bench.batch), bench.network_gflops(precision)
+    return replace(figure, gflops=gflop / timing.median_seconds, ceiling_gflops=highest)
+
+
+def _of_images(name: str, timing: Timing, batch: int) -> Figure:
+    return Figure(name, batch / timing.median_seconds, "images/s", timing, together=batch)
 
 
 def _preprocessing() -> Preprocessing:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from pixelwise import outside
 from pixelwise.config import ModelConfig
-from pixelwise.errors import ConfigError, extra
+from pixelwise.errors import ConfigError, extra, first_line
 from pixelwise.models.blocks import BLOCKS, initialise
 from pixelwise.models.strips import halved
 
@@ -103,7 +103,7 @@ class TimmEncoder(nn.Module):
                 self.name, features_only=True, out_indices=indices, in_chans=self.channels, **pretrained
             )
         except (RuntimeError, TypeError, AttributeError, ValueError) as error:
-            raise ConfigError(f"timm's '{self.name}' is no feature extractor ({str(error).splitlines()[0]}).") from None
+            raise ConfigError(f"timm's '{self.name}' is no feature extractor ({first_line(error)}).") from None
         expected = [1 << self.depth - level for level in reversed(range(len(indices)))]
         if [reductions[index] for index in indices] != expected:
             raise ConfigError(
@@ -137,7 +137,7 @@ class TimmEncoder(nn.Module):
         except ConfigError:
             raise
         except Exception as error:  # noqa: BLE001  the hub's, safetensors' and timm's share no base
-            said = str(error).splitlines()[0] if str(error) else type(error).__name__
+            said = first_line(error)
             raise ConfigError(
                 f"The weights of '{self.name}' cannot be loaded from {source} ({said}).",
                 remedy="Name a local file with --set model.encoder_weights=FILE.safetensors, or a name on the hub.",

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -32,6 +32,11 @@ class Material:
     fingerprint: Fingerprint
     told: Sequence[Told] | None = None
     """What a teacher says of each training image; none without one."""
+
+    @cached_property
+    def test_pixels(self) -> int:
+        """Of all test images, each of which is opened to know it."""
+        return sum(self.cache.open(case).pixels for case in self.split.test)
 
 
 def prepare(dataset: Dataset, config: Config, split: splits.Split | None, watcher: Watcher) -> Material:

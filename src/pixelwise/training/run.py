@@ -584,8 +584,7 @@ def _later(request: Request, config: Config, material: Material) -> list[Later]:
     """What is done after training within its budget; of a fold that will be joined, its part of that comes second."""
     if config.training.time is None or not request.reports:
         return []
-    validation = _pixels(material.validation)
-    test = sum(material.cache.open(case).pixels for case in material.split.test)
+    validation, test = _pixels(material.validation), material.test_pixels
     alone = Later.of_run(validation, test)
     return [alone] if request.one_of == 1 else [alone, Later.of_joining(request.one_of, validation, test)]
 

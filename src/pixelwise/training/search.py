@@ -24,7 +24,7 @@ from pixelwise.config import Config, Section
 from pixelwise.data.dataset import Dataset
 from pixelwise.data.fingerprint import Fingerprint
 from pixelwise.data.split import Split
-from pixelwise.errors import ConfigError, DataError, MachineError, PixelwiseError, TrainingError, extra
+from pixelwise.errors import ConfigError, DataError, MachineError, PixelwiseError, TrainingError, extra, first_line
 from pixelwise.files import make_folder, previous, read_json, write_json
 from pixelwise.training import run as runs
 from pixelwise.training.folder import Files
@@ -162,7 +162,7 @@ class Study:
                     pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=2),
                 )
             except (SQLAlchemyError, ImportError, ValueError) as error:
-                said = str(error).splitlines()[0]
+                said = first_line(error)
                 raise ConfigError(
                     f"The study's database cannot be used ({said}).",
                     where=without_password(storage),
