@@ -8,6 +8,7 @@ import numpy as np
 import psutil
 import pytest
 
+from pixelwise.control_groups import Groups
 from pixelwise.memory import free_bytes, give_back_memory, held_bytes, keeping_freed_memory, peak_during
 
 MEGABYTE = 2**20
@@ -80,10 +81,10 @@ def test_a_container_has_what_it_was_given(
     own.write_text("0::/\n")
     limited(tmp_path, limit, current, cached)
     whole = psutil.virtual_memory().available
-    found = free_bytes(tmp_path, own)
+    found = free_bytes(Groups(tmp_path, own))
     assert found == free if free is not None else found == pytest.approx(whole, rel=0.2)
-    assert free_bytes(tmp_path / "absent", own) == pytest.approx(whole, rel=0.2)
-    assert free_bytes(tmp_path, tmp_path / "absent") == pytest.approx(whole, rel=0.2)
+    assert free_bytes(Groups(tmp_path / "absent", own)) == pytest.approx(whole, rel=0.2)
+    assert free_bytes(Groups(tmp_path, tmp_path / "absent")) == pytest.approx(whole, rel=0.2)
 
 
 def limited(group: Path, limit: str, current: str, cached: str) -> None:
@@ -98,13 +99,13 @@ def test_a_job_has_what_it_or_any_group_around_it_was_given(tmp_path: Path) -> N
     own.write_text("5:cpu,cpuacct:/\n0::/slurm/job_7/step_0\n")
     groups = tmp_path / "groups"
     limited(groups / "slurm" / "job_7" / "step_0", "max", "100", "0")
-    assert free_bytes(groups, own) > 10**7
+    assert free_bytes(Groups(groups, own)) > 10**7
     limited(groups / "slurm" / "job_7", "900", "300", "50")
-    assert free_bytes(groups, own) == 650
+    assert free_bytes(Groups(groups, own)) == 650
     limited(groups / "slurm" / "job_7" / "step_0", "500", "300", "0")
-    assert free_bytes(groups, own) == 200
+    assert free_bytes(Groups(groups, own)) == 200
     limited(groups / "slurm" / "job_8", "10", "0", "0")
-    assert free_bytes(groups, own) == 200, "another's"
+    assert free_bytes(Groups(groups, own)) == 200, "another's"
 
 
 def test_limits_of_the_first_version_of_control_groups_hold_too(tmp_path: Path) -> None:
@@ -115,9 +116,9 @@ def test_limits_of_the_first_version_of_control_groups_hold_too(tmp_path: Path) 
     (memory / "memory.limit_in_bytes").write_text("2000\n")
     (memory / "memory.usage_in_bytes").write_text("1500\n")
     (memory / "memory.stat").write_text("inactive_file 1\ntotal_inactive_file 70\n")
-    assert free_bytes(tmp_path / "groups", own) == 570
+    assert free_bytes(Groups(tmp_path / "groups", own)) == 570
     (memory / "memory.limit_in_bytes").write_text("9223372036854771712\n")
-    assert free_bytes(tmp_path / "groups", own) > 10**7
+    assert free_bytes(Groups(tmp_path / "groups", own)) > 10**7
 
 
 def test_the_peak_is_what_work_held_in_between() -> None:

@@ -28,6 +28,7 @@ import pixelwise
 from pixelwise import launcher
 from pixelwise.classes import ClassTable
 from pixelwise.config import Config, LossConfig, ModelConfig, TrainingConfig, load
+from pixelwise.control_groups import Groups
 from pixelwise.errors import ConfigError
 from pixelwise.inference.predictor import choose_device
 from pixelwise.launcher import Share
@@ -435,8 +436,38 @@ def test_processes_share_the_cores_where_torchrun_would_leave_them_one(
     environment: dict[str, str], expected: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(launcher, "cores", lambda: 8)
+    monkeypatch.setattr(launcher, "_visible_cores", lambda: 8)
     started = {"TORCHELASTIC_RUN_ID": "none"} if "RANK" in environment else {}
     assert launcher.threads(environment | started) == expected
+
+
+@pytest.mark.parametrize(
+    ("own", "files", "expected"),
+    [
+        ("0::/\n", {"cpu.max": "max 100000"}, 8),
+        ("0::/\n", {"cpu.max": "250000 100000"}, 3),
+        ("0::/\n", {"cpu.max": "5000 100000"}, 1),
+        ("0::/\n", {"cpu.max": "6400000 100000"}, 8),
+        ("0::/job/step\n", {"job/cpu.max": "200000 100000", "job/step/cpu.max": "max 100000"}, 2),
+        ("3:cpu,cpuacct:/\n", {"cpu/cpu.cfs_quota_us": "400000", "cpu/cpu.cfs_period_us": "100000"}, 4),
+        ("3:cpu,cpuacct:/\n", {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, 8),
+        ("3:cpuset:/\n", {"cpu.max": "200000 100000"}, 8),
+        ("", {}, 8),
+    ],
+)
+def test_a_container_computes_with_the_cores_that_it_has_the_time_of(
+    own: str, files: dict[str, str], expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own").write_text(own)
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(f"{text}\n")
+    monkeypatch.setattr(launcher, "_visible_cores", lambda: 8)
+    found = launcher.cores(Groups(tmp_path, tmp_path / "own"))
+    assert found == expected
+    monkeypatch.setattr(launcher, "cores", lambda: found)
+    assert launcher.threads({}) == (expected if expected < 8 else None)
+    assert launcher.threads({"OMP_NUM_THREADS": "5"}) is None, "somebody has decided"
 
 
 THREADS = """

@@ -1,6 +1,7 @@
 """What torchrun and srun tell the processes that they start, and what these tell torchrun."""
 
 import json
+import math
 import os
 import re
 import time
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from pixelwise.control_groups import HERE, Groups
 from pixelwise.errors import ConfigError
 
 
@@ -98,7 +100,7 @@ def launch(environment: Mapping[str, str] = os.environ) -> str | None:
 
 
 def share_cores() -> None:
-    """Let this process compute with its share of the cores, where torchrun would leave it a single one.
+    """Let this process compute with its share of the cores.
 
     For a command, before it imports torch, which then reads how many threads to start.
     """
@@ -110,17 +112,35 @@ def share_cores() -> None:
 def threads(environment: Mapping[str, str] = os.environ) -> int | None:
     """Threads for this process to compute with, its share of the processor's cores; none leaves it as it is.
 
-    Where nobody has set OMP_NUM_THREADS, torchrun sets it to 1 for several processes, however many cores there are.
+    Where nobody has set OMP_NUM_THREADS, torchrun sets it to 1 for several processes, however many cores there are, and
+    torch starts a thread for each core that it sees, of which a container may have a part of the time only: its threads
+    would wait for each other while some of them may not run.
     """
-    local = place(environment).local
-    if "TORCHELASTIC_RUN_ID" not in environment or local is None or environment.get("OMP_NUM_THREADS") != "1":
-        return None
-    return max(1, cores() // local.processes) if local.processes > 1 else None
+    said = environment.get("OMP_NUM_THREADS")
+    local = place(environment).local or Share()
+    if said == "1" and "TORCHELASTIC_RUN_ID" in environment and local.processes > 1:
+        return max(1, cores() // local.processes)
+    return cores() if said is None and cores() < _visible_cores() else None
 
 
-def cores() -> int:
-    """Of the processor, those that this process may use."""
+def cores(groups: Groups = HERE) -> int:
+    """Of the processor, those that this process may use: as many as it sees and its container has the time of."""
+    quotas = (_quota(folder, version) for folder, version in groups.limiting("cpu"))
+    return min([_visible_cores(), *(quota for quota in quotas if quota is not None)])
+
+
+def _visible_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _quota(group: Path, version: Literal[1, 2]) -> int | None:
+    """Cores that a control group has the time of, a part of one counted as one; none where it has no limit."""
+    names = ("cpu.max",) if version == 2 else ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+    try:
+        quota, period = (int(word) for name in names for word in (group / name).read_text().split())
+    except (OSError, ValueError):  # no such group, or no limit: "max"
+        return None
+    return max(1, math.ceil(quota / period)) if quota > 0 and period > 0 else None
 
 
 def refuse_several(what: str, remedy: str) -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import psutil
 
+from pixelwise.control_groups import HERE, Groups
+
 # the C library's parameters by number (malloc.h and mallopt(3) of glibc)
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -2, -3, -4
 _KEEPING = {_TRIM_THRESHOLD: -1, _TOP_PAD: 64 * 2**20}
@@ -79,41 +81,19 @@ def held_bytes() -> int:
     return int(psutil.Process().memory_info().rss)
 
 
-def free_bytes(groups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> int:
-    """What processes may still take: of the machine, or of the container or job that this one runs in.
-
-    Args:
-        groups: where Linux tells the limits of control groups.
-        own: where it tells which of them this process is in.
-    """
+def free_bytes(groups: Groups = HERE) -> int:
+    """What processes may still take: of the machine, or of the container or job that this one runs in."""
     free = int(psutil.virtual_memory().available)
-    return max(0, min([free, *_left_in_groups(groups, own)]))
+    left = (_left(folder, _NAMES[version]) for folder, version in groups.limiting("memory"))
+    return max(0, min([free, *(count for count in left if count is not None)]))
 
 
-_VERSION_1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
-_VERSION_2 = ("memory.max", "memory.current", "inactive_file")
-"""Of control groups: files with the limit and with what is used, and the line of memory.stat that says what of it can
-be taken back."""
-
-
-def _left_in_groups(groups: Path, own: Path) -> Iterator[int]:
-    """What is left to each control group that this process is in: a limit may be that of any of them."""
-    try:
-        lines = own.read_text().splitlines()
-    except OSError:  # another system
-        lines = []
-    for line in lines:
-        number, controllers, path = line.split(":", 2)
-        if "memory" in controllers.split(","):
-            top, names = groups / "memory", _VERSION_1
-        elif number == "0":
-            top, names = groups, _VERSION_2
-        else:
-            continue
-        group = top / path.lstrip("/")  # a container may see neither its path nor what is above it, but the top
-        for folder in (group, *group.parents):
-            if folder.is_relative_to(top) and (left := _left(folder, names)) is not None:
-                yield left
+_NAMES = {
+    1: ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    2: ("memory.max", "memory.current", "inactive_file"),
+}
+"""By the version of control groups: files with the limit and with what is used, and the line of memory.stat that says
+what of it can be taken back."""
 
 
 def _left(group: Path, names: tuple[str, str, str]) -> int | None:
