@@ -2,12 +2,15 @@
 
 import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from pixelwise import files
 from pixelwise.errors import DataError
-from pixelwise.files import make_folder, read_json, write_atomically, write_json
+from pixelwise.files import held, make_folder, read_json, write_atomically, write_json
 
 
 def test_content_is_replaced_and_nothing_else_is_left(tmp_path: Path) -> None:
@@ -49,3 +52,38 @@ def test_damaged_json_is_named(tmp_path: Path) -> None:
     (tmp_path / "bad.json").write_text("{")
     with pytest.raises(DataError, match=r"bad\.json"):
         read_json(tmp_path / "bad.json")
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from pixelwise.files import held
+
+with held(Path(sys.argv[1])) as is_alone:
+    print(is_alone, flush=True)
+    time.sleep(60)
+"""
+
+
+def test_one_process_holds_a_folder_until_it_dies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "run"
+    other = subprocess.Popen([sys.executable, "-c", HOLDER, str(folder)], stdout=subprocess.PIPE, text=True)
+    assert other.stdout is not None
+    with other, other.stdout:
+        assert other.stdout.readline() == "True\n"
+        with monkeypatch.context() as patched:
+            patched.setattr(files, "WAIT_SECONDS", 0.1)
+            with held(folder) as is_alone:
+                assert not is_alone
+        assert folder.exists()
+        other.kill()
+    with held(folder) as is_alone:
+        assert is_alone
+        (folder / "kept").touch()
+    assert [path.name for path in folder.iterdir()] == ["kept"]
+
+
+def test_a_folder_that_was_made_to_be_held_goes_again_if_nothing_is_left_in_it(tmp_path: Path) -> None:
+    with held(tmp_path / "run") as is_alone:
+        assert is_alone
+    assert not (tmp_path / "run").exists()

@@ -22,7 +22,7 @@ from PIL import Image
 from test_loader import decoded
 
 import pixelwise
-from pixelwise import launcher
+from pixelwise import files, launcher
 from pixelwise.config import TrainingConfig
 from pixelwise.errors import BundleError, ConfigError, DataError, PixelwiseError, TrainingError
 from pixelwise.evaluation import figures
@@ -623,6 +623,13 @@ def test_a_run_that_is_refused_leaves_no_folder(discs: Path, tmp_path: Path) -> 
     with pytest.raises(PixelwiseError):
         pixelwise.train_folds(discs, 99, tmp_path / "folds", config=quick())
     assert not (tmp_path / "folds").exists()
+
+
+def test_two_processes_do_not_train_in_one_folder(discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "WAIT_SECONDS", 0.1)
+    with files.held(tmp_path / "run"), pytest.raises(ConfigError, match="Another process trains in this folder"):
+        pixelwise.train(discs, tmp_path / "run", config=quick())
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.usefixtures("undrawn")

@@ -1,15 +1,22 @@
 """Writes that leave the old file or the new one, never half of one."""
 
+import contextlib
 import errno
 import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from pixelwise.errors import DataError, WriteError
+
+LOCK = ".held"
+"""The file by which a process holds a folder."""
+
+WAIT_SECONDS = 10.0
+"""A folder that another process holds is waited for: those that read for one that died live on for five seconds."""
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -126,6 +133,39 @@ def make_folder(path: Path) -> Path:
     except OSError as error:
         raise cannot_write(path, error) from None
     return path
+
+
+@contextlib.contextmanager
+def held(folder: Path) -> Iterator[bool]:
+    """Within, this process alone holds a folder, which is made if need be; gives whether it does.
+
+    A process that dies lets go of it. On a disk that knows no locks, each holds it that asks. A folder in which nothing
+    is left afterwards goes again.
+
+    Raises:
+        DataError: the folder cannot be written.
+    """
+    import filelock  # not before: most commands hold none
+
+    lock = filelock.FileLock(make_folder(folder) / LOCK, timeout=WAIT_SECONDS)
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        yield False
+        return
+    except NotImplementedError:
+        yield True
+        return
+    except OSError as error:
+        raise cannot_write(folder, error) from None
+    try:
+        yield True
+    finally:
+        with contextlib.suppress(OSError):  # not so on every system while it is locked
+            (folder / LOCK).unlink(missing_ok=True)
+        lock.release()
+        with contextlib.suppress(OSError):
+            folder.rmdir()
 
 
 def cannot_write(path: Path, error: OSError) -> WriteError:

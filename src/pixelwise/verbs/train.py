@@ -10,7 +10,7 @@ from pixelwise.data.cache import Cache
 from pixelwise.errors import ConfigError, PixelwiseError
 from pixelwise.evaluation import forgetting, results, sides
 from pixelwise.evaluation.forgetting import Forgotten
-from pixelwise.files import make_folder, write_json
+from pixelwise.files import LOCK, held, write_json
 from pixelwise.training import run as runs
 from pixelwise.training.folder import Begun, Files, read_begun, run_of, settle
 from pixelwise.training.watch import Watcher
@@ -79,15 +79,13 @@ def train(  # noqa: PLR0913  all but two are given by name
         source = begun.started_from if begun is not None else None
     known = checked(data, watcher)
     folder = Path(out) if out is not None else agree_on_folder(named, wanted)
-    if launcher.is_first() and not resume:
-        begun = Begun(
-            config=wanted,
-            started_from=source and source.resolve(),
-            teacher=learns_from,
-            launch=launcher.launch(),
-            commands=(command,),
-        )
-        write_json(Files(make_folder(folder)).begun, begun.to_json())
+    begun = begun or Begun(
+        config=wanted,
+        started_from=source and source.resolve(),
+        teacher=learns_from,
+        launch=launcher.launch(),
+        commands=(command,),
+    )
     request = runs.Request(
         data=named,
         dataset=known.dataset,
@@ -100,27 +98,34 @@ def train(  # noqa: PLR0913  all but two are given by name
         began=began if began is not None else started,
         one_of=one_of,
     )
+    if not launcher.is_first():
+        return _run(request, begun, watcher, is_fresh=False)
+    with held(folder) as is_alone:
+        if not is_alone:
+            raise ConfigError(
+                "Another process trains in this folder.",
+                where=folder,
+                remedy="Wait for it, end it, or choose another folder with --out.",
+            )
+        return _run(request, begun.and_by(command), watcher, is_fresh=not resume)
+
+
+def _run(request: runs.Request, begun: Begun, watcher: Watcher, *, is_fresh: bool) -> Run:
+    """Train, evaluate and report; what a run was asked to do is written first, and stays if there is anything of it."""
+    files = Files(request.folder)
+    if is_fresh:
+        write_json(files.begun, begun.to_json())
     try:
         trained = runs.train(request, watcher)
     except PixelwiseError:
-        if launcher.is_first() and not resume:
-            _take_back(Files(folder))
+        if is_fresh and {path.name for path in files.folder.iterdir()} == {files.begun.name, LOCK}:
+            files.begun.unlink()
         raise
-    if trained.is_main and resume and begun is not None:  # not before: what was refused leads nowhere
-        begun = begun.and_by(command)
-        write_json(Files(folder).begun, begun.to_json())
     if trained.is_main:
-        commands = "\n".join(begun.commands) if begun is not None else command
-        forgotten = _what_is_left(begun.started_from, folder, watcher) if begun and begun.started_from else None
-        evaluate_run(trained, watcher, commands, forgotten)
+        write_json(files.begun, begun.to_json())  # of a run that goes on not before: what was refused leads nowhere
+        forgotten = _what_is_left(begun.started_from, request.folder, watcher) if begun.started_from else None
+        evaluate_run(trained, watcher, "\n".join(begun.commands), forgotten)
     return Run(trained.folder, trained.is_main, trained.interrupted, trained.kept_seconds)
-
-
-def _take_back(files: Files) -> None:
-    """Leave no folder of a run that was refused before there was anything of it."""
-    if [path.name for path in files.folder.iterdir()] == [files.begun.name]:
-        files.begun.unlink()
-        files.folder.rmdir()
 
 
 def _is_of_this_launch(files: Files) -> bool:
