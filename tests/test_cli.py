@@ -1,6 +1,7 @@
 """The command line: what is printed, exit codes, and one paragraph for every mistake."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -137,7 +138,23 @@ def test_an_interruption_before_the_first_step_is_one_sentence(
     monkeypatch.setattr("pixelwise.data.folder.scan", interrupt)
     for verb in ("check", "train"):
         code, out, err = run_cli(verb, discs)
-        assert (code, out, err.strip()) == (130, "", "interrupted; what was finished is saved")
+        assert (code, out, err.strip()) == (130, "", "interrupted")
+
+
+def test_an_interruption_before_the_first_step_says_how_the_run_goes_on(
+    run_cli, discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_given: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pixelwise.training.run.train", interrupt)
+    run = tmp_path / "run"
+    code, _, err = run_cli("train", discs, "--out", run)
+    assert code == 130
+    assert err.splitlines()[-2:] == [
+        "interrupted",
+        f"begun in {run}: the same command goes on with --out {run} --resume",
+    ]
 
 
 @pytest.mark.slow
@@ -154,7 +171,7 @@ def test_an_interrupted_prediction_says_how_it_goes_on(
     code, _, err = run_cli("predict", "run", "images", "-o", tmp_path / "out")
     assert code == 130
     first, second = err.splitlines()
-    assert first == "interrupted; what was finished is saved"
+    assert first == "interrupted"
     assert second.startswith("the same command goes on")
     assert ("hidden files" in err) is kept
 
@@ -175,7 +192,7 @@ def test_an_interrupted_prediction_says_how_far_it_has_come(
     inputs = draw_discs(tmp_path / "more", count=5) / "images"
     code, _, err = run_cli("predict", trained / "run", inputs, "-o", tmp_path / "out")
     assert code == 130
-    assert err.splitlines()[-3:-1] == ["interrupted; what was finished is saved", "2 of 5 images are done"]
+    assert err.splitlines()[-3:-1] == ["interrupted", "2 of 5 images are done"]
 
 
 def test_what_is_predicted_is_counted_in_plain_words(run_cli, trained: Path, tmp_path: Path) -> None:
@@ -500,3 +517,21 @@ def test_checking_and_predicting_do_not_wait_for_what_only_training_needs() -> N
 
 def test_version_is_printed(run_cli) -> None:
     assert run_cli("--version")[1].startswith("pixelwise 0.")
+
+
+def test_help_on_a_narrow_terminal_cuts_no_option() -> None:
+    shown = subprocess.run(
+        [sys.executable, "-m", "pixelwise", "predict", "--help"],
+        env={**os.environ, "COLUMNS": "40"},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert {"--probabilities", "--overlay", "--polygons"} <= set(shown.split())
+    assert "…" not in shown
+
+
+@pytest.mark.parametrize(("time", "is_told"), [("5", True), ("5s", False), ("1m", False)])
+def test_a_time_without_a_unit_is_said_to_be_seconds(run_cli, time: str, is_told: bool) -> None:
+    _, _, err = run_cli("train", "nothing", "--time", time)
+    assert ("note: 5 are seconds; 5m would be minutes" in err) is is_told

@@ -625,6 +625,14 @@ def test_a_run_that_is_refused_leaves_no_folder(discs: Path, tmp_path: Path) -> 
     assert not (tmp_path / "folds").exists()
 
 
+@pytest.mark.parametrize("place", [".", "images", "masks/../masks"])
+def test_a_run_does_not_lie_among_its_data(discs: Path, place: str) -> None:
+    before = sorted(discs.rglob("*"))
+    with pytest.raises(ConfigError, match="This folder holds the data"):
+        pixelwise.train(discs, discs / place, config=quick())
+    assert sorted(discs.rglob("*")) == before
+
+
 def test_two_processes_do_not_train_in_one_folder(discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "WAIT_SECONDS", 0.1)
     with files.held(tmp_path / "run"), pytest.raises(ConfigError, match="Another process trains in this folder"):

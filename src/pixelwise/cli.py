@@ -26,6 +26,9 @@ INTERRUPTED = 130
 LONGEST_LINE = 100
 """Of paragraphs, in characters, however wide the terminal is."""
 
+NARROW_COLUMNS = 70
+"""On terminals with fewer, help stands in plain lines: tables would cut the names of options."""
+
 STARTED = monotonic()
 """A time budget counts from here, before torch is imported."""
 
@@ -39,7 +42,7 @@ class _Verbs(TyperGroup):
             return super().invoke(ctx)
         except KeyboardInterrupt as end:
             if launcher.is_first():
-                for line in ("interrupted; what was finished is saved", *getattr(end, "__notes__", ())):
+                for line in ("interrupted", *getattr(end, "__notes__", ())):
                     typer.echo(line, err=True)
             raise typer.Exit(INTERRUPTED) from None
         except Exception as error:
@@ -58,8 +61,17 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode="rich" if shutil.get_terminal_size().columns >= NARROW_COLUMNS else None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _tell_seconds(text: str | None) -> str | None:
+    """A time without a unit is in seconds, which not everybody means."""
+    if text is not None and text.strip().isdigit() and launcher.is_first():
+        typer.echo(f"note: {text.strip()} are seconds; {text.strip()}m would be minutes", err=True)
+    return text  # what a callback returns is the option's value
+
 
 DataArgument = Annotated[Path, typer.Argument(help="Folder of images and masks, or a data.yaml.")]
 RunArgument = Annotated[Path, typer.Argument(help="Folder of a run, a bundle (.safetensors), or eight bits (.xml).")]
@@ -178,7 +190,10 @@ def train(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder of the run; runs/NAME-1 if not given.")
     ] = None,
-    time: Annotated[str | None, typer.Option(help="Budget for everything, report included: 90s, 15m, 1h30m.")] = None,
+    time: Annotated[
+        str | None,
+        typer.Option(callback=_tell_seconds, help="Budget for everything, report included: 90s, 15m, 1h30m."),
+    ] = None,
     epochs: Annotated[int | None, typer.Option(help="Number of epochs, instead of a time budget.")] = None,
     seed: Annotated[int | None, typer.Option(help="Split, weights and augmentation follow from it.")] = None,
     config: ConfigOption = None,
@@ -247,7 +262,7 @@ def train(
 @app.command()
 def tune(
     data: DataArgument,
-    time: Annotated[str, typer.Option(help="Budget for everything: 1h, 8h.")],
+    time: Annotated[str, typer.Option(callback=_tell_seconds, help="Budget for everything: 1h, 8h.")],
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", help="Folder of the search, to begin or to go on with; else runs/NAME-tune-1."),

@@ -7,6 +7,7 @@ from pixelwise import config as configs
 from pixelwise import launcher
 from pixelwise.config import Config
 from pixelwise.data.cache import Cache
+from pixelwise.data.dataset import Dataset
 from pixelwise.errors import ConfigError, PixelwiseError
 from pixelwise.evaluation import forgetting, results, sides
 from pixelwise.evaluation.forgetting import Forgotten
@@ -79,6 +80,7 @@ def train(  # noqa: PLR0913  all but two are given by name
         source = begun.started_from if begun is not None else None
     known = checked(data, watcher)
     folder = Path(out) if out is not None else agree_on_folder(named, wanted)
+    _refuse_folder_of_data(folder, known.dataset)
     begun = begun or Begun(
         config=wanted,
         started_from=source and source.resolve(),
@@ -110,6 +112,17 @@ def train(  # noqa: PLR0913  all but two are given by name
         return _run(request, begun.and_by(command), watcher, is_fresh=not resume)
 
 
+def _refuse_folder_of_data(folder: Path, dataset: Dataset) -> None:
+    """The files of a run would become a part of the data."""
+    files = {path for case in dataset.cases for path in (case.image, *case.masks)}
+    if folder.resolve() in {dataset.root.resolve(), *(place.resolve() for place in {path.parent for path in files})}:
+        raise ConfigError(
+            "This folder holds the data, and would hold the files of the run too.",
+            where=folder,
+            remedy="Name another folder with --out, such as runs/first.",
+        )
+
+
 def _run(request: runs.Request, begun: Begun, watcher: Watcher, *, is_fresh: bool) -> Run:
     """Train, evaluate and report; what a run was asked to do is written first, and stays if there is anything of it."""
     files = Files(request.folder)
@@ -120,6 +133,9 @@ def _run(request: runs.Request, begun: Begun, watcher: Watcher, *, is_fresh: boo
     except PixelwiseError:
         if is_fresh and {path.name for path in files.folder.iterdir()} == {files.begun.name, LOCK}:
             files.begun.unlink()
+        raise
+    except KeyboardInterrupt as end:
+        end.add_note(f"begun in {files.folder}: the same command goes on with --out {files.folder} --resume")
         raise
     if trained.is_main:
         write_json(files.begun, begun.to_json())  # of a run that goes on not before: what was refused leads nowhere
