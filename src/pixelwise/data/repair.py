@@ -101,8 +101,9 @@ def write_copy(
     """
     intent = _intent(dataset, measurements)
     make_folder(out.absolute().parent)
-    part = make_folder(out.absolute().with_name(f".{secrets.token_hex(8)}"))
+    part = out.absolute().with_name(f".{secrets.token_hex(8)}")
     try:
+        part.mkdir()
         repairs, images = _write_cases(dataset, measurements, intent, part, progress)
         write_atomically(part / REPORT, _table(repairs, dataset))
         _write_lists(dataset, images, intent, part)

@@ -18,6 +18,7 @@ from pixelwise.evaluation.forgetting import Forgotten
 from pixelwise.evaluation.results import Background
 from pixelwise.evaluation.scores import Evaluation, SplitChoice
 from pixelwise.facts import read_facts
+from pixelwise.files import make_folder
 from pixelwise.inference.predictor import Model
 from pixelwise.training import run as runs
 from pixelwise.training.folder import Files
@@ -70,6 +71,8 @@ def evaluate(  # noqa: PLR0913  all but two are given by name
     seen = sides.Seen.of(decoded, said)
     if side != "train":
         _tell_caution(seen, watcher)
+    if out is not None:
+        make_folder(Path(out))  # what cannot be written is said before anything is predicted
     tolerance = tolerance_px if tolerance_px is not None else settled.evaluation.tolerance_px
     say_if_ensemble(model, watcher)
     evaluated = evaluate_cases(model, decoded, side, tolerance, partial(watcher.work, f"predicting {side} images"))
