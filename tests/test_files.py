@@ -87,3 +87,17 @@ def test_a_folder_that_was_made_to_be_held_goes_again_if_nothing_is_left_in_it(t
     with held(tmp_path / "run") as is_alone:
         assert is_alone
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK])
+def test_on_a_disk_without_locks_each_holds_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def missing(*_given: object) -> None:
+        raise OSError(number, "no locks")
+
+    monkeypatch.setattr("fcntl.flock", missing)
+    monkeypatch.setattr(files, "WAIT_SECONDS", 0.1)
+    with held(tmp_path / "run") as is_alone, held(tmp_path / "run") as is_alone_too:
+        assert (is_alone, is_alone_too) == (True, True)
+    assert not (tmp_path / "run").exists()

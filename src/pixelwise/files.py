@@ -6,6 +6,7 @@ import json
 import os
 import secrets
 import shutil
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -143,25 +144,25 @@ def held(folder: Path) -> Iterator[bool]:
     is left afterwards goes again.
 
     Raises:
-        DataError: the folder cannot be written.
+        DataError: the folder cannot be made.
     """
     import filelock  # not before: most commands hold none
 
     lock = filelock.FileLock(make_folder(folder) / LOCK, timeout=WAIT_SECONDS)
     try:
-        lock.acquire()
+        with warnings.catch_warnings(action="ignore"):  # that there are no locks is what is asked below
+            lock.acquire()
     except filelock.Timeout:
         yield False
         return
-    except NotImplementedError:
-        yield True
-        return
-    except OSError as error:
-        raise cannot_write(folder, error) from None
+    except (NotImplementedError, OSError):  # no locks here, or nothing can be written, which the next file will say
+        lock.release()
+    if isinstance(lock, filelock.SoftFileLock):  # what it becomes where there are none would outlive this process
+        lock.release()
     try:
         yield True
     finally:
-        with contextlib.suppress(OSError):  # not so on every system while it is locked
+        with contextlib.suppress(OSError):  # not on every system while it is locked
             (folder / LOCK).unlink(missing_ok=True)
         lock.release()
         with contextlib.suppress(OSError):
