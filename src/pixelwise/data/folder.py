@@ -17,8 +17,8 @@ from pixelwise.data import channels, declared, formats, layouts, measure, nifti
 from pixelwise.data.dataset import Case, Dataset, MaskEncoding, SplitName
 from pixelwise.data.detect import Detection, detect
 from pixelwise.data.layouts import Pairing
-from pixelwise.data.listing import File, some, walk
-from pixelwise.data.naming import is_called_image, place_of
+from pixelwise.data.listing import File, Listing, some, walk
+from pixelwise.data.naming import is_called_image, masks_beside_images, place_of
 from pixelwise.data.nifti import Axis, is_nifti
 from pixelwise.data.pieces import cut, ungrouped_if_few
 from pixelwise.errors import DataError
@@ -56,7 +56,9 @@ def scan(root: Path, slices: Axis | None = None) -> Dataset:
         ConfigError: a key or value of the data.yaml is not possible.
     """
     description = _description(root)
-    pairing = declared.pair(description) if description is not None else layouts.pair(walk(root))
+    pairing = (
+        declared.pair(description) if description is not None else layouts.pair(_within_shared_folders(walk(root)))
+    )
     pairing = replace(pairing, slices=pairing.slices if pairing.slices is not None else slices)
     cases, unlike, said = _cases(pairing)
     detection = _detection(cases, pairing, unlike)
@@ -71,6 +73,26 @@ def scan(root: Path, slices: Axis | None = None) -> Dataset:
         slices=pairing.slices,
         named=_has_names(pairing, detection.encoding),
     )
+
+
+def _within_shared_folders(listing: Listing) -> Listing:
+    """The same files seen from the folder that holds them all, where names above it hide what those below it say.
+
+    Such as Dataset_with_GT/benign/7.png and 7_mask.png, where the outer folder would make everything a mask.
+    """
+    folders = [file.folder for file in listing.files]
+    depth = next(
+        (i for i, level in enumerate(zip(*folders, strict=False)) if len(set(level)) > 1), min(map(len, folders))
+    )
+    roles = {place_of(file.folder).role for file in listing.rasters}
+    if not depth or len(roles) > 1 or "plain" in roles:
+        return listing
+    inner = Listing(
+        listing.root.joinpath(*folders[0][:depth]),
+        tuple(file._replace(folder=file.folder[depth:]) for file in listing.files),
+    )
+    told = {place_of(file.folder).role for file in inner.rasters}
+    return inner if len(told) > 1 or (told == {"plain"} and masks_beside_images(inner.rasters)) else listing
 
 
 def _told_channels(cases: Sequence[Case]) -> list[str]:
