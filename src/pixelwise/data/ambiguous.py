@@ -7,10 +7,11 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 
-from pixelwise.data.listing import File, Listing, Pairs, layout_line, some
+from pixelwise.data.listing import File, Listing, Pairs, counted, layout_line, of_run, some
 from pixelwise.data.naming import MASK_STEM_WORDS, Roles, equal_stems, place_of, tokens
 from pixelwise.data.patterns import yaml_lines
 from pixelwise.data.proposals import common_name, propose, same_size
+from pixelwise.data.unread import kind_of_pictures, kinds_of_annotations, pictures_below
 from pixelwise.errors import DataError
 
 
@@ -37,7 +38,10 @@ def refuse_ambiguity(listing: Listing, roles: Roles, choices: Pairs) -> None:
         return
     if several:
         image, masks = next(iter(several.items()))
-        what = f"{len(several)} images have more than one mask: {image.posix} has {some([m.posix for m in masks], 4)}."
+        what = (
+            f"{counted(len(several), 'image')} {'has' if len(several) == 1 else 'have'} more than one mask: "
+            f"{image.posix} has {some([m.posix for m in masks], 4)}."
+        )
     elif rivals:
         what = f"The masks in {some(['/'.join(f) for f in rivals])} fit no image, others do: which ones count?"
     else:
@@ -55,17 +59,40 @@ def _of_one_kind(choices: Pairs) -> Pairs:
 
 def _no_pairs(listing: Listing, roles: Roles) -> DataError:
     """No mask has the name of an image."""
+    run = of_run(listing.root)
+    if run is not None:
+        return run
     images, masks = len(roles.images), len(roles.masks)
     if not images:
-        return DataError(
-            "None of the files that count as images is one: all are masks by their names, or are not listed.",
-            where=listing.root,
-            remedy="Say with 'images' and 'masks' in a data.yaml which files are which.",
-        )
-    what = f"There are {images} images" + (
-        f" and {masks} masks, but no mask has the name of an image." if masks else " but no masks that can be told."
+        return _no_images(listing, roles)
+    what = f"There {'is' if images == 1 else 'are'} {counted(images, 'image')}"
+    remedy = _remedy(listing, _guesses(listing, roles))
+    if masks:
+        what += f" and {counted(masks, 'mask')}, but no mask has the name of an image."
+    elif "\n" not in remedy and (annotations := kinds_of_annotations(listing)):
+        what += f" but no masks that can be told. {annotations} may hold annotations, which are not read in this form."
+        remedy = f"Export them as masks in pictures, or as polygons of COCO, labelme or YOLO. {remedy}"
+    else:
+        what += " but no masks that can be told."
+    return DataError(what, where=listing.root, remedy=remedy)
+
+
+def _no_images(listing: Listing, roles: Roles) -> DataError:
+    """There are masks only."""
+    pictures = pictures_below(listing.root)
+    if pictures:
+        kind, remedy = kind_of_pictures(pictures)
+        what = f"There are no images that can be read, only {counted(len(roles.masks), 'mask')} and {kind}."
+        return DataError(what, where=listing.root, remedy=remedy)
+    first = f", such as {roles.masks[0].posix}," if roles.masks else ""
+    return DataError(
+        f"There are {counted(len(roles.masks), 'mask')}{first} but no images: all are masks by the names of files or "
+        "folders, or are not listed.",
+        where=listing.root,
+        remedy="If the images are missing (some programs export masks without them unless told otherwise), put them "
+        "beside, such as images/X.png for masks/X.png. If they are among these files, say with 'images' and 'masks' "
+        "in a data.yaml which files are which.",
     )
-    return DataError(what, where=listing.root, remedy=_remedy(listing, _guesses(listing, roles)))
 
 
 # Guesses ---------------------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from pixelwise.data.listing import File, Listing, some, walk
 from pixelwise.data.naming import is_called_image, masks_beside_images, place_of
 from pixelwise.data.nifti import Axis, is_nifti
 from pixelwise.data.pieces import cut, ungrouped_if_few
+from pixelwise.data.unread import told_of_lonely
 from pixelwise.errors import DataError
 
 DATA_FILES = ("data.yaml", "data.yml")
@@ -68,7 +69,7 @@ def scan(root: Path, slices: Axis | None = None) -> Dataset:
         classes=detection.classes,
         encoding=detection.encoding,
         layout=pairing.layout,
-        notices=(*pairing.notices, *detection.notices, *said, *_told_channels(cases)),
+        notices=(*pairing.notices, *detection.notices, *said, *_told_channels(cases), *_told_of_lonely(pairing)),
         unpaired=pairing.unpaired,
         slices=pairing.slices,
         named=_has_names(pairing, detection.encoding),
@@ -93,6 +94,10 @@ def _within_shared_folders(listing: Listing) -> Listing:
     )
     told = {place_of(file.folder).role for file in inner.rasters}
     return inner if len(told) > 1 or (told == {"plain"} and masks_beside_images(inner.rasters)) else listing
+
+
+def _told_of_lonely(pairing: Pairing) -> list[str]:
+    return told_of_lonely(pairing.listing.root, pairing.unpaired)
 
 
 def _told_channels(cases: Sequence[Case]) -> list[str]:
@@ -133,7 +138,8 @@ def _detection(cases: Sequence[Case], pairing: Pairing, unlike: Sequence[DataErr
     if pairing.unpaired:
         lonely = some([path.relative_to(pairing.listing.root).as_posix() for path in pairing.unpaired], 6)
         what = f"These files have no partner, which is an image without mask or a mask without image: {lonely}."
-        problems.append(DataError(what, remedy="Give image and mask the same name, or have them left out."))
+        remedy = "Give image and mask the same name, or have them left out."
+        problems.append(DataError(" ".join([what, *_told_of_lonely(pairing)]), remedy=remedy))
     if len(problems) == 1:
         raise problems[0]
     raise SeveralProblemsError(problems, pairing.listing.root)
