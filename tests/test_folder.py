@@ -211,6 +211,14 @@ def test_a_folder_of_masks_alone_is_an_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("undetected")
+def test_a_name_of_the_outer_folder_does_not_make_everything_a_mask(tmp_path: Path) -> None:
+    names = [f"Dataset_with_GT/{kind}/{kind} (1){end}.png" for kind in ("benign", "normal") for end in ("", "_mask")]
+    data = folder.scan(write(tmp_path, names))
+    assert data.root == tmp_path / "Dataset_with_GT"
+    assert pairs(data) == {f"{kind}/{kind} (1)": [f"{kind}/{kind} (1)_mask.png"] for kind in ("benign", "normal")}
+
+
+@pytest.mark.usefixtures("undetected")
 def test_hidden_files_are_passed_over(tmp_path: Path) -> None:
     write(tmp_path, ["images/1.png", "masks/1.png", "images/._1.png", ".cache/images/2.png", "__MACOSX/images/1.png"])
     data = folder.scan(tmp_path)
@@ -545,6 +553,33 @@ AMBIGUOUS = {
         {"1": ["masks/1.png"], "2": ["masks/2.png"]},
         "_mask.png",
     ),
+    "names that end on the split": (
+        [
+            f"{split}/{place}"
+            for split, end, numbers in (("test", "test", "12"), ("training", "training", "34"))
+            for n in numbers
+            for place in (f"images/0{n}_{end}.tif", f"1st_manual/0{n}_manual1.gif", f"mask/0{n}_{end}_mask.gif")
+        ],
+        {
+            f"{split}/0{n}_{split}": [f"{split}/1st_manual/0{n}_manual1.gif"]
+            for split, numbers in (("test", "12"), ("training", "34"))
+            for n in numbers
+        },
+        "_mask.gif",
+    ),
+    "two mask folders inside one": (
+        [f"{place}/{n}_0.png" for n in "123" for place in ("CXR_png", "ManualMask/leftMask", "ManualMask/rightMask")],
+        {f"CXR_png/{n}_0": [f"ManualMask/leftMask/{n}_0.png"] for n in "123"},
+        "rightMask",
+    ),
+    "masks one folder deeper": (
+        [
+            *(f"training/images/{n}.jpg" for n in "123"),
+            *(f"training/v2.0/{place}/{n}.png" for n in "123" for place in ("instances", "labels")),
+        ],
+        {f"training/{n}": [f"training/v2.0/labels/{n}.png"] for n in "123"},
+        "instances",
+    ),
 }
 
 
@@ -560,6 +595,58 @@ def test_what_can_be_read_in_two_ways_is_an_error_whose_lines_work(name: str, tm
     second = pairs(scan_remedy(caught.value, tmp_path, other))
     assert second.keys() == expected.keys()
     assert all(other in mask for found in second.values() for mask in found)
+
+
+@pytest.mark.usefixtures("undetected")
+@pytest.mark.parametrize(
+    ("image", "mask"),
+    [
+        ("2_Ortho_RGB/top_2_1{}_RGB.tif", "5_Labels_all/top_2_1{}_label.tif"),
+        ("Set/{}/{}_Dermoscopic_Image/{}.bmp", "Set/{}/{}_lesion/{}_lesion.bmp"),
+        ("images/{}.png", "masks/{}_Simple Segmentation.png"),
+    ],
+)
+def test_names_that_agree_in_part_get_lines_that_work(image: str, mask: str, tmp_path: Path) -> None:
+    stems = ("A1", "B2", "C3")
+    root = write(tmp_path / "data", [path.replace("{}", stem) for stem in stems for path in (image, mask)])
+    with pytest.raises(DataError) as caught:
+        folder.scan(root)
+    data = scan_remedy(caught.value, tmp_path)
+    assert sorted(images(data).values()) == [image.replace("{}", stem) for stem in stems]
+    assert sorted(pairs(data).values()) == [[mask.replace("{}", stem)] for stem in stems]
+    assert not data.unpaired
+
+
+@pytest.mark.usefixtures("undetected")
+@pytest.mark.parametrize(
+    "files",
+    [
+        ["cat/1.jpg", "cat/3.jpg", "dog/0.jpg", "dog/2.jpg"],
+        ["train_images/0.jpg", "train_images/1.jpg", "test_images/2.jpg"],
+        ["ds0/img/1.jpeg", "ds0/img/2.jpeg"],
+    ],
+)
+def test_photos_alone_get_no_lines(files: list[str], tmp_path: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        folder.scan(write(tmp_path, files))
+    assert "\n" not in caught.value.remedy
+    assert caught.value.remedy.startswith("Call each mask as its image")
+
+
+@pytest.mark.usefixtures("undetected")
+def test_a_pattern_that_pairs_few_of_the_images_is_not_proposed(tmp_path: Path) -> None:
+    names = [f"masks/task-{n}-annotation-{n}1-tag-{tag}-0.png" for n in range(5) for tag in ("car", "tree")]
+    with pytest.raises(DataError) as caught:
+        folder.scan(write(tmp_path, [*(f"images/task-{n}.png" for n in range(5)), *names]))
+    assert "annotation" not in caught.value.remedy
+
+
+@pytest.mark.usefixtures("undetected")
+def test_lines_that_only_show_a_form_say_what_they_do_not_find(tmp_path: Path) -> None:
+    files = [path for n in range(3) for path in (f"images/00{n}.png", f"masks/{n}.png")]
+    with pytest.raises(DataError, match=r"there is no masks/000\.png for images/000\.png") as caught:
+        folder.scan(write(tmp_path, files))
+    assert 'masks: "masks/{stem}.png"' in caught.value.remedy
 
 
 @pytest.mark.usefixtures("undetected")

@@ -3,19 +3,16 @@
 Nothing is guessed. Every line that is proposed was tried on the folder itself.
 """
 
-import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 
-from pixelwise.data import formats
-from pixelwise.data.listing import File, Listing, Pairs, layout_line, some
+from pixelwise.data.listing import File, Listing, Pairs, counted, layout_line, of_run, some
 from pixelwise.data.naming import MASK_STEM_WORDS, Roles, equal_stems, place_of, tokens
-from pixelwise.data.patterns import Lookup, filled, stars, yaml_lines
+from pixelwise.data.patterns import yaml_lines
+from pixelwise.data.proposals import common_name, propose, same_size
+from pixelwise.data.unread import kind_of_pictures, kinds_of_annotations, pictures_below
 from pixelwise.errors import DataError
-
-TARGET_WORDS = ("manual", "gt", "truth", "instance", "label", "annot", "ann", "mask", "seg")
-"""Which of several candidates is proposed first; the user decides."""
 
 
 def refuse_ambiguity(listing: Listing, roles: Roles, choices: Pairs) -> None:
@@ -41,13 +38,16 @@ def refuse_ambiguity(listing: Listing, roles: Roles, choices: Pairs) -> None:
         return
     if several:
         image, masks = next(iter(several.items()))
-        what = f"{len(several)} images have more than one mask: {image.posix} has {some([m.posix for m in masks], 4)}."
+        what = (
+            f"{counted(len(several), 'image')} {'has' if len(several) == 1 else 'have'} more than one mask: "
+            f"{image.posix} has {some([m.posix for m in masks], 4)}."
+        )
     elif rivals:
         what = f"The masks in {some(['/'.join(f) for f in rivals])} fit no image, others do: which ones count?"
     else:
         what = f"There are several kinds of annotations: {layout_line(choices)}."
         choices = _of_one_kind(choices)
-    raise DataError(what, where=listing.root, remedy=_remedy(listing, choices))
+    raise DataError(what, where=listing.root, remedy=_remedy(listing, [choices]))
 
 
 def _of_one_kind(choices: Pairs) -> Pairs:
@@ -59,25 +59,79 @@ def _of_one_kind(choices: Pairs) -> Pairs:
 
 def _no_pairs(listing: Listing, roles: Roles) -> DataError:
     """No mask has the name of an image."""
+    run = of_run(listing.root)
+    if run is not None:
+        return run
     images, masks = len(roles.images), len(roles.masks)
     if not images:
-        return DataError(
-            "None of the files that count as images is one: all are masks by their names, or are not listed.",
-            where=listing.root,
-            remedy="Say with 'images' and 'masks' in a data.yaml which files are which.",
-        )
-    what = f"There are {images} images" + (
-        f" and {masks} masks, but no mask has the name of an image." if masks else " but no masks that can be told."
+        return _no_images(listing, roles)
+    what = f"There {'is' if images == 1 else 'are'} {counted(images, 'image')}"
+    remedy = _remedy(listing, _guesses(listing, roles))
+    if masks:
+        what += f" and {counted(masks, 'mask')}, but no mask has the name of an image."
+    elif "\n" not in remedy and (annotations := kinds_of_annotations(listing)):
+        what += f" but no masks that can be told. {annotations} may hold annotations, which are not read in this form."
+        remedy = f"Export them as masks in pictures, or as polygons of COCO, labelme or YOLO. {remedy}"
+    else:
+        what += " but no masks that can be told."
+    return DataError(what, where=listing.root, remedy=remedy)
+
+
+def _no_images(listing: Listing, roles: Roles) -> DataError:
+    """There are masks only."""
+    pictures = pictures_below(listing.root)
+    if pictures:
+        kind, remedy = kind_of_pictures(pictures)
+        what = f"There are no images that can be read, only {counted(len(roles.masks), 'mask')} and {kind}."
+        return DataError(what, where=listing.root, remedy=remedy)
+    first = f", such as {roles.masks[0].posix}," if roles.masks else ""
+    return DataError(
+        f"There are {counted(len(roles.masks), 'mask')}{first} but no images: all are masks by the names of files or "
+        "folders, or are not listed.",
+        where=listing.root,
+        remedy="If the images are missing (some programs export masks without them unless told otherwise), put them "
+        "beside, such as images/X.png for masks/X.png. If they are among these files, say with 'images' and 'masks' "
+        "in a data.yaml which files are which.",
     )
-    guesses = _by_longer_name(listing) or _by_word_inside(listing) or _by_folder(listing)
-    return DataError(what, where=listing.root, remedy=_remedy(listing, guesses))
 
 
 # Guesses ---------------------------------------------------------------------------------------------------------
 
 
+def _guesses(listing: Listing, roles: Roles) -> Iterator[Pairs]:
+    """What may belong together, the likeliest first."""
+    yield _by_equal_name(listing, roles)
+    yield _by_longer_name(listing)
+    yield _by_other_ending(roles)
+    yield _by_word_inside(listing)
+    yield _by_folder(listing)
+
+
+def _by_equal_name(listing: Listing, roles: Roles, most: int = 8) -> Pairs:
+    """Files of equal stem, wherever they lie; of more than some there is no telling.
+
+    Images are in image folders, if there are any, and else in folders of any other name but of masks.
+    """
+    in_image_folders = [file for file in roles.images if place_of(file.folder).role == "image"]
+    images = set(in_image_folders or roles.images)
+    others = {file for file in listing.rasters if file not in images} if in_image_folders else set(roles.masks)
+    by_stem: dict[str, list[File]] = defaultdict(list)
+    for file in sorted(images | others):
+        by_stem[file.stem.lower()].append(file)
+    return {
+        file: [other for other in group if other in others]
+        for group in by_stem.values()
+        if len(group) <= most
+        for file in group
+        if file in images and not others.isdisjoint(group)
+    }
+
+
 def _by_longer_name(listing: Listing) -> Pairs:
-    """Masks whose name goes on where an image's ends: X.jpg and X_vessels.png."""
+    """Masks whose name goes on where an image's ends: X.jpg and X_vessels.png.
+
+    They lie beside it, in a mask folder, or in a folder of any name if the image is in an image folder.
+    """
     by_stem: dict[str, list[File]] = defaultdict(list)
     for file in listing.rasters:
         by_stem[file.stem].append(file)
@@ -85,13 +139,32 @@ def _by_longer_name(listing: Listing) -> Pairs:
     for mask in listing.rasters:
         cuts = [sign.start() for sign in re.finditer(r"[_\-. ]", mask.stem)]
         for image in (image for cut in cuts for image in by_stem.get(mask.stem[:cut], [])):
-            if image.folder == mask.folder or place_of(mask.folder).role == "mask":
+            roles = (place_of(image.folder).role, place_of(mask.folder).role)
+            if image.folder == mask.folder or roles[1] == "mask" or roles == ("image", "plain"):
                 found[image].append(mask)
     # twins that nothing could tell apart
     for group in by_stem.values():
         if len(group) == 2 and group[0].folder == group[1].folder:
             found[group[0]].append(group[1])
-    return {image: masks for image, masks in found.items() if not any(image in other for other in found.values())}
+    taken = {mask for masks in found.values() for mask in masks}
+    return {image: masks for image, masks in found.items() if image not in taken}
+
+
+def _by_other_ending(roles: Roles) -> Pairs:
+    """Images and masks that are called alike but for what all of their folder end on: 2_10_RGB.tif, 2_10_label.tif."""
+    folders: dict[tuple[str, ...], list[File]] = defaultdict(list)
+    for file in (*roles.images, *roles.masks):
+        folders[file.folder].append(file)
+    ends = {folder: common_name([file.stem for file in group]).lstrip("*") for folder, group in folders.items()}
+
+    def key(file: File) -> tuple[str | None, str]:
+        return place_of(file.folder).split, file.stem.removesuffix(ends[file.folder]).lower()
+
+    masks: dict[tuple[str | None, str], list[File]] = defaultdict(list)
+    for mask in (mask for mask in roles.masks if ends[mask.folder] != mask.stem):
+        masks[key(mask)].append(mask)
+    images = [image for image in roles.images if ends[image.folder] != image.stem]
+    return {image: masks[key(image)] for image in images if key(image) in masks}
 
 
 def _by_word_inside(listing: Listing, most: int = 50) -> Pairs:
@@ -103,7 +176,7 @@ def _by_word_inside(listing: Listing, most: int = 50) -> Pairs:
     found: dict[File, list[File]] = defaultdict(list)
     for mask in marked:
         beside = [file for file in rasters if file.folder == mask.folder and file not in marked]
-        for image in (file for file in beside if _same_size(listing, file, mask)):
+        for image in (file for file in beside if same_size(listing, file, mask)):
             found[image].append(mask)
     return dict(found)
 
@@ -121,154 +194,59 @@ def _bytes(listing: Listing, file: File) -> int:
     return path.stat().st_size if path.is_file() else 0
 
 
-def _same_size(listing: Listing, first: File, second: File) -> bool:
-    try:
-        one, two = formats.read_info(listing.path(first)), formats.read_info(listing.path(second))
-    except DataError:
-        return False
-    return (one.height, one.width) == (two.height, two.width)
-
-
 # The lines -------------------------------------------------------------------------------------------------------
 
 
-def _remedy(listing: Listing, choices: Pairs) -> str:
-    """The lines of a data.yaml that make one choice, others in comments; every one of them was tried."""
-    images = _of_one_depth(choices)
-    pattern = _common_pattern(images) if images else ""
-    parts = {image: stars(pattern, image) for image in images}
-    options = _options(listing, parts, choices)[:6] if images else []
-    if options:
-        head = "Choose with a file data.yaml in that folder (or anywhere else), and delete what does not apply:"
-        return head + yaml_lines(listing.root, [("images", pattern), *(("masks", option) for option in options)])
-    (of_images, ending), (of_masks, other) = _two_folders(listing)
-    example = [("images", f"{of_images}/*{ending}"), ("masks", f"{of_masks}/{{stem}}{other}")]
+def _remedy(listing: Listing, guesses: Iterable[Pairs]) -> str:
+    """The lines of a data.yaml that make one choice, others in comments; every one of them was tried.
+
+    Args:
+        listing: the folder.
+        guesses: what may belong together, the likeliest first; the first one that works is taken.
+    """
+    proposal = next((found for found in (propose(listing, guess) for guess in guesses) if found is not None), None)
+    if proposal is None:
+        return _in_general(listing)
+    head = "Choose with a file data.yaml in that folder (or anywhere else), and delete what does not apply:"
+    lines = [("images", proposal.images), *(("masks", option) for option in proposal.masks)]
+    return head + yaml_lines(listing.root, lines)
+
+
+def _in_general(listing: Listing) -> str:
+    """What to do where no lines work."""
+    head = (
+        "Call each mask as its image (images/X.png and masks/X.png, or X.png and X_mask.png), or say in a data.yaml "
+        "which patterns fit."
+    )
+    found = _two_folders(listing)
+    if found is None:
+        return head
+    image, mask = found
+    lines = [
+        ("images", "/".join([*image.folder, f"*{image.suffix}"])),
+        ("masks", "/".join([*mask.folder, f"{{stem}}{mask.suffix}"])),
+    ]
+    missing = "/".join([*mask.folder, image.stem + mask.suffix])
     return (
-        "Call each mask as its image (images/X.png and masks/X.png, or X.png and X_mask.png), or write a data.yaml "
-        "with patterns that fit, such as:" + yaml_lines(listing.root, example)
+        f"{head} Lines of this form find nothing yet, as there is no {missing} for {image.posix}:"
+        f"{yaml_lines(listing.root, lines)}"
     )
 
 
-def _two_folders(listing: Listing) -> tuple[tuple[str, str], tuple[str, str]]:
-    """A folder of images and one of masks, and their suffixes: those that are there, where there are two."""
+def _two_folders(listing: Listing) -> tuple[File, File] | None:
+    """The first image and the first mask, where there are two folders and it can be told which is which."""
     found: dict[tuple[str, ...], Counter[str]] = defaultdict(Counter)
     for file in listing.rasters:
         found[file.folder][file.suffix] += 1
     roles = ("image", "plain", "mask")
     by_role = sorted(found, key=lambda folder: (roles.index(place_of(folder).role), -found[folder].total()))
-    usual = [("/".join(folder), found[folder].most_common(1)[0][0]) for folder in by_role if folder]
-    if len(usual) == 2:
-        return usual[0], usual[1]
-    return ("images", Counter(file.suffix for file in listing.rasters).most_common(1)[0][0]), ("masks", ".png")
-
-
-def _of_one_depth(images: Iterable[File]) -> list[File]:
-    """The images of the commonest depth: one pattern reaches no others."""
-    by_depth: dict[int, list[File]] = defaultdict(list)
-    for image in images:
-        by_depth[len(image.folder)].append(image)
-    return max(by_depth.values(), key=len, default=[])
-
-
-def _options(listing: Listing, parts: Mapping[File, Sequence[str]], choices: Pairs) -> list[str]:
-    """The patterns for masks that work for most images, the best first; one for each set of masks.
-
-    Args:
-        listing: the folder.
-        parts: the images, with what the stars of their pattern stand for.
-        choices: these and other images, with every mask that fits.
-    """
-    templates = {_template(image, parts[image], mask) for image in parts for mask in choices[image]}
-    templates |= _loose_templates(listing, len(next(iter(parts.values()))), choices)
-    lookup = Lookup(listing.files)
-    reached = {template: _reach(template, parts, lookup) for template in templates}
-    most = max(len(found) for found in reached.values())
-    working = [template for template, found in reached.items() if found and len(found) == most]
-    shortest: dict[frozenset[File], str] = {}
-    for template in sorted(working, key=lambda template: (template.count("*"), template)):
-        shortest.setdefault(frozenset(reached[template].values()), template)
-
-    def preference(template: str) -> tuple[bool, int, str]:
-        image, mask = next(iter(reached[template].items()))
-        fits = mask.is_annotation or _same_size(listing, image, mask)
-        words = [rank for rank, word in enumerate(TARGET_WORDS) if word in template.lower()]
-        return not fits, min(words, default=len(TARGET_WORDS)), template
-
-    return sorted(shortest.values(), key=preference)
-
-
-def _loose_templates(listing: Listing, last: int, choices: Pairs) -> set[str]:
-    """Patterns for the files of each mask folder whose names only begin like the image's."""
-    folders = {mask.folder for masks in choices.values() for mask in masks}
-    folders |= {file.folder for file in listing.rasters if place_of(file.folder).role == "mask"}
-    if len(folders) < 2 or not last:
-        return set()
-    suffixes: dict[tuple[str, ...], Counter[str]] = defaultdict(Counter)
-    for file in listing.rasters:
-        suffixes[file.folder][file.suffix] += 1
-    return {
-        "/".join([*folder, f"{{{last}}}*{suffixes[folder].most_common(1)[0][0]}"])
-        for folder in folders
-        if folder in suffixes
-    }
-
-
-def _reach(template: str, parts: Mapping[File, Sequence[str]], lookup: Lookup) -> dict[File, File]:
-    """The one mask of each image by a template; empty if a mask would serve two images."""
-    found: dict[File, File] = {}
-    for image in parts:
-        fitting = lookup.find(filled(template, image, parts[image]))
-        if len(fitting) == 1 and fitting[0] != image:
-            found[image] = fitting[0]
-    shared = len(set(found.values())) < len(found) and not all(mask.suffix == ".json" for mask in found.values())
-    return {} if shared else found
-
-
-def _common_pattern(images: Sequence[File]) -> str:
-    """The narrowest pattern with a star for what differs: train/*/raw.tif, images/*_training.tif."""
-    levels = zip(*(image.folder for image in images), strict=True)
-    folders = [level[0] if len(set(level)) == 1 else "*" for level in levels]
-    suffixes = {image.name[len(image.stem) :] for image in images}
-    suffix = suffixes.pop() if len(suffixes) == 1 else ".*"
-    return "/".join([*folders, _common_stem([image.stem for image in images]) + suffix])
-
-
-def _common_stem(stems: Sequence[str]) -> str:
-    if len(set(stems)) == 1:
-        return stems[0]
-    backwards = [stem[::-1] for stem in stems]
-    shared = os.path.commonprefix(backwards)[::-1]  # noqa: RUF071 - letters are what is compared
-    ending = re.search(r"[_\-. ].*", shared)  # from a sign on: _training, not the ing of beginning and ending
-    return "*" + (ending.group() if ending else "")
-
-
-def _template(image: File, parts: Sequence[str], mask: File) -> str:
-    """The path of a mask, with what it shares with its image written as a placeholder."""
-    if mask.suffix == ".json" and image.stem not in mask.stem:
-        return mask.posix  # one file for all
-    beside = bool(image.folder) and mask.folder[: len(image.folder)] == image.folder
-    places = {part: f"{{{number}}}" for number, part in enumerate(parts, start=1)}
-    name = _template_name(image, parts, mask)
-    if not beside:
-        folders = [_starred_head(places.get(part, part), places) for part in mask.folder]
-        return "/".join([*folders, name])
-    folders = [places.get(part, part) for part in mask.folder[len(image.folder) :]]
-    head = ["{dir}"] if any(part in places for part in image.folder) else image.folder
-    return "/".join([*head, *folders, name])
-
-
-def _template_name(image: File, parts: Sequence[str], mask: File) -> str:
-    varying = any(part and image.stem.startswith(part) for part in parts)
-    if varying and image.stem in mask.stem:
-        return mask.name.replace(image.stem, "{stem}", 1)
-    if varying and parts[-1] in mask.stem:
-        return mask.name.replace(parts[-1], f"{{{len(parts)}}}", 1)
-    return mask.name
-
-
-def _starred_head(part: str, places: Mapping[str, str]) -> str:
-    """trainannot, where the image's folder train is a star, is {1}annot."""
-    for star, place in places.items():
-        if len(star) > 1 and part.startswith(star):
-            return place + part[len(star) :]
-    return part
+    if len(by_role) != 2 or () in found:
+        return None
+    suffixes = [found[folder].most_common(1)[0][0] for folder in by_role]
+    if place_of(by_role[0]).role == "mask" or (place_of(by_role[1]).role != "mask" and len(set(suffixes)) == 1):
+        return None
+    first, second = (
+        next(file for file in listing.rasters if (file.folder, file.suffix) == (folder, suffix))
+        for folder, suffix in zip(by_role, suffixes, strict=True)
+    )
+    return first, second

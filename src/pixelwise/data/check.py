@@ -21,6 +21,7 @@ from pixelwise.data.alike import ALIKE, ONE_VIEW, Likeness, common_part
 from pixelwise.data.dataset import Dataset
 from pixelwise.data.finding import SEVERITIES, Finding, Severity
 from pixelwise.data.fingerprint import FEW_LOST, REDUCTIONS, Fingerprint
+from pixelwise.data.listing import counted as _counted
 from pixelwise.data.masks import LOSSY_SUFFIXES, UnknownValuesError, shortened
 from pixelwise.data.measure import Measurement, Misfit, equal, measure
 from pixelwise.data.reading import WrongSizeError
@@ -725,11 +726,6 @@ CHECKS: dict[str, Check] = {
 def _if_any(files: tuple[Path, ...], kind: str, finding: Finding) -> list[Finding]:
     """The finding with its files, and their number in the place of {n}, if there are any."""
     return [replace(finding, what=finding.what.format(n=_counted(len(files), kind)), files=files)] if files else []
-
-
-def _counted(number: int, noun: str) -> str:
-    """'1 mask', '2 masks', '3 classes'."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}{'es' if noun.endswith('s') else 's'}"
 
 
 def _is(number: int) -> str:

@@ -17,10 +17,11 @@ from pixelwise.data import channels, declared, formats, layouts, measure, nifti
 from pixelwise.data.dataset import Case, Dataset, MaskEncoding, SplitName
 from pixelwise.data.detect import Detection, detect
 from pixelwise.data.layouts import Pairing
-from pixelwise.data.listing import File, some, walk
-from pixelwise.data.naming import is_called_image, place_of
+from pixelwise.data.listing import File, Listing, some, walk
+from pixelwise.data.naming import is_called_image, masks_beside_images, place_of
 from pixelwise.data.nifti import Axis, is_nifti
 from pixelwise.data.pieces import cut, ungrouped_if_few
+from pixelwise.data.unread import told_of_lonely
 from pixelwise.errors import DataError
 
 DATA_FILES = ("data.yaml", "data.yml")
@@ -56,7 +57,9 @@ def scan(root: Path, slices: Axis | None = None) -> Dataset:
         ConfigError: a key or value of the data.yaml is not possible.
     """
     description = _description(root)
-    pairing = declared.pair(description) if description is not None else layouts.pair(walk(root))
+    pairing = (
+        declared.pair(description) if description is not None else layouts.pair(_within_shared_folders(walk(root)))
+    )
     pairing = replace(pairing, slices=pairing.slices if pairing.slices is not None else slices)
     cases, unlike, said = _cases(pairing)
     detection = _detection(cases, pairing, unlike)
@@ -66,11 +69,35 @@ def scan(root: Path, slices: Axis | None = None) -> Dataset:
         classes=detection.classes,
         encoding=detection.encoding,
         layout=pairing.layout,
-        notices=(*pairing.notices, *detection.notices, *said, *_told_channels(cases)),
+        notices=(*pairing.notices, *detection.notices, *said, *_told_channels(cases), *_told_of_lonely(pairing)),
         unpaired=pairing.unpaired,
         slices=pairing.slices,
         named=_has_names(pairing, detection.encoding),
     )
+
+
+def _within_shared_folders(listing: Listing) -> Listing:
+    """The same files seen from the folder that holds them all, where names above it hide what those below it say.
+
+    Such as Dataset_with_GT/benign/7.png and 7_mask.png, where the outer folder would make everything a mask.
+    """
+    folders = [file.folder for file in listing.files]
+    depth = next(
+        (i for i, level in enumerate(zip(*folders, strict=False)) if len(set(level)) > 1), min(map(len, folders))
+    )
+    roles = {place_of(file.folder).role for file in listing.rasters}
+    if not depth or len(roles) > 1 or "plain" in roles:
+        return listing
+    inner = Listing(
+        listing.root.joinpath(*folders[0][:depth]),
+        tuple(file._replace(folder=file.folder[depth:]) for file in listing.files),
+    )
+    told = {place_of(file.folder).role for file in inner.rasters}
+    return inner if len(told) > 1 or (told == {"plain"} and masks_beside_images(inner.rasters)) else listing
+
+
+def _told_of_lonely(pairing: Pairing) -> list[str]:
+    return told_of_lonely(pairing.listing.root, pairing.unpaired)
 
 
 def _told_channels(cases: Sequence[Case]) -> list[str]:
@@ -111,7 +138,8 @@ def _detection(cases: Sequence[Case], pairing: Pairing, unlike: Sequence[DataErr
     if pairing.unpaired:
         lonely = some([path.relative_to(pairing.listing.root).as_posix() for path in pairing.unpaired], 6)
         what = f"These files have no partner, which is an image without mask or a mask without image: {lonely}."
-        problems.append(DataError(what, remedy="Give image and mask the same name, or have them left out."))
+        remedy = "Give image and mask the same name, or have them left out."
+        problems.append(DataError(" ".join([what, *_told_of_lonely(pairing)]), remedy=remedy))
     if len(problems) == 1:
         raise problems[0]
     raise SeveralProblemsError(problems, pairing.listing.root)

@@ -230,7 +230,8 @@ def reading(path: Path) -> Iterator[None]:
     except PixelwiseError:
         raise
     except FileNotFoundError:
-        raise DataError("There is no such file.", where=path, remedy="Check the path.") from None
+        what = "This is a link that leads nowhere." if path.is_symlink() else "There is no such file."
+        raise DataError(what, where=path, remedy="Check the path.") from None
     except IsADirectoryError:
         raise DataError("This is a folder, not an image.", where=path, remedy="Name a file.") from None
     except PermissionError:

@@ -11,6 +11,20 @@ from pixelwise.data import formats, polygons
 from pixelwise.data.omezarr import is_zarr
 from pixelwise.errors import DataError
 
+PICTURES: dict[str, str] = {
+    **dict.fromkeys((".heic", ".heif", ".avif", ".jxl"), "Save such files as PNG or JPEG."),
+    **dict.fromkeys((".dcm", ".dicom", ".ima", ".mha", ".mhd", ".nrrd"), "Save such files as NIfTI (.nii.gz) or PNG."),
+    **dict.fromkeys(
+        (".svs", ".ndpi", ".czi", ".lif", ".nd2", ".mrxs", ".vsi", ".oib", ".lsm"), "Save such files as OME-TIFF."
+    ),
+    **dict.fromkeys((".jp2", ".j2k", ".ecw", ".img", ".vrt"), "Save such files as TIFF."),
+    **dict.fromkeys((".raw", ".cr2", ".cr3", ".nef", ".arw", ".dng", ".exr", ".hdr"), "Save such files as TIFF."),
+    **dict.fromkeys((".tga", ".psd", ".xcf", ".svg", ".pbm"), "Save such files as PNG."),
+    **dict.fromkeys((".h5", ".hdf5", ".mat", ".npz", ".pkl"), "Save each image in such files as PNG or TIFF."),
+    **dict.fromkeys((".gz", ".bz2", ".zip", ".tar"), "Unpack such files."),
+}
+"""Files that hold images and are not read, by suffix, and what makes them readable."""
+
 
 class File(NamedTuple):
     """A file below the root."""
@@ -76,11 +90,27 @@ def walk(root: Path) -> Listing:
     """
     if not root.is_dir():
         what = "This is a file, not a folder." if root.exists() else "There is no such folder."
-        raise DataError(what, where=root, remedy="Give the folder that holds images and masks, or a data.yaml.")
+        remedy = "Give the folder that holds images and masks, or a data.yaml."
+        if root.exists() and root.suffix.lower() in polygons.SUFFIXES:
+            remedy = "Give the folder that holds this file of annotations and its images, or a data.yaml."
+        raise DataError(what, where=root, remedy=remedy)
     found, others = _find(root)
     if not any(file.is_raster for file in found):
-        raise _no_images(root, others)
+        raise of_run(root) or _no_images(root, others)
     return Listing(root, tuple(sorted(found)))
+
+
+def of_run(root: Path) -> DataError | None:
+    """The error for a folder that a run wrote and that holds no data; none for any other folder."""
+    if not (root / "run.json").is_file() or not any(
+        (root / name).is_file() for name in ("best.safetensors", "config.yaml")
+    ):
+        return None
+    return DataError(
+        "This is the folder of a run, which holds a model and its results, not images and masks.",
+        where=root,
+        remedy="Give the folder of the data; config.yaml in the run says which one it was trained on.",
+    )
 
 
 def rasters_below(root: Path) -> list[File]:
@@ -92,10 +122,19 @@ def rasters_below(root: Path) -> list[File]:
     return sorted(file for file in _find(root)[0] if file.is_raster)
 
 
-def _find(root: Path) -> tuple[list[File], Counter[str]]:
-    """Images and annotation files below a folder, and how many files of which other kinds there are."""
+def others_below(root: Path) -> list[File]:
+    """Files below a folder that are neither images nor annotations that are read; hidden ones are passed over.
+
+    Raises:
+        DataError: a folder cannot be listed.
+    """
+    return _find(root)[1]
+
+
+def _find(root: Path) -> tuple[list[File], list[File]]:
+    """Images and annotation files below a folder, and all other files."""
     found: list[File] = []
-    others: Counter[str] = Counter()
+    others: list[File] = []
     seen: set[str] = set()
     for top, folders, names in os.walk(root, followlinks=True, onerror=_not_listed):
         place = os.path.realpath(top)
@@ -110,10 +149,7 @@ def _find(root: Path) -> tuple[list[File], Counter[str]]:
             if name.startswith("."):
                 continue
             file = File(below, name, *formats.split_name(name))
-            if file.is_raster or file.is_annotation:
-                found.append(file)
-            else:
-                others["".join(Path(name).suffixes[-2:]).lower() or name] += 1
+            (found if file.is_raster or file.is_annotation else others).append(file)
     return found, others
 
 
@@ -127,6 +163,11 @@ def some(names: Collection[str], limit: int = 3) -> str:
     shown = sorted(names)[:limit]
     rest = f" and {len(names) - len(shown)} more" if len(names) > len(shown) else ""
     return ", ".join(shown) + rest
+
+
+def counted(number: int, noun: str) -> str:
+    """'1 mask', '2 masks', '3 classes'."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}{'es' if noun.endswith('s') else 's'}"
 
 
 def layout_line(pairs: Pairs, how: str = "by name") -> str:
@@ -144,11 +185,14 @@ def _not_listed(error: OSError) -> None:
     )
 
 
-def _no_images(root: Path, others: Counter[str]) -> DataError:
+def _no_images(root: Path, others: Collection[File]) -> DataError:
+    kinds = Counter("".join(Path(file.name).suffixes[-2:]).lower() or file.name for file in others)
     readable = ", ".join(suffix.removeprefix(".") for suffix in formats.READERS)
-    there = ", ".join(f"{count} {suffix}" for suffix, count in others.most_common(4))
+    there = ", ".join(f"{count} {suffix}" for suffix, count in kinds.most_common(4))
+    suffixes = Counter(file.suffix for file in others if file.suffix in PICTURES)
+    remedy = f"{PICTURES[suffixes.most_common(1)[0][0]]} " if suffixes else ""
     return DataError(
         f"There are no images here{f', only {there}' if there else '; the folder is empty'}.",
         where=root,
-        remedy=f"Images must be of one of the kinds {readable}.",
+        remedy=f"{remedy}Images must be of one of the kinds {readable}.",
     )

@@ -58,12 +58,22 @@ def format_of(path: Path) -> Format:
     if isinstance(tree.get("shapes"), list):
         return "labelme"
     if isinstance(tree.get("annotations"), list) and isinstance(tree.get("images"), list):
+        _refuse_panoptic(tree["annotations"], path)
         return "coco"
     raise DataError(
         f"This JSON holds neither labelme 'shapes' nor COCO 'images' and 'annotations', but {', '.join(tree) or '-'}.",
         where=path,
         remedy="Export the annotations as COCO, as labelme or as mask images.",
     )
+
+
+def _refuse_panoptic(annotations: Sequence[Any], path: Path) -> None:
+    if any(isinstance(entry, dict) and "segments_info" in entry for entry in annotations):
+        raise DataError(
+            "This is COCO's panoptic form (segments_info), whose pictures hold numbers of segments as colours.",
+            where=path,
+            remedy="Export semantic masks, a number for each class, or COCO's form for detection, with outlines.",
+        )
 
 
 def survey(paths: Iterable[Path], kind: Format) -> Labels:
