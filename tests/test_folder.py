@@ -1038,7 +1038,7 @@ REAL: list[tuple[str, int, int]] = [
     ("format_zoo/stardist_tiff", 32, 0),
     ("format_zoo/labelme_voc_coco/data_annotated", 3, 0),
     ("format_zoo/labelme_voc_coco/data_dataset_coco", 3, 0),
-    ("format_zoo/labelme_voc_coco/data_dataset_voc", 3, 6),
+    ("format_zoo/labelme_voc_coco/data_dataset_voc", 3, 0),
 ]
 
 

@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from pixelwise.classes import IGNORE, MAX_CLASSES, ClassTable, Color, default_color
-from pixelwise.data import formats, polygons
+from pixelwise.data import formats, legends, polygons
 from pixelwise.data.dataset import Case, MaskEncoding
+from pixelwise.data.legends import Legend
 from pixelwise.data.masks import UnknownValuesError, pack_colors, shortened, unpack_color
 from pixelwise.data.rules import VOID_VALUES, Proposal, by_index, ignored, one_class, propose
 from pixelwise.data.survey import Survey, centres_of, near, share_near, take_survey
@@ -34,6 +35,8 @@ class Declaration:
     """Raw value of pixels that do not count."""
     ignore_colors: tuple[Color, ...] = ()
     """Colours of pixels that do not count."""
+    legend: Legend | None = None
+    """What a list of classes beside the masks says; it holds where the masks agree with it."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,8 @@ class Detection:
     encoding: MaskEncoding
     classes: ClassTable
     notices: tuple[str, ...]
+    named: bool = False
+    """A list of classes beside the masks gave their names."""
 
 
 def detect(cases: Sequence[Case], declaration: Declaration) -> Detection:
@@ -76,6 +81,7 @@ def _detect_pictures(cases: Sequence[Case], declaration: Declaration) -> Detecti
     survey = take_survey(cases)
     if not survey.file_count:
         raise survey.unreadable[0]
+    declaration, said = _with_legend(declaration, cases, survey)
     if survey.kind == "layers":
         _refuse(declaration, "values", "ignore", "ignore_colors", what="The masks hold one channel per class")
         proposal = _layers(survey, declaration)
@@ -86,7 +92,31 @@ def _detect_pictures(cases: Sequence[Case], declaration: Declaration) -> Detecti
         _refuse(declaration, "ignore_colors", what="The masks hold one value per pixel and no colours")
         several = any(len(case.masks) > 1 for case in cases)
         proposal = _with_palette(_values(survey, declaration, several=several), survey, declaration)
-    return Detection(proposal.encoding, _table(proposal, declaration), proposal.notices)
+    notices = (*said, *proposal.notices)
+    return Detection(proposal.encoding, _table(proposal, declaration), notices, named=declaration.legend is not None)
+
+
+def _with_legend(
+    declaration: Declaration, cases: Sequence[Case], survey: Survey
+) -> tuple[Declaration, tuple[str, ...]]:
+    """What the user declares, and the classes of a list beside the masks if these agree with it; what to say of it."""
+    legend = declaration.legend
+    if legend is None:
+        return declaration, ()
+    main = _main_colors(survey) if survey.kind == "color" else []
+    void = [*_packed(declaration.ignore_colors), *([] if declaration.ignore is None else [declaration.ignore])]
+    fitted = legends.fit(legend, cases, survey, main, void)
+    if isinstance(fitted, str):
+        notice = f"The classes in {legend.source} were not used: {fitted}. `names` in a data.yaml names them."
+        return replace(declaration, legend=None), (notice,)
+    left = f" Left out, for no mask holds them: {shortened(fitted.absent, 12)}." if fitted.absent else ""
+    return replace(
+        declaration,
+        names=fitted.names,
+        colors=fitted.colors,
+        values=fitted.values,
+        ignore_colors=(*declaration.ignore_colors, *fitted.ignore_colors),
+    ), (f"The classes are those of {legend.source}.{left}",)
 
 
 def _refuse(declaration: Declaration, *fields: str, what: str) -> None:

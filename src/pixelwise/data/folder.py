@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from pixelwise.data import channels, declared, formats, layouts, measure, nifti
+from pixelwise.data import channels, declared, formats, layouts, legends, measure, nifti, splitlists
 from pixelwise.data.dataset import Case, Dataset, MaskEncoding, SplitName
 from pixelwise.data.detect import Detection, detect
 from pixelwise.data.layouts import Pairing
@@ -57,7 +57,7 @@ def scan(root: Path, slices: Axis | None = None) -> Dataset:
     """
     description = _description(root)
     pairing = declared.pair(description) if description is not None else layouts.pair(walk(root))
-    pairing = replace(pairing, slices=pairing.slices if pairing.slices is not None else slices)
+    pairing = replace(_listed(pairing), slices=pairing.slices if pairing.slices is not None else slices)
     cases, unlike, said = _cases(pairing)
     detection = _detection(cases, pairing, unlike)
     return Dataset(
@@ -69,8 +69,22 @@ def scan(root: Path, slices: Axis | None = None) -> Dataset:
         notices=(*pairing.notices, *detection.notices, *said, *_told_channels(cases)),
         unpaired=pairing.unpaired,
         slices=pairing.slices,
-        named=_has_names(pairing, detection.encoding),
+        named=detection.named or _has_names(pairing, detection.encoding),
     )
+
+
+def _listed(pairing: Pairing) -> Pairing:
+    """The same with the classes and the split that lists beside images and masks give, where nothing else does."""
+    root, declaration, notices = pairing.listing.root, pairing.declaration, pairing.notices
+    masks = [mask for several in pairing.pairs.values() for mask in several if not mask.is_annotation]
+    if masks and declaration.names is None and declaration.colors is None and not declaration.values:
+        folders = {file.folder for file in (*pairing.pairs, *masks)}
+        legend, said = legends.find(root, folders)
+        declaration, notices = replace(declaration, legend=legend), (*notices, *said)
+    if pairing.splits is not None:
+        return replace(pairing, declaration=declaration, notices=notices)
+    splits, said = splitlists.find(root, list(pairing.pairs))
+    return replace(pairing, declaration=declaration, splits=splits, notices=(*notices, *said))
 
 
 def _told_channels(cases: Sequence[Case]) -> list[str]:

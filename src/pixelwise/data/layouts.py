@@ -37,6 +37,8 @@ from pixelwise.errors import DataError
 
 ASIDE = frozenset({"segmentationobject", "segmentationclassnpy", "segmentationclassvisualization"})
 """Folders of Pascal VOC that repeat SegmentationClass in another form."""
+DRAWINGS = frozenset({"label_viz"})
+"""Stems of pictures in which labelme draws the mask over the image."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,8 @@ def pair(listing: Listing, wanted: Collection[File] | None = None) -> Pairing:
     Raises:
         DataError: nothing can be paired, or there is more than one way.
     """
-    listing = _without_further_channels(listing)
+    whole = _without_further_channels(listing)
+    listing = Listing(whole.root, tuple(file for file in whole.files if not _is_aside(file)))
     roles = _roles(listing)
     if wanted is not None:
         roles = _restricted(roles, wanted)
@@ -105,8 +108,13 @@ def pair(listing: Listing, wanted: Collection[File] | None = None) -> Pairing:
     choices = dict(pairs)
     for image, annotations in (coco.pairs if coco is not None else {}).items():
         choices[image] = (*choices.get(image, ()), *annotations)
-    refuse_ambiguity(listing, roles, choices)
+    refuse_ambiguity(whole, roles, choices)
     return Pairing(listing, choices, layout_line(choices, how), _nnunet_declaration(listing))
+
+
+def _is_aside(file: File) -> bool:
+    """Whether a file repeats a mask in a form that is not read."""
+    return bool(ASIDE & {part.lower() for part in file.folder}) or file.stem.lower() in DRAWINGS
 
 
 def _restricted(roles: Roles, wanted: Collection[File]) -> Roles:
@@ -123,22 +131,23 @@ def _restricted(roles: Roles, wanted: Collection[File]) -> Roles:
 
 def _roles(listing: Listing) -> Roles:
     """Images and masks by folder name, by what stands before or after the stem, and by content."""
-    files = tuple(file for file in listing.files if not ASIDE & {part.lower() for part in file.folder})
-    kept = Listing(listing.root, files)
-    images: list[File] = []
-    masks = _annotations(kept)
-    plain: dict[tuple[str, ...], list[File]] = defaultdict(list)
-    for file in kept.rasters:
+    masks = _annotations(listing)
+    unmarked: dict[str, dict[tuple[str, ...], list[File]]] = {"plain": defaultdict(list), "image": defaultdict(list)}
+    for file in listing.rasters:
         role = place_of(file.folder).role
-        if role == "plain":
-            plain[file.folder].append(file)
+        if role == "mask":
+            masks.append(file)
         else:
-            (masks if role == "mask" else images).append(file)
-    for group in plain.values():
-        marked = marked_as_masks(group)
-        masks.extend(marked)
-        images.extend(file for file in group if file not in marked)
-    twins = twin_masks(kept, images)
+            unmarked[role][file.folder].append(file)
+    images: list[File] = []
+    for role in ("plain", "image"):
+        # a folder of images holds masks only where there are none elsewhere: IMG_1_json/label.png
+        is_mixed = role == "plain" or not masks
+        for group in unmarked[role].values():
+            marked = marked_as_masks(group) if is_mixed else set()
+            masks.extend(marked)
+            images.extend(file for file in group if file not in marked)
+    twins = twin_masks(listing, images)
     return Roles([file for file in images if file not in twins], [*masks, *sorted(twins)])
 
 
