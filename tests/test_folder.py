@@ -445,6 +445,37 @@ def test_yolo_files_are_masks_and_other_texts_are_not(tmp_path: Path) -> None:
     assert {case.split for case in data.cases} == {"train", "validation"}
 
 
+@pytest.mark.usefixtures("undetected")
+@pytest.mark.parametrize(
+    ("files", "told"),
+    [
+        (["test/8.png", "test/9.png"], "In test, 2 images have no mask"),
+        (["a/images/test/8.png"], "In a/images/test, 1 image has no mask"),
+        (["stage1_test/8/images/8.png", "stage1_test/9/images/9.png"], "In stage1_test, 2 images have no mask"),
+        (["test/8.png", "test/masks/9.png"], None),
+        (["test/8.png", "test/9_mask.png"], None),
+        (["test/images/8.png", "test/images/9.png", "test/masks/9.png"], None),
+        (["valid/8.png"], None),
+    ],
+)
+def test_a_test_folder_without_any_mask_is_for_prediction(files: list[str], told: str | None, tmp_path: Path) -> None:
+    write(tmp_path, [*files, *(f"train/{one}/{stem}.png" for stem in "123" for one in ("images", "masks"))])
+    data = folder.scan(tmp_path)
+    assert [notice for notice in data.notices if "can be predicted" in notice and told and told in notice] or not told
+    assert bool(unpaired(data)) == (told is None)
+
+
+@pytest.mark.usefixtures("undetected")
+def test_objects_of_voc_are_passed_over(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        [f"{one}/{stem}.png" for stem in "ab" for one in ("JPEGImages", "SegmentationClass", "SegmentationObject")],
+    )
+    data = folder.scan(tmp_path)
+    assert pairs(data) == {"a": ["SegmentationClass/a.png"], "b": ["SegmentationClass/b.png"]}
+    assert not data.unpaired
+
+
 def coco(*names: str) -> str:
     entries = [{"id": number, "file_name": name, "height": 12, "width": 16} for number, name in enumerate(names)]
     return json.dumps({"images": entries, "annotations": [], "categories": [{"id": 1, "name": "cell"}]})
@@ -1026,7 +1057,7 @@ def test_a_small_folder_is_read_to_the_end(tmp_path: Path) -> None:
 
 
 REAL: list[tuple[str, int, int]] = [
-    ("isbi2012_em", 30, 6),
+    ("isbi2012_em", 30, 0),
     ("isbi2012_em/train", 30, 0),
     ("camvid", 701, 0),
     ("dsb2018_nuclei", 133, 0),

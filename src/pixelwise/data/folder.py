@@ -66,7 +66,7 @@ def scan(root: Path, slices: Axis | None = None) -> Dataset:
         classes=detection.classes,
         encoding=detection.encoding,
         layout=pairing.layout,
-        notices=(*pairing.notices, *detection.notices, *said, *_told_channels(cases)),
+        notices=(*pairing.notices, *detection.notices, *said, *_told_channels(cases), *_told_tests(pairing)),
         unpaired=pairing.unpaired,
         slices=pairing.slices,
         named=detection.named or _has_names(pairing, detection.encoding),
@@ -94,6 +94,21 @@ def _told_channels(cases: Sequence[Case]) -> list[str]:
     first = several[0]
     names = " and ".join(path.name for path in (first.image, *first.channels))
     return [f"The channels of {len(several)} images lie in files of their own, as {names}."]
+
+
+def _told_tests(pairing: Pairing) -> list[str]:
+    images = pairing.to_predict
+    if not images:
+        return []
+    folders = some({_test_folder(file) for file in images})
+    have, they = ("1 image has", "it") if len(images) == 1 else (f"{len(images)} images have", "they")
+    return [f"In {folders}, {have} no mask: nothing is learnt or scored there, but {they} can be predicted."]
+
+
+def _test_folder(file: File) -> str:
+    """The first folder of its path that is called test."""
+    depths = range(1, len(file.folder) + 1)
+    return "/".join(next(file.folder[:d] for d in depths if place_of(file.folder[:d]).split == "test"))
 
 
 def _has_names(pairing: Pairing, encoding: MaskEncoding) -> bool:

@@ -25,6 +25,7 @@ from pixelwise.data.naming import (
     Roles,
     equal_stems,
     image_keys,
+    is_called_mask,
     marked_as_masks,
     mask_keys,
     match,
@@ -62,22 +63,29 @@ class Pairing:
 
     @property
     def unpaired(self) -> tuple[Path, ...]:
-        """Images without mask and masks without image."""
+        """Images without mask and masks without image, but for those to predict."""
+        rest = set(self.to_predict)
+        return tuple(self.listing.path(file) for file in self._lonely if file not in rest)
+
+    @property
+    def to_predict(self) -> tuple[File, ...]:
+        """Images of folders called test, as imagesTs and test/images, if no mask belongs to a test."""
+        tests = [file for file in self._lonely if place_of(file.folder).split == "test"]
+        is_labelled = any(place_of(file.folder).split == "test" for file in self.pairs)
+        marked = any(place_of(file.folder).role == "mask" or is_called_mask(file) for file in tests)
+        return () if self.splits is not None or is_labelled or marked else tuple(tests)
+
+    @property
+    def _lonely(self) -> list[File]:
         used = set(self.pairs).union(*self.pairs.values())
         files = self.listing.rasters if self.concerned is None else self.concerned
-        return tuple(self.listing.path(file) for file in files if file not in used and not self._is_to_predict(file))
+        return [file for file in files if file not in used]
 
     @property
     def possible_images(self) -> set[File]:
         """Images, also those that have no mask yet."""
         files = self.listing.rasters if self.concerned is None else self.concerned
         return {*files, *self.pairs}.difference(*self.pairs.values())
-
-    def _is_to_predict(self, file: File) -> bool:
-        """In nnU-Net's layout the images of imagesTs have no masks, unless there is a labelsTs."""
-        if not file.folder or file.folder[-1].lower() != "imagests":
-            return False
-        return not any(other.folder and other.folder[-1].lower() == "labelsts" for other in self.listing.rasters)
 
 
 def pair(listing: Listing, wanted: Collection[File] | None = None) -> Pairing:

@@ -194,10 +194,15 @@ def is_called_image(stem: str) -> bool:
     return not _bare(stem, _IMAGE_AFFIX, IMAGE_WORDS)
 
 
+def is_called_mask(file: File) -> bool:
+    """Whether the name of a file says: mask."""
+    return _bare_mask(file) != _stem(file)
+
+
 def marked_as_masks(group: Sequence[File]) -> set[File]:
     """Files of one folder that are called as another one, with something that says mask."""
     looks = {file: _bare_mask(file) for file in group}
-    marked = {file for file, bare in looks.items() if bare != _stem(file)}
+    marked = {file for file in group if is_called_mask(file)}
     others = [file for file in group if file not in marked]
     stems = {_stem(file) for file in others} | {_bare_image(file) for file in others}
     return {file for file in marked if looks[file] in stems}
