@@ -9,12 +9,12 @@ import posixpath
 import re
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
-from pixelwise.data import channels, formats, polygons
+from pixelwise.data import channels, formats, npy, polygons
 from pixelwise.data.ambiguous import refuse_ambiguity
 from pixelwise.data.dataset import SplitName
 from pixelwise.data.detect import Declaration
@@ -98,7 +98,7 @@ def pair(listing: Listing, wanted: Collection[File] | None = None) -> Pairing:
     Raises:
         DataError: nothing can be paired, or there is more than one way.
     """
-    whole = _without_further_channels(listing)
+    whole, said = _without_objects(_without_further_channels(listing))
     listing = Listing(whole.root, tuple(file for file in whole.files if not _is_aside(file)))
     roles = _roles(listing)
     if wanted is not None:
@@ -107,17 +107,32 @@ def pair(listing: Listing, wanted: Collection[File] | None = None) -> Pairing:
     pairs = match(listing.root, roles)
     if coco is None and not pairs and (objects := _by_object(roles)):
         line = "one folder per image with one mask file per object"
-        return Pairing(listing, objects, line, _nnunet_declaration(listing))
+        return Pairing(listing, objects, line, _nnunet_declaration(listing), notices=said)
     if coco is not None and not pairs:
-        return coco
+        return replace(coco, notices=(*coco.notices, *said))
     how = "by name"
     if not pairs and (pairs := pairs_of_folders(listing, roles.images)):
         how = "by name, told apart by what is in them"
     choices = dict(pairs)
     for image, annotations in (coco.pairs if coco is not None else {}).items():
         choices[image] = (*choices.get(image, ()), *annotations)
-    refuse_ambiguity(whole, roles, choices)
-    return Pairing(listing, choices, layout_line(choices, how), _nnunet_declaration(listing))
+    try:
+        refuse_ambiguity(whole, roles, choices)
+    except DataError as error:
+        raise DataError(" ".join([error.what, *said]), where=error.where, remedy=error.remedy) from None
+    return Pairing(listing, choices, layout_line(choices, how), _nnunet_declaration(listing), notices=said)
+
+
+def _without_objects(listing: Listing) -> tuple[Listing, tuple[str, ...]]:
+    """The listing without .npy files that hold no numbers, and what is to be said of these."""
+    gone = {file for file in listing.files if file.suffix == ".npy" and npy.holds_objects(listing.path(file))}
+    if not gone:
+        return listing, ()
+    said = (
+        f"Passed over are .npy files that hold Python objects, as the projects of Cellpose do: {len(gone)}, such as "
+        f"{min(gone).posix}. Masks in them count once they are saved as PNG or TIFF."
+    )
+    return Listing(listing.root, tuple(file for file in listing.files if file not in gone)), (said,)
 
 
 def _is_aside(file: File) -> bool:
