@@ -169,6 +169,13 @@ def test_half_a_split_is_left_to_be_split(words: list[str], expected: set[str | 
         ("images/{}.jpg", "annotations/trimaps/{}.png"),
         ("samples/{}/image.png", "samples/{}/mask.png"),
         ("{}/raw.tif", "{}/instances_ids.png"),
+        ("slide [x={},y=0].tif", "slide [x={},y=0]-labelled.png"),
+        ("train_{}.bmp", "train_{}_anno.bmp"),
+        ("{}.tif", "{}_cp_masks.tif"),
+        ("{}.png", "{}_mask_1.png"),
+        ("{}.png", "{}_labelIds.png"),
+        ("images/{}.png", "masks/{}_Simple Segmentation.png"),
+        ("{}_anno.png", "{}_anno_mask.png"),
     ],
 )
 def test_words_around_a_stem_say_image_or_mask(image: str, mask: str, tmp_path: Path) -> None:
@@ -1042,6 +1049,58 @@ def test_folders_of_any_name_are_told_apart_by_content(
         == f"images in {image_folder}, masks in {mask_folder}, paired by name, told apart by what is in them"
     )
     assert not data.unpaired
+
+
+@pytest.mark.usefixtures("undetected")
+def test_vague_words_say_mask_where_each_image_has_a_drawn_one(tmp_path: Path) -> None:
+    for name, mask, draw, first in (
+        ("beside", "{}_L.png", disc, 0),
+        ("folders", "train_labels/{}_L.png", disc, 0),
+        ("photos", "{}_L.png", photo, 0),
+        ("few", "{}_lesion.png", disc, 1),
+    ):
+        for number in range(4):
+            image = "train/{}.png" if name == "folders" else "{}.png"
+            for pattern, pixels in ((image, photo), (mask, draw))[: 1 if number < first else 2]:
+                path = tmp_path / name / pattern.format(number)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(pixels(number)).save(path)
+    assert pairs(folder.scan(tmp_path / "beside"))["2"] == ["2_L.png"]
+    assert pairs(folder.scan(tmp_path / "folders"))["train/2"] == ["train_labels/2_L.png"]
+    for name in ("photos", "few"):
+        with pytest.raises(DataError, match="no masks that can be told"):
+            folder.scan(tmp_path / name)
+
+
+@pytest.mark.usefixtures("undetected")
+def test_words_that_say_mask_leave_the_choice_among_several(tmp_path: Path) -> None:
+    write(tmp_path, [f"{stem}{end}.png" for stem in "123" for end in ("", "_labelIds", "_instanceIds")])
+    with pytest.raises(
+        DataError, match=r"3 images have more than one mask: 1.png has 1_instanceIds.png, 1_labelIds.png"
+    ):
+        folder.scan(tmp_path)
+    write(tmp_path, [f"{stem}_mask.png" for stem in "123"])
+    assert pairs(folder.scan(tmp_path)) == {stem: [f"{stem}_mask.png"] for stem in "123"}, "as it was without them"
+
+
+def test_masks_of_cellpose_are_numbers_of_objects(tmp_path: Path) -> None:
+    numbers = np.repeat(np.arange(4, dtype=np.uint16), 6)[None].repeat(12, axis=0)
+    for stem in "123":
+        tifffile.imwrite(
+            tmp_path / f"{stem}.tif", np.random.default_rng(int(stem)).integers(0, 99, numbers.shape, dtype=np.uint8)
+        )
+        tifffile.imwrite(tmp_path / f"{stem}_cp_masks.tif", numbers)
+    assert (folder.scan(tmp_path).encoding.kind, folder.scan(tmp_path).classes.names) == (
+        "instances",
+        ["background", "object"],
+    )
+    (tmp_path / "data.yaml").write_text("names: [background, cell]\n")
+    assert (folder.scan(tmp_path).encoding.kind, folder.scan(tmp_path).classes.names) == (
+        "instances",
+        ["background", "cell"],
+    )
+    (tmp_path / "data.yaml").write_text("names: [a, b, c, d]\n")
+    assert folder.scan(tmp_path).encoding.kind == "values"
 
 
 @pytest.mark.parametrize("other", [photo, dark, smooth])

@@ -35,6 +35,8 @@ class Declaration:
     """Raw value of pixels that do not count."""
     ignore_colors: tuple[Color, ...] = ()
     """Colours of pixels that do not count."""
+    numbered: bool = False
+    """The masks are of a program that numbers objects; names of more than two classes say otherwise."""
     legend: Legend | None = None
     """What a list of classes beside the masks says; it holds where the masks agree with it."""
 
@@ -155,6 +157,8 @@ def _values(survey: Survey, declaration: Declaration, *, several: bool) -> Propo
     clean = survey.without(void)
     if several:
         proposal = _union(clean)
+    elif declaration.numbered and len(declaration.names or ()) in (0, 2) and len(clean.values) > 1:
+        proposal = _numbered()
     elif declaration.names is not None:
         proposal = _named(clean, declaration.names)
     else:
@@ -168,6 +172,15 @@ def _union(survey: Survey) -> Proposal:
         raise one_class(survey, survey.values)
     notice = f"Cases have several mask files ({survey.file_count} in all); together they are the one class 'object'."
     encoding = MaskEncoding(kind="union", description="several files per image, their union is the object")
+    return Proposal(encoding, ("background", "object"), (notice,))
+
+
+def _numbered() -> Proposal:
+    """Every object has a number."""
+    notice = (
+        "The masks are called as those of Cellpose, which number objects: every value above 0 is the class 'object'."
+    )
+    encoding = MaskEncoding(kind="instances", description="instance numbers: 0 background, above 0 object")
     return Proposal(encoding, ("background", "object"), (notice,))
 
 

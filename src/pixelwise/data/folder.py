@@ -74,9 +74,11 @@ def scan(root: Path, slices: Axis | None = None) -> Dataset:
 
 
 def _listed(pairing: Pairing) -> Pairing:
-    """The same with the classes and the split that lists beside images and masks give, where nothing else does."""
+    """The same with what names of masks, and lists of classes and of a split, say where nothing else does."""
     root, declaration, notices = pairing.listing.root, pairing.declaration, pairing.notices
     masks = [mask for several in pairing.pairs.values() for mask in several if not mask.is_annotation]
+    if masks and all(mask.stem.lower().endswith("_cp_masks") for mask in masks):  # Cellpose
+        declaration = replace(declaration, numbered=True)
     if masks and declaration.names is None and declaration.colors is None and not declaration.values:
         folders = {file.folder for file in (*pairing.pairs, *masks)}
         legend, said = legends.find(root, folders)

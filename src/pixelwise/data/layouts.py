@@ -23,6 +23,7 @@ from pixelwise.data.listing import File, Listing, Pairs, layout_line, some
 from pixelwise.data.masks import pack_colors
 from pixelwise.data.naming import (
     Roles,
+    Tail,
     equal_stems,
     image_keys,
     is_called_mask,
@@ -116,6 +117,9 @@ def pair(listing: Listing, wanted: Collection[File] | None = None) -> Pairing:
     choices = dict(pairs)
     for image, annotations in (coco.pairs if coco is not None else {}).items():
         choices[image] = (*choices.get(image, ()), *annotations)
+    if not choices:
+        roles, further = _by_further_words(listing, roles)
+        choices = dict(further)
     try:
         refuse_ambiguity(whole, roles, choices)
     except DataError as error:
@@ -237,6 +241,37 @@ def _looks_like_mask(path: Path, most: int = 64) -> bool:
     except DataError:
         return False
     return values.ndim == 2 and len(np.unique(values)) <= most
+
+
+# Words that say mask where nothing else does ---------------------------------------------------------------------
+
+
+def _by_further_words(listing: Listing, roles: Roles) -> tuple[Roles, Pairs]:
+    """Masks by what their names end with, such as X_anno.bmp beside X.bmp, for folders that cannot be read without."""
+    tails = {file: tail for file in (*roles.images, *roles.masks) if (tail := Tail.of(file)) is not None}
+    groups: dict[tuple[tuple[str, ...], str], list[File]] = defaultdict(list)
+    for file, tail in tails.items():
+        groups[file.folder, tail.word].append(file)
+    stems: dict[tuple[str, ...], set[str]] = defaultdict(set)
+    for file in (*roles.images, *roles.masks):
+        if file not in tails:
+            stems[file.folder].add(file.stem.lower().strip())
+    found: set[File] = set()
+    for (folder, _), group in groups.items():
+        # in a folder of masks nothing stands beside them
+        known = {tails[file].bare for file in group} if place_of(folder).role == "mask" else stems[folder]
+        masks = [file for file in group if tails[file].bare in known]
+        if masks and (not tails[masks[0]].is_vague or _are_all_drawn(listing, masks, len(known | stems[folder]))):
+            found.update(masks)
+    roles = Roles([file for file in roles.images if file not in found], sorted({*roles.masks, *found}))
+    pairs = match(listing.root, roles, lambda mask: tails[mask].keys(mask) if mask in found else mask_keys(mask))
+    return roles, pairs
+
+
+def _are_all_drawn(listing: Listing, masks: Sequence[File], images: int) -> bool:
+    """Whether there is a mask for each image, and five of them look drawn."""
+    sample = masks[:: max(1, len(masks) // 5)][:5]
+    return len(masks) == images and all(_looks_drawn(listing.path(mask)) for mask in sample)
 
 
 # Two folders of any name -----------------------------------------------------------------------------------------
