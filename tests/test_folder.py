@@ -17,6 +17,7 @@ from pixelwise.data import folder
 from pixelwise.data.dataset import Case, Dataset, MaskEncoding
 from pixelwise.data.declared import DataFile
 from pixelwise.data.detect import Declaration, Detection
+from pixelwise.data.masks import decode
 from pixelwise.errors import ConfigError, DataError
 
 RANDOM = np.random.default_rng(3)
@@ -872,6 +873,94 @@ def test_numbers_and_dates_are_names(tmp_path: Path, describe: Describe) -> None
 def test_a_number_stands_for_the_stem_where_no_pattern_is_given(train: str, tmp_path: Path, describe: Describe) -> None:
     write(tmp_path, ["images/a.jpg", "masks/a.png"])
     assert pairs(describe(train + 'masks: "masks/{1}.png"')) == {"a": ["masks/a.png"]}
+
+
+def by_class(root: Path, tree_from: int = 8) -> Path:
+    """Three images; cars on the left quarter of each, trees from a column on, but not in the last one."""
+    for folder_ in ("images", "car", "tree"):
+        (root / folder_).mkdir(parents=True)
+    columns = np.arange(16)[None].repeat(12, axis=0)
+    for stem in "123":
+        pixels = np.random.default_rng(int(stem)).integers(0, 256, (12, 16, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(root / "images" / f"{stem}.png")
+        Image.fromarray((columns < 4).astype(np.uint8) * 255).save(root / "car" / f"{stem}.png")
+        if stem != "3":
+            Image.fromarray((columns >= tree_from).astype(np.uint8)).save(root / "tree" / f"{stem}.png")
+    return root
+
+
+BY_CLASS = "images: images/*.png\nmasks: {car: 'car/{stem}.png', tree: 'tree/{stem}.png'}\n"
+
+
+@pytest.mark.parametrize(
+    ("more", "names", "row"),
+    [
+        ("", ["background", "car", "tree"], [1] * 4 + [0] * 4 + [2] * 8),
+        ("names: [ground, tree, car]\n", ["ground", "tree", "car"], [2] * 4 + [0] * 4 + [1] * 8),
+    ],
+)
+def test_each_class_may_have_masks_of_its_own(
+    more: str, names: list[str], row: list[int], tmp_path: Path, describe: Describe
+) -> None:
+    by_class(tmp_path)
+    data = describe(BY_CLASS + more)
+    assert data.classes.names == names
+    assert data.named
+    assert decode(data.cases[0], data.encoding, (12, 16))[5].tolist() == row
+    assert not decode(data.cases[2], data.encoding, (12, 16))[:, 8:].any(), "an image need not have all of them"
+    assert not data.unpaired
+
+
+def test_a_pixel_of_two_classes_is_an_error_or_does_not_count(tmp_path: Path, describe: Describe) -> None:
+    by_class(tmp_path, tree_from=3)
+    data = describe(BY_CLASS)
+    with pytest.raises(
+        DataError, match=r"tree.1\.png: 12 pixels belong to this class and to that of .*1\.png.*`overlap: i"
+    ):
+        decode(data.cases[0], data.encoding, None)
+    data = describe(BY_CLASS + "overlap: ignore\n")
+    assert decode(data.cases[0], data.encoding, None)[5].tolist() == [1] * 3 + [255] + [2] * 12
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (BY_CLASS.replace("tree/", "trees/"), "No image has a mask of 'tree', by trees/{stem}.png"),
+        (BY_CLASS.replace("tree/", "car/"), "car/1.png is a mask of 'car' and of 'tree'"),
+        (BY_CLASS + "names: [background, car]\n", "'names' and 'masks' do not agree"),
+        (BY_CLASS + "names: [car, tree, bus]\n", "'names' and 'masks' do not agree"),
+        (BY_CLASS + "values: {0: car}\n", "Each class has masks of its own, for which `values`"),
+        ("masks: car/{stem}.png\noverlap: ignore\n", "'overlap' is for masks of which each class has its own"),
+    ],
+)
+def test_masks_by_class_that_cannot_be_are_refused(text: str, words: str, tmp_path: Path, describe: Describe) -> None:
+    by_class(tmp_path)
+    with pytest.raises((ConfigError, DataError)) as caught:
+        describe(text)
+    assert words in str(caught.value)
+
+
+def test_masks_by_class_stored_as_jpeg_are_refused(tmp_path: Path, describe: Describe) -> None:
+    by_class(tmp_path)
+    for path in [*tmp_path.glob("car/*.png"), *tmp_path.glob("tree/*.png")]:
+        Image.open(path).save(path.with_suffix(".jpg"))
+        path.unlink()
+    with pytest.raises(DataError, match="5 masks are stored as JPEG"):
+        describe(BY_CLASS.replace("{stem}.png", "{stem}.jpg"))
+
+
+def test_the_error_for_several_masks_says_that_each_may_be_a_class(tmp_path: Path, describe: Describe) -> None:
+    by_class(tmp_path / "a")
+    (tmp_path / "a" / "masks").mkdir()
+    for name in ("car", "tree"):
+        (tmp_path / "a" / name).rename(tmp_path / "a" / "masks" / name)
+    with pytest.raises(DataError, match="if each class has masks of its own, a pattern for each: masks: "):
+        folder.scan(tmp_path / "a")
+    names = (
+        "path: a\nimages: images/*.png\nnames: [a, b, c]\nmasks: ['masks/car/{stem}.png', 'masks/tree/{stem}.png']\n"
+    )
+    with pytest.raises(DataError, match="If each class has files of its own, say which: `masks: "):
+        describe(names)
 
 
 @pytest.mark.usefixtures("undetected")

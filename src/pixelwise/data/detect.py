@@ -8,6 +8,7 @@ said in a notice.
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
@@ -35,6 +36,8 @@ class Declaration:
     """Raw value of pixels that do not count."""
     ignore_colors: tuple[Color, ...] = ()
     """Colours of pixels that do not count."""
+    by_class: Literal["", "overlap is an error", "overlap is ignored"] = ""
+    """Each class but the first has mask files of its own (`Case.parts`), and what is to be done where two meet."""
     numbered: bool = False
     """The masks are of a program that numbers objects; names of more than two classes say otherwise."""
     legend: Legend | None = None
@@ -84,7 +87,10 @@ def _detect_pictures(cases: Sequence[Case], declaration: Declaration) -> Detecti
     if not survey.file_count:
         raise survey.unreadable[0]
     declaration, said = _with_legend(declaration, cases, survey)
-    if survey.kind == "layers":
+    if declaration.by_class:
+        _refuse(declaration, "values", "ignore", "ignore_colors", what="Each class has masks of its own")
+        proposal = _by_class(survey, declaration)
+    elif survey.kind == "layers":
         _refuse(declaration, "values", "ignore", "ignore_colors", what="The masks hold one channel per class")
         proposal = _layers(survey, declaration)
     elif survey.kind == "color":
@@ -182,6 +188,30 @@ def _numbered() -> Proposal:
     )
     encoding = MaskEncoding(kind="instances", description="instance numbers: 0 background, above 0 object")
     return Proposal(encoding, ("background", "object"), (notice,))
+
+
+def _by_class(survey: Survey, declaration: Declaration) -> Proposal:
+    """Each file is one class."""
+    if survey.lossy_files:
+        raise DataError(
+            f"{survey.lossy_files} masks are stored as JPEG, which leaves values above 0 around what was drawn.",
+            where=survey.richest[0].path.parent,
+            remedy="Where each class has masks of its own, store them as PNG.",
+        )
+    if not any(value > 0 for value in survey.values):
+        raise one_class(survey, survey.values)
+    names = declaration.names or ()
+    held = f", of which one holds {survey.most_values} values" if survey.most_values > 1 else ""
+    notice = (
+        f"Each class has mask files of its own ({survey.file_count} in all{held}): every value above 0 is the class."
+    )
+    encoding = MaskEncoding(
+        kind="files",
+        values={number: number for number in range(1, len(names))},
+        other=IGNORE if declaration.by_class == "overlap is ignored" else None,
+        description=f"mask files for each of {shortened(names[1:])}",
+    )
+    return Proposal(encoding, names, (notice,))
 
 
 def _with_void(proposal: Proposal, void: Iterable[int], survey: Survey) -> Proposal:
@@ -469,6 +499,10 @@ def _layers(survey: Survey, declaration: Declaration) -> Proposal:
 def _detect_polygons(cases: Sequence[Case], declaration: Declaration) -> Detection:
     paths = sorted({path for case in cases for path in case.masks})
     kind = polygons.format_of_all(paths)
+    if declaration.by_class:
+        raise DataError(
+            f"The masks are {kind} polygons, which name their classes.", remedy="Write one pattern in `masks`."
+        )
     _refuse(declaration, "values", "ignore", "ignore_colors", what=f"The masks are {kind} polygons")
     labels = polygons.survey(paths, kind)
     names, table = polygons.classes_of(kind, labels, declaration.names)
@@ -493,7 +527,9 @@ def _table(proposal: Proposal, declaration: Declaration) -> ClassTable:
         raise DataError(
             f"{len(names)} classes are declared ({shortened(names)}), but the masks hold {len(proposal.names)} "
             f"({proposal.encoding.description}).",
-            remedy="Correct `names`, or declare `values`, the meaning of each value.",
+            remedy="If each class has files of its own, say which: `masks: {NAME: PATTERN, OTHER: PATTERN}`."
+            if proposal.encoding.kind == "union"
+            else "Correct `names`, or declare `values`, the meaning of each value.",
         )
     if not 2 <= len(names) <= MAX_CLASSES or len(set(names)) < len(names):
         raise DataError(

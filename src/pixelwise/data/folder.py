@@ -157,6 +157,8 @@ def _cases(pairing: Pairing) -> tuple[tuple[Case, ...], list[DataError], list[st
     unlike: list[DataError] = []
     for image, masks in pairing.pairs.items():
         case = Case(names[image], path(image), tuple(path(mask) for mask in masks), split=splits[image])
+        if pairing.parts is not None:
+            case = replace(case, parts=tuple(pairing.parts[mask] for mask in masks))
         try:
             cases.extend(_pages(replace(case, channels=channels.further(case.image)), pairing.slices))
         except DataError as error:

@@ -59,6 +59,8 @@ class Pairing:
     slices: Axis | None = None
     """Axis of volumes across which slices are taken; none goes by the spacing of voxels."""
     notices: tuple[str, ...] = ()
+    parts: Mapping[File, int] | None = None
+    """The number of the class of each mask, where each class has masks of its own."""
     concerned: Collection[File] | None = None
     """The files that should have been paired, where a pattern names them; none means every raster file."""
 
@@ -123,7 +125,10 @@ def pair(listing: Listing, wanted: Collection[File] | None = None) -> Pairing:
     try:
         refuse_ambiguity(whole, roles, choices)
     except DataError as error:
-        raise DataError(" ".join([error.what, *said]), where=error.where, remedy=error.remedy) from None
+        hint = "\n# or, if each class has masks of its own, a pattern for each: masks: {NAME: PATTERN, OTHER: PATTERN}"
+        is_choice = "\n# or masks:" in error.remedy or any(len(masks) > 1 for masks in choices.values())
+        remedy = error.remedy + (hint if is_choice else "")
+        raise DataError(" ".join([error.what, *said]), where=error.where, remedy=remedy) from None
     return Pairing(listing, choices, layout_line(choices, how), _nnunet_declaration(listing), notices=said)
 
 
