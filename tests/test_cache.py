@@ -17,7 +17,7 @@ from pixelwise.classes import IGNORE
 from pixelwise.data import cache as caches
 from pixelwise.data import folder as folders
 from pixelwise.data.cache import POSITIONS_PER_CLASS, Cache, default_folder, hash_of, unify_channels
-from pixelwise.data.dataset import Case, Dataset
+from pixelwise.data.dataset import Case, Dataset, MaskEncoding
 from pixelwise.errors import DataError
 
 
@@ -105,6 +105,13 @@ def test_another_meaning_of_the_masks_is_decoded_anew(cache: Cache, dataset: Dat
     ignored = other.open(dataset.cases[0])
     assert ignored.class_pixels.tolist() == [np.count_nonzero(pixels(dataset.cases[0].masks[0]) == 0), 0]
     assert set(ignored.positions[:, 0]) == {0}, "ignored pixels are nobody's position"
+
+
+def test_another_class_of_a_mask_file_is_decoded_anew(cache: Cache, dataset: Dataset) -> None:
+    encoding = MaskEncoding(kind="files", values={1: 1, 2: 2})
+    opened = Cache(cache.folder, replace(dataset, encoding=encoding))
+    found = [opened.open(replace(dataset.cases[0], parts=(number,))).mask.max() for number in (1, 2)]
+    assert found == [1, 2]
 
 
 def test_another_description_alone_is_not(cache: Cache, dataset: Dataset, reads: list[Path]) -> None:

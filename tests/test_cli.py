@@ -310,6 +310,14 @@ def test_check_is_quiet_about_good_data_and_json_is_json(run_cli, discs: Path) -
     assert isinstance(json.loads(out), list)
 
 
+def test_check_says_which_split_is_given(run_cli, discs: Path) -> None:
+    assert "split given" not in run_cli("check", discs)[1]
+    (discs / "data.yaml").write_text("val: ['1']\ntest: ['2', '3', '4']\n")
+    assert "split given: test 3, on none of them 5" in run_cli("check", discs)[1], "validation alone is drawn anew"
+    (discs / "data.yaml").write_text("train: ['5', '6', '7', '0']\nval: ['1']\ntest: ['2', '3', '4']\n")
+    assert "split given: train 4, validation 1, test 3\n" in run_cli("check", discs)[1]
+
+
 def damage(folder: Path, kind: str) -> None:
     image, mask = folder / "images" / "3.png", folder / "masks" / "3.png"
     if kind == "truncated image":

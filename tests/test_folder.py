@@ -17,6 +17,7 @@ from pixelwise.data import folder
 from pixelwise.data.dataset import Case, Dataset, MaskEncoding
 from pixelwise.data.declared import DataFile
 from pixelwise.data.detect import Declaration, Detection
+from pixelwise.data.masks import decode
 from pixelwise.errors import ConfigError, DataError
 
 RANDOM = np.random.default_rng(3)
@@ -169,6 +170,13 @@ def test_half_a_split_is_left_to_be_split(words: list[str], expected: set[str | 
         ("images/{}.jpg", "annotations/trimaps/{}.png"),
         ("samples/{}/image.png", "samples/{}/mask.png"),
         ("{}/raw.tif", "{}/instances_ids.png"),
+        ("slide [x={},y=0].tif", "slide [x={},y=0]-labelled.png"),
+        ("train_{}.bmp", "train_{}_anno.bmp"),
+        ("{}.tif", "{}_cp_masks.tif"),
+        ("{}.png", "{}_mask_1.png"),
+        ("{}.png", "{}_labelIds.png"),
+        ("images/{}.png", "masks/{}_painted by hand.png"),
+        ("{}_anno.png", "{}_anno_mask.png"),
     ],
 )
 def test_words_around_a_stem_say_image_or_mask(image: str, mask: str, tmp_path: Path) -> None:
@@ -453,6 +461,59 @@ def test_yolo_files_are_masks_and_other_texts_are_not(tmp_path: Path) -> None:
     assert {case.split for case in data.cases} == {"train", "validation"}
 
 
+@pytest.mark.usefixtures("undetected")
+@pytest.mark.parametrize(
+    ("files", "told"),
+    [
+        (["test/8.png", "test/9.png"], "In test, 2 images have no mask"),
+        (["a/images/test/8.png"], "In a/images/test, 1 image has no mask"),
+        (["stage1_test/8/images/8.png", "stage1_test/9/images/9.png"], "In stage1_test, 2 images have no mask"),
+        (["test/8.png", "test/masks/9.png"], None),
+        (["test/8.png", "test/9_mask.png"], None),
+        (["test/images/8.png", "test/images/9.png", "test/masks/9.png"], None),
+        (["valid/8.png"], None),
+    ],
+)
+def test_a_test_folder_without_any_mask_is_for_prediction(files: list[str], told: str | None, tmp_path: Path) -> None:
+    write(tmp_path, [*files, *(f"train/{one}/{stem}.png" for stem in "123" for one in ("images", "masks"))])
+    data = folder.scan(tmp_path)
+    assert [notice for notice in data.notices if "can be predicted" in notice and told and told in notice] or not told
+    assert bool(unpaired(data)) == (told is None)
+
+
+@pytest.mark.usefixtures("undetected")
+def test_objects_of_voc_are_passed_over(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        [f"{one}/{stem}.png" for stem in "ab" for one in ("JPEGImages", "SegmentationClass", "SegmentationObject")],
+    )
+    data = folder.scan(tmp_path)
+    assert pairs(data) == {"a": ["SegmentationClass/a.png"], "b": ["SegmentationClass/b.png"]}
+    assert not data.unpaired
+
+
+@pytest.mark.usefixtures("undetected")
+def test_python_objects_are_passed_over_and_never_opened(tmp_path: Path) -> None:
+    write(tmp_path, ["7.tif", "8.tif"])
+    for stem in "78":
+        np.save(tmp_path / f"{stem}_seg.npy", {"masks": MASK}, allow_pickle=True)  # type: ignore[arg-type]
+    with pytest.raises(DataError, match=r"There are 2 images but no masks.* Python objects.*: 2, such as 7_seg\.npy"):
+        folder.scan(tmp_path)
+    write(tmp_path, ["7_masks.tif", "8_masks.tif"])
+    data = folder.scan(tmp_path)
+    assert pairs(data) == {"7": ["7_masks.tif"], "8": ["8_masks.tif"]}
+    assert not data.unpaired
+    assert any("Python objects" in notice for notice in data.notices)
+
+
+def test_python_objects_that_are_named_as_masks_are_an_error_that_says_so(tmp_path: Path) -> None:
+    write(tmp_path, ["7.tif"])
+    np.save(tmp_path / "7_seg.npy", {"masks": MASK}, allow_pickle=True)  # type: ignore[arg-type]
+    (tmp_path / "data.yaml").write_text("masks: '{stem}_seg.npy'\n")
+    with pytest.raises(DataError, match="holds Python objects, as the projects of Cellpose do"):
+        folder.scan(tmp_path)
+
+
 def coco(*names: str) -> str:
     entries = [{"id": number, "file_name": name, "height": 12, "width": 16} for number, name in enumerate(names)]
     return json.dumps({"images": entries, "annotations": [], "categories": [{"id": 1, "name": "cell"}]})
@@ -603,7 +664,7 @@ def test_what_can_be_read_in_two_ways_is_an_error_whose_lines_work(name: str, tm
     [
         ("2_Ortho_RGB/top_2_1{}_RGB.tif", "5_Labels_all/top_2_1{}_label.tif"),
         ("Set/{}/{}_Dermoscopic_Image/{}.bmp", "Set/{}/{}_lesion/{}_lesion.bmp"),
-        ("images/{}.png", "masks/{}_Simple Segmentation.png"),
+        ("images/{}.png", "masks/{}_painted by hand.png"),
     ],
 )
 def test_names_that_agree_in_part_get_lines_that_work(image: str, mask: str, tmp_path: Path) -> None:
@@ -901,6 +962,94 @@ def test_a_number_stands_for_the_stem_where_no_pattern_is_given(train: str, tmp_
     assert pairs(describe(train + 'masks: "masks/{1}.png"')) == {"a": ["masks/a.png"]}
 
 
+def by_class(root: Path, tree_from: int = 8) -> Path:
+    """Three images; cars on the left quarter of each, trees from a column on, but not in the last one."""
+    for folder_ in ("images", "car", "tree"):
+        (root / folder_).mkdir(parents=True)
+    columns = np.arange(16)[None].repeat(12, axis=0)
+    for stem in "123":
+        pixels = np.random.default_rng(int(stem)).integers(0, 256, (12, 16, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(root / "images" / f"{stem}.png")
+        Image.fromarray((columns < 4).astype(np.uint8) * 255).save(root / "car" / f"{stem}.png")
+        if stem != "3":
+            Image.fromarray((columns >= tree_from).astype(np.uint8)).save(root / "tree" / f"{stem}.png")
+    return root
+
+
+BY_CLASS = "images: images/*.png\nmasks: {car: 'car/{stem}.png', tree: 'tree/{stem}.png'}\n"
+
+
+@pytest.mark.parametrize(
+    ("more", "names", "row"),
+    [
+        ("", ["background", "car", "tree"], [1] * 4 + [0] * 4 + [2] * 8),
+        ("names: [ground, tree, car]\n", ["ground", "tree", "car"], [2] * 4 + [0] * 4 + [1] * 8),
+    ],
+)
+def test_each_class_may_have_masks_of_its_own(
+    more: str, names: list[str], row: list[int], tmp_path: Path, describe: Describe
+) -> None:
+    by_class(tmp_path)
+    data = describe(BY_CLASS + more)
+    assert data.classes.names == names
+    assert data.named
+    assert decode(data.cases[0], data.encoding, (12, 16))[5].tolist() == row
+    assert not decode(data.cases[2], data.encoding, (12, 16))[:, 8:].any(), "an image need not have all of them"
+    assert not data.unpaired
+
+
+def test_a_pixel_of_two_classes_is_an_error_or_does_not_count(tmp_path: Path, describe: Describe) -> None:
+    by_class(tmp_path, tree_from=3)
+    data = describe(BY_CLASS)
+    with pytest.raises(
+        DataError, match=r"tree.1\.png: 12 pixels belong to this class and to that of .*1\.png.*`overlap: i"
+    ):
+        decode(data.cases[0], data.encoding, None)
+    data = describe(BY_CLASS + "overlap: ignore\n")
+    assert decode(data.cases[0], data.encoding, None)[5].tolist() == [1] * 3 + [255] + [2] * 12
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (BY_CLASS.replace("tree/", "trees/"), "No image has a mask of 'tree', by trees/{stem}.png"),
+        (BY_CLASS.replace("tree/", "car/"), "car/1.png is a mask of 'car' and of 'tree'"),
+        (BY_CLASS + "names: [background, car]\n", "'names' and 'masks' do not agree"),
+        (BY_CLASS + "names: [car, tree, bus]\n", "'names' and 'masks' do not agree"),
+        (BY_CLASS + "values: {0: car}\n", "Each class has masks of its own, for which `values`"),
+        ("masks: car/{stem}.png\noverlap: ignore\n", "'overlap' is for masks of which each class has its own"),
+    ],
+)
+def test_masks_by_class_that_cannot_be_are_refused(text: str, words: str, tmp_path: Path, describe: Describe) -> None:
+    by_class(tmp_path)
+    with pytest.raises((ConfigError, DataError)) as caught:
+        describe(text)
+    assert words in str(caught.value)
+
+
+def test_masks_by_class_stored_as_jpeg_are_refused(tmp_path: Path, describe: Describe) -> None:
+    by_class(tmp_path)
+    for path in [*tmp_path.glob("car/*.png"), *tmp_path.glob("tree/*.png")]:
+        Image.open(path).save(path.with_suffix(".jpg"))
+        path.unlink()
+    with pytest.raises(DataError, match="5 masks are stored as JPEG"):
+        describe(BY_CLASS.replace("{stem}.png", "{stem}.jpg"))
+
+
+def test_the_error_for_several_masks_says_that_each_may_be_a_class(tmp_path: Path, describe: Describe) -> None:
+    by_class(tmp_path / "a")
+    (tmp_path / "a" / "masks").mkdir()
+    for name in ("car", "tree"):
+        (tmp_path / "a" / name).rename(tmp_path / "a" / "masks" / name)
+    with pytest.raises(DataError, match="if each class has masks of its own, a pattern for each: masks: "):
+        folder.scan(tmp_path / "a")
+    names = (
+        "path: a\nimages: images/*.png\nnames: [a, b, c]\nmasks: ['masks/car/{stem}.png', 'masks/tree/{stem}.png']\n"
+    )
+    with pytest.raises(DataError, match="If each class has files of its own, say which: `masks: "):
+        describe(names)
+
+
 @pytest.mark.usefixtures("undetected")
 def test_a_group_is_read_from_the_name(tmp_path: Path, describe: Describe) -> None:
     write(tmp_path, [f"{role}/eye{n}{side}.png" for role in ("images", "masks") for n in (1, 2) for side in "LR"])
@@ -1078,6 +1227,58 @@ def test_folders_of_any_name_are_told_apart_by_content(
     assert not data.unpaired
 
 
+@pytest.mark.usefixtures("undetected")
+def test_vague_words_say_mask_where_each_image_has_a_drawn_one(tmp_path: Path) -> None:
+    for name, mask, draw, first in (
+        ("beside", "{}_L.png", disc, 0),
+        ("folders", "train_labels/{}_L.png", disc, 0),
+        ("photos", "{}_L.png", photo, 0),
+        ("few", "{}_lesion.png", disc, 1),
+    ):
+        for number in range(4):
+            image = "train/{}.png" if name == "folders" else "{}.png"
+            for pattern, pixels in ((image, photo), (mask, draw))[: 1 if number < first else 2]:
+                path = tmp_path / name / pattern.format(number)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(pixels(number)).save(path)
+    assert pairs(folder.scan(tmp_path / "beside"))["2"] == ["2_L.png"]
+    assert pairs(folder.scan(tmp_path / "folders"))["train/2"] == ["train_labels/2_L.png"]
+    for name in ("photos", "few"):
+        with pytest.raises(DataError, match="no masks that can be told"):
+            folder.scan(tmp_path / name)
+
+
+@pytest.mark.usefixtures("undetected")
+def test_words_that_say_mask_leave_the_choice_among_several(tmp_path: Path) -> None:
+    write(tmp_path, [f"{stem}{end}.png" for stem in "123" for end in ("", "_labelIds", "_instanceIds")])
+    with pytest.raises(
+        DataError, match=r"3 images have more than one mask: 1.png has 1_instanceIds.png, 1_labelIds.png"
+    ):
+        folder.scan(tmp_path)
+    write(tmp_path, [f"{stem}_mask.png" for stem in "123"])
+    assert pairs(folder.scan(tmp_path)) == {stem: [f"{stem}_mask.png"] for stem in "123"}, "as it was without them"
+
+
+def test_masks_of_cellpose_are_numbers_of_objects(tmp_path: Path) -> None:
+    numbers = np.repeat(np.arange(4, dtype=np.uint16), 6)[None].repeat(12, axis=0)
+    for stem in "123":
+        tifffile.imwrite(
+            tmp_path / f"{stem}.tif", np.random.default_rng(int(stem)).integers(0, 99, numbers.shape, dtype=np.uint8)
+        )
+        tifffile.imwrite(tmp_path / f"{stem}_cp_masks.tif", numbers)
+    assert (folder.scan(tmp_path).encoding.kind, folder.scan(tmp_path).classes.names) == (
+        "instances",
+        ["background", "object"],
+    )
+    (tmp_path / "data.yaml").write_text("names: [background, cell]\n")
+    assert (folder.scan(tmp_path).encoding.kind, folder.scan(tmp_path).classes.names) == (
+        "instances",
+        ["background", "cell"],
+    )
+    (tmp_path / "data.yaml").write_text("names: [a, b, c, d]\n")
+    assert folder.scan(tmp_path).encoding.kind == "values"
+
+
 @pytest.mark.parametrize("other", [photo, dark, smooth])
 def test_two_folders_of_photos_are_no_images_and_masks(other: Callable[[int], np.ndarray], tmp_path: Path) -> None:
     drawn(tmp_path, {"Kanal 1": photo, "Kanal 2": other})
@@ -1113,7 +1314,7 @@ def test_a_small_folder_is_read_to_the_end(tmp_path: Path) -> None:
 
 
 REAL: list[tuple[str, int, int]] = [
-    ("isbi2012_em", 30, 6),
+    ("isbi2012_em", 30, 0),
     ("isbi2012_em/train", 30, 0),
     ("camvid", 701, 0),
     ("dsb2018_nuclei", 133, 0),
@@ -1125,7 +1326,7 @@ REAL: list[tuple[str, int, int]] = [
     ("format_zoo/stardist_tiff", 32, 0),
     ("format_zoo/labelme_voc_coco/data_annotated", 3, 0),
     ("format_zoo/labelme_voc_coco/data_dataset_coco", 3, 0),
-    ("format_zoo/labelme_voc_coco/data_dataset_voc", 3, 6),
+    ("format_zoo/labelme_voc_coco/data_dataset_voc", 3, 0),
 ]
 
 

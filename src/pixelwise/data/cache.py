@@ -256,7 +256,8 @@ def _key(case: Case, dataset: Dataset, resize: tuple[int, int] | None) -> str:
     encoding = dataset.encoding
     rules = (LAYOUT_VERSION, version("pixelwise"), encoding.model_dump(exclude={"description"}), len(dataset.classes))
     name = case.image.name if encoding.kind == "coco" else ""
-    settings = repr((*rules, case.page, case.window, resize, name)).encode()
+    parts = (case.parts,) if case.parts else ()
+    settings = repr((*rules, case.page, case.window, resize, name, *parts)).encode()
     try:
         states = [(path, path.stat()) for path in (case.image, *case.channels, *case.masks)]
         content = [_file_hash(path, state.st_size, state.st_mtime_ns) for path, state in states]

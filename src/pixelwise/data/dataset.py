@@ -27,6 +27,8 @@ class Case:
     image: Path
     masks: tuple[Path, ...] = ()
     """Files that hold the mask, at least one in a data set; several are united."""
+    parts: tuple[int, ...] = ()
+    """The number of the class of each of these files, where each class has files of its own."""
     page: int | None = None
     """Page of a multi-page file that holds a stack of images; none for the only one."""
     window: Window | None = None
@@ -44,12 +46,14 @@ class MaskEncoding(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    kind: Literal["values", "colors", "instances", "union", "layers", "labelme", "coco", "yolo"]
+    kind: Literal["values", "colors", "instances", "union", "files", "layers", "labelme", "coco", "yolo"]
     """`values`: a table from raw value to class; `colors`: from colour to class; `instances`: every value above 0
-    is class 1; `union`: several files, every value above 0 is class 1; `layers`: one channel per class, in order,
-    from class 1; the others are polygons, a table from label to class."""
+    is class 1; `union`: several files, every value above 0 is class 1; `files`: several files, every value above 0 is
+    the class of the file; `layers`: one channel per class, in order, from class 1; the others are polygons, a table
+    from label to class."""
     values: Mapping[int, int] = {}
-    """Raw value to class index or IGNORE (`values`); category id to class (`coco`, `yolo`)."""
+    """Raw value to class index or IGNORE (`values`); category id to class (`coco`, `yolo`); number of a file in
+    `Case.parts` to class (`files`)."""
     colors: Mapping[Color, int] = {}
     """Colour to class index or IGNORE (`colors`)."""
     labels: Mapping[str, int] = {}
@@ -57,7 +61,8 @@ class MaskEncoding(BaseModel):
     nearest: bool = False
     """Values or colours that are not in the table count as the nearest one (masks stored as JPEG)."""
     other: int | None = None
-    """Class index or IGNORE of values that are not in the table; none makes them an error."""
+    """Class index or IGNORE of values that are not in the table, and of pixels that `files` of two classes claim; none
+    makes them an error."""
     description: str = ""
     """One line that says what was detected, for the user."""
 

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -44,8 +44,11 @@ class DataFile(BaseModel):
     """The folder, relative to this file."""
     images: OneOrMore | None = None
     """Patterns of image files below `path`."""
-    masks: OneOrMore | None = None
-    """Patterns of the mask files of an image, with placeholders {stem}, {dir}, {parent}, {1} and *."""
+    masks: OneOrMore | dict[str, OneOrMore] | None = None
+    """Patterns of the mask files of an image, with placeholders {stem}, {dir}, {parent}, {1} and *; or class name to
+    such patterns, where each class has masks of its own."""
+    overlap: Literal["ignore"] | None = None
+    """What becomes of pixels that masks of two classes claim; an error if nothing is said."""
     masks_dir: str | None = None
     """A folder, or the name of folders, that holds masks named as the images."""
     train: OneOrMore | None = None
@@ -164,6 +167,10 @@ def _parts(file: File, data: DataFile) -> tuple[str, ...] | None:
 
 
 def _pairing(listing: Listing, data: DataFile, wanted: Wanted | None) -> Pairing:
+    if isinstance(data.masks, dict):
+        return _by_class(listing, data, wanted)
+    if data.overlap is not None:
+        raise ConfigError("'overlap' is for masks of which each class has its own.", remedy="Delete it.")
     if data.masks is not None:
         return _by_template(listing, _listed(data.masks), wanted)
     if data.masks_dir is not None:
@@ -203,6 +210,46 @@ def _by_template(listing: Listing, templates: Sequence[str], wanted: Wanted | No
     strays = {file for file in listing.rasters if any(pattern.match(file.posix) for pattern in fits)}
     concerned = [file for file in listing.rasters if file in strays or (wanted is not None and file in wanted)]
     return Pairing(listing, pairs, layout_line(pairs, "as declared"), concerned=concerned)
+
+
+def _by_class(listing: Listing, data: DataFile, wanted: Wanted | None) -> Pairing:
+    """Pairs by the patterns of each class."""
+    assert isinstance(data.masks, dict)
+    templates = {name: _listed(texts) for name, texts in data.masks.items()}
+    pairing = _by_template(listing, [text for texts in templates.values() for text in texts], wanted)
+    lookup, names = Lookup(listing.files), _names_of_files(data)
+    parts: dict[File, int] = {}
+    for name, texts in templates.items():
+        number, before = names.index(name), len(parts)
+        for image in pairing.pairs:
+            stars = wanted[image] if wanted is not None else (image.stem,)
+            for mask in (mask for text in texts for mask in lookup.find(filled(text, image, stars)) if mask != image):
+                if parts.setdefault(mask, number) != number:
+                    raise DataError(
+                        f"{mask.posix} is a mask of '{names[parts[mask]]}' and of '{name}'.",
+                        where=listing.root,
+                        remedy="Narrow the patterns in 'masks'.",
+                    )
+        if len(parts) == before:
+            raise DataError(
+                f"No image has a mask of '{name}', by {' or '.join(texts)}.",
+                where=listing.root,
+                remedy="Correct 'masks'.",
+            )
+    return replace(pairing, parts=parts)
+
+
+def _names_of_files(data: DataFile) -> list[str]:
+    """The names of all classes, the background first, where each other one has masks of its own."""
+    assert isinstance(data.masks, dict)
+    usual = ["background", *data.masks]
+    names = [data.names[raw] for raw in sorted(data.names)] if isinstance(data.names, dict) else data.names or usual
+    if len(names) != len(usual) or set(names[1:]) != set(data.masks) or names[0] in data.masks:
+        raise ConfigError(
+            f"'names' and 'masks' do not agree: 'masks' has {', '.join(data.masks)}; the background has none.",
+            remedy=f"Leave 'names' out, or write {', '.join(usual)}.",
+        )
+    return names
 
 
 def _by_masks_dir(listing: Listing, folder: str, wanted: Collection[File] | None) -> Pairing:
@@ -253,6 +300,9 @@ def _match_cut(root: Path, images: Sequence[File], cut: Mapping[File, File]) -> 
 def _declaration(path: Path, data: DataFile) -> Declaration:
     """What the file says about classes."""
     names, values = data.names, data.values
+    by_class = isinstance(data.masks, dict)
+    if by_class:
+        names = _names_of_files(data)
     if isinstance(names, dict):
         order = sorted(names)
         if order != list(range(len(order))) and values is None:
@@ -281,6 +331,7 @@ def _declaration(path: Path, data: DataFile) -> Declaration:
         values=values,
         ignore=void if isinstance(void, int) else None,
         ignore_colors=tuple(void) if isinstance(void, list) else (),
+        by_class="" if not by_class else "overlap is ignored" if data.overlap else "overlap is an error",
     )
 
 

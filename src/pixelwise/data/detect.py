@@ -8,12 +8,14 @@ said in a notice.
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
 from pixelwise.classes import IGNORE, MAX_CLASSES, ClassTable, Color, default_color
-from pixelwise.data import formats, polygons
+from pixelwise.data import formats, legends, polygons
 from pixelwise.data.dataset import Case, MaskEncoding
+from pixelwise.data.legends import Legend
 from pixelwise.data.masks import UnknownValuesError, pack_colors, shortened, unpack_color
 from pixelwise.data.rules import VOID_VALUES, Proposal, by_index, ignored, one_class, propose
 from pixelwise.data.survey import Survey, centres_of, near, share_near, take_survey
@@ -34,6 +36,12 @@ class Declaration:
     """Raw value of pixels that do not count."""
     ignore_colors: tuple[Color, ...] = ()
     """Colours of pixels that do not count."""
+    by_class: Literal["", "overlap is an error", "overlap is ignored"] = ""
+    """Each class but the first has mask files of its own (`Case.parts`), and what is to be done where two meet."""
+    numbered: bool = False
+    """The masks are of a program that numbers objects; names of more than two classes say otherwise."""
+    legend: Legend | None = None
+    """What a list of classes beside the masks says; it holds where the masks agree with it."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +51,8 @@ class Detection:
     encoding: MaskEncoding
     classes: ClassTable
     notices: tuple[str, ...]
+    named: bool = False
+    """A list of classes beside the masks gave their names."""
 
 
 def detect(cases: Sequence[Case], declaration: Declaration) -> Detection:
@@ -76,7 +86,11 @@ def _detect_pictures(cases: Sequence[Case], declaration: Declaration) -> Detecti
     survey = take_survey(cases)
     if not survey.file_count:
         raise survey.unreadable[0]
-    if survey.kind == "layers":
+    declaration, said = _with_legend(declaration, cases, survey)
+    if declaration.by_class:
+        _refuse(declaration, "values", "ignore", "ignore_colors", what="Each class has masks of its own")
+        proposal = _by_class(survey, declaration)
+    elif survey.kind == "layers":
         _refuse(declaration, "values", "ignore", "ignore_colors", what="The masks hold one channel per class")
         proposal = _layers(survey, declaration)
     elif survey.kind == "color":
@@ -86,7 +100,31 @@ def _detect_pictures(cases: Sequence[Case], declaration: Declaration) -> Detecti
         _refuse(declaration, "ignore_colors", what="The masks hold one value per pixel and no colours")
         several = any(len(case.masks) > 1 for case in cases)
         proposal = _with_palette(_values(survey, declaration, several=several), survey, declaration)
-    return Detection(proposal.encoding, _table(proposal, declaration), proposal.notices)
+    notices = (*said, *proposal.notices)
+    return Detection(proposal.encoding, _table(proposal, declaration), notices, named=declaration.legend is not None)
+
+
+def _with_legend(
+    declaration: Declaration, cases: Sequence[Case], survey: Survey
+) -> tuple[Declaration, tuple[str, ...]]:
+    """What the user declares, and the classes of a list beside the masks if these agree with it; what to say of it."""
+    legend = declaration.legend
+    if legend is None:
+        return declaration, ()
+    main = _main_colors(survey) if survey.kind == "color" else []
+    void = [*_packed(declaration.ignore_colors), *([] if declaration.ignore is None else [declaration.ignore])]
+    fitted = legends.fit(legend, cases, survey, main, void)
+    if isinstance(fitted, str):
+        notice = f"The classes in {legend.source} were not used: {fitted}. `names` in a data.yaml names them."
+        return replace(declaration, legend=None), (notice,)
+    left = f" Left out, for no mask holds them: {shortened(fitted.absent, 12)}." if fitted.absent else ""
+    return replace(
+        declaration,
+        names=fitted.names,
+        colors=fitted.colors,
+        values=fitted.values,
+        ignore_colors=(*declaration.ignore_colors, *fitted.ignore_colors),
+    ), (f"The classes are those of {legend.source}.{left}",)
 
 
 def _refuse(declaration: Declaration, *fields: str, what: str) -> None:
@@ -125,6 +163,8 @@ def _values(survey: Survey, declaration: Declaration, *, several: bool) -> Propo
     clean = survey.without(void)
     if several:
         proposal = _union(clean)
+    elif declaration.numbered and len(declaration.names or ()) in (0, 2) and len(clean.values) > 1:
+        proposal = _numbered()
     elif declaration.names is not None:
         proposal = _named(clean, declaration.names)
     else:
@@ -139,6 +179,39 @@ def _union(survey: Survey) -> Proposal:
     notice = f"Cases have several mask files ({survey.file_count} in all); together they are the one class 'object'."
     encoding = MaskEncoding(kind="union", description="several files per image, their union is the object")
     return Proposal(encoding, ("background", "object"), (notice,))
+
+
+def _numbered() -> Proposal:
+    """Every object has a number."""
+    notice = (
+        "The masks are called as those of Cellpose, which number objects: every value above 0 is the class 'object'."
+    )
+    encoding = MaskEncoding(kind="instances", description="instance numbers: 0 background, above 0 object")
+    return Proposal(encoding, ("background", "object"), (notice,))
+
+
+def _by_class(survey: Survey, declaration: Declaration) -> Proposal:
+    """Each file is one class."""
+    if survey.lossy_files:
+        raise DataError(
+            f"{survey.lossy_files} masks are stored as JPEG, which leaves values above 0 around what was drawn.",
+            where=survey.richest[0].path.parent,
+            remedy="Where each class has masks of its own, store them as PNG.",
+        )
+    if not any(value > 0 for value in survey.values):
+        raise one_class(survey, survey.values)
+    names = declaration.names or ()
+    held = f", of which one holds {survey.most_values} values" if survey.most_values > 1 else ""
+    notice = (
+        f"Each class has mask files of its own ({survey.file_count} in all{held}): every value above 0 is the class."
+    )
+    encoding = MaskEncoding(
+        kind="files",
+        values={number: number for number in range(1, len(names))},
+        other=IGNORE if declaration.by_class == "overlap is ignored" else None,
+        description=f"mask files for each of {shortened(names[1:])}",
+    )
+    return Proposal(encoding, names, (notice,))
 
 
 def _with_void(proposal: Proposal, void: Iterable[int], survey: Survey) -> Proposal:
@@ -426,6 +499,10 @@ def _layers(survey: Survey, declaration: Declaration) -> Proposal:
 def _detect_polygons(cases: Sequence[Case], declaration: Declaration) -> Detection:
     paths = sorted({path for case in cases for path in case.masks})
     kind = polygons.format_of_all(paths)
+    if declaration.by_class:
+        raise DataError(
+            f"The masks are {kind} polygons, which name their classes.", remedy="Write one pattern in `masks`."
+        )
     _refuse(declaration, "values", "ignore", "ignore_colors", what=f"The masks are {kind} polygons")
     labels = polygons.survey(paths, kind)
     names, table = polygons.classes_of(kind, labels, declaration.names)
@@ -450,7 +527,9 @@ def _table(proposal: Proposal, declaration: Declaration) -> ClassTable:
         raise DataError(
             f"{len(names)} classes are declared ({shortened(names)}), but the masks hold {len(proposal.names)} "
             f"({proposal.encoding.description}).",
-            remedy="Correct `names`, or declare `values`, the meaning of each value.",
+            remedy="If each class has files of its own, say which: `masks: {NAME: PATTERN, OTHER: PATTERN}`."
+            if proposal.encoding.kind == "union"
+            else "Correct `names`, or declare `values`, the meaning of each value.",
         )
     if not 2 <= len(names) <= MAX_CLASSES or len(set(names)) < len(names):
         raise DataError(

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from pixelwise.data import channels, declared, formats, layouts, measure, nifti
+from pixelwise.data import channels, declared, formats, layouts, legends, measure, nifti, splitlists
 from pixelwise.data.dataset import Case, Dataset, MaskEncoding, SplitName
 from pixelwise.data.detect import Detection, detect
 from pixelwise.data.layouts import Pairing
@@ -60,7 +60,7 @@ def scan(root: Path, slices: Axis | None = None) -> Dataset:
     pairing = (
         declared.pair(description) if description is not None else layouts.pair(_within_shared_folders(walk(root)))
     )
-    pairing = replace(pairing, slices=pairing.slices if pairing.slices is not None else slices)
+    pairing = replace(_listed(pairing), slices=pairing.slices if pairing.slices is not None else slices)
     cases, unlike, said = _cases(pairing)
     detection = _detection(cases, pairing, unlike)
     return Dataset(
@@ -69,10 +69,10 @@ def scan(root: Path, slices: Axis | None = None) -> Dataset:
         classes=detection.classes,
         encoding=detection.encoding,
         layout=pairing.layout,
-        notices=(*pairing.notices, *detection.notices, *said, *_told_channels(cases), *_told_of_lonely(pairing)),
+        notices=(*pairing.notices, *detection.notices, *said, *_told_channels(cases), *_told_of_files(pairing)),
         unpaired=pairing.unpaired,
         slices=pairing.slices,
-        named=_has_names(pairing, detection.encoding),
+        named=detection.named or _has_names(pairing, detection.encoding),
     )
 
 
@@ -96,8 +96,25 @@ def _within_shared_folders(listing: Listing) -> Listing:
     return inner if len(told) > 1 or (told == {"plain"} and masks_beside_images(inner.rasters)) else listing
 
 
-def _told_of_lonely(pairing: Pairing) -> list[str]:
-    return told_of_lonely(pairing.listing.root, pairing.unpaired)
+def _told_of_files(pairing: Pairing) -> list[str]:
+    """Of files without partner, and of images that are there to be predicted."""
+    return [*told_of_lonely(pairing.listing.root, pairing.unpaired), *_told_tests(pairing)]
+
+
+def _listed(pairing: Pairing) -> Pairing:
+    """The same with what names of masks, and lists of classes and of a split, say where nothing else does."""
+    root, declaration, notices = pairing.listing.root, pairing.declaration, pairing.notices
+    masks = [mask for several in pairing.pairs.values() for mask in several if not mask.is_annotation]
+    if masks and all(mask.stem.lower().endswith("_cp_masks") for mask in masks):  # Cellpose
+        declaration = replace(declaration, numbered=True)
+    if masks and declaration.names is None and declaration.colors is None and not declaration.values:
+        folders = {file.folder for file in (*pairing.pairs, *masks)}
+        legend, said = legends.find(root, folders)
+        declaration, notices = replace(declaration, legend=legend), (*notices, *said)
+    if pairing.splits is not None:
+        return replace(pairing, declaration=declaration, notices=notices)
+    splits, said = splitlists.find(root, list(pairing.pairs))
+    return replace(pairing, declaration=declaration, splits=splits, notices=(*notices, *said))
 
 
 def _told_channels(cases: Sequence[Case]) -> list[str]:
@@ -107,6 +124,21 @@ def _told_channels(cases: Sequence[Case]) -> list[str]:
     first = several[0]
     names = " and ".join(path.name for path in (first.image, *first.channels))
     return [f"The channels of {len(several)} images lie in files of their own, as {names}."]
+
+
+def _told_tests(pairing: Pairing) -> list[str]:
+    images = pairing.to_predict
+    if not images:
+        return []
+    folders = some({_test_folder(file) for file in images})
+    have, they = ("1 image has", "it") if len(images) == 1 else (f"{len(images)} images have", "they")
+    return [f"In {folders}, {have} no mask: nothing is learnt or scored there, but {they} can be predicted."]
+
+
+def _test_folder(file: File) -> str:
+    """The first folder of its path that is called test."""
+    depths = range(1, len(file.folder) + 1)
+    return "/".join(next(file.folder[:d] for d in depths if place_of(file.folder[:d]).split == "test"))
 
 
 def _has_names(pairing: Pairing, encoding: MaskEncoding) -> bool:
@@ -139,7 +171,9 @@ def _detection(cases: Sequence[Case], pairing: Pairing, unlike: Sequence[DataErr
         lonely = some([path.relative_to(pairing.listing.root).as_posix() for path in pairing.unpaired], 6)
         what = f"These files have no partner, which is an image without mask or a mask without image: {lonely}."
         remedy = "Give image and mask the same name, or have them left out."
-        problems.append(DataError(" ".join([what, *_told_of_lonely(pairing)]), remedy=remedy))
+        problems.append(
+            DataError(" ".join([what, *told_of_lonely(pairing.listing.root, pairing.unpaired)]), remedy=remedy)
+        )
     if len(problems) == 1:
         raise problems[0]
     raise SeveralProblemsError(problems, pairing.listing.root)
@@ -154,6 +188,8 @@ def _cases(pairing: Pairing) -> tuple[tuple[Case, ...], list[DataError], list[st
     unlike: list[DataError] = []
     for image, masks in pairing.pairs.items():
         case = Case(names[image], path(image), tuple(path(mask) for mask in masks), split=splits[image])
+        if pairing.parts is not None:
+            case = replace(case, parts=tuple(pairing.parts[mask] for mask in masks))
         try:
             cases.extend(_pages(replace(case, channels=channels.further(case.image)), pairing.slices))
         except DataError as error:

@@ -216,6 +216,12 @@ def _reader_of(path: Path) -> Reader:
     if head.startswith(tiff.MAGIC):
         return TIFF
     if head.startswith(NPY_MAGIC):
+        if npy.holds_objects(path):
+            raise DataError(
+                "The file holds Python objects, as the projects of Cellpose do, and no image or mask.",
+                where=path,
+                remedy="Save the masks in it as PNG or TIFF, beside it, and name those.",
+            )
         return NPY
     if nifti.is_nifti(path.name):
         return NIFTI

@@ -9,12 +9,12 @@ import posixpath
 import re
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
-from pixelwise.data import channels, formats, polygons
+from pixelwise.data import channels, formats, npy, polygons
 from pixelwise.data.ambiguous import refuse_ambiguity
 from pixelwise.data.dataset import SplitName
 from pixelwise.data.detect import Declaration
@@ -23,8 +23,10 @@ from pixelwise.data.listing import File, Listing, Pairs, layout_line, some
 from pixelwise.data.masks import pack_colors
 from pixelwise.data.naming import (
     Roles,
+    Tail,
     equal_stems,
     image_keys,
+    is_called_mask,
     marked_as_masks,
     mask_keys,
     match,
@@ -37,6 +39,8 @@ from pixelwise.errors import DataError
 
 ASIDE = frozenset({"segmentationobject", "segmentationclassnpy", "segmentationclassvisualization"})
 """Folders of Pascal VOC that repeat SegmentationClass in another form."""
+DRAWINGS = frozenset({"label_viz"})
+"""Stems of pictures in which labelme draws the mask over the image."""
 
 
 @dataclass(frozen=True)
@@ -55,27 +59,36 @@ class Pairing:
     slices: Axis | None = None
     """Axis of volumes across which slices are taken; none goes by the spacing of voxels."""
     notices: tuple[str, ...] = ()
+    parts: Mapping[File, int] | None = None
+    """The number of the class of each mask, where each class has masks of its own."""
     concerned: Collection[File] | None = None
     """The files that should have been paired, where a pattern names them; none means every raster file."""
 
     @property
     def unpaired(self) -> tuple[Path, ...]:
-        """Images without mask and masks without image."""
+        """Images without mask and masks without image, but for those to predict."""
+        rest = set(self.to_predict)
+        return tuple(self.listing.path(file) for file in self._lonely if file not in rest)
+
+    @property
+    def to_predict(self) -> tuple[File, ...]:
+        """Images of folders called test, as imagesTs and test/images, if no mask belongs to a test."""
+        tests = [file for file in self._lonely if place_of(file.folder).split == "test"]
+        is_labelled = any(place_of(file.folder).split == "test" for file in self.pairs)
+        marked = any(place_of(file.folder).role == "mask" or is_called_mask(file) for file in tests)
+        return () if self.splits is not None or is_labelled or marked else tuple(tests)
+
+    @property
+    def _lonely(self) -> list[File]:
         used = set(self.pairs).union(*self.pairs.values())
         files = self.listing.rasters if self.concerned is None else self.concerned
-        return tuple(self.listing.path(file) for file in files if file not in used and not self._is_to_predict(file))
+        return [file for file in files if file not in used]
 
     @property
     def possible_images(self) -> set[File]:
         """Images, also those that have no mask yet."""
         files = self.listing.rasters if self.concerned is None else self.concerned
         return {*files, *self.pairs}.difference(*self.pairs.values())
-
-    def _is_to_predict(self, file: File) -> bool:
-        """In nnU-Net's layout the images of imagesTs have no masks, unless there is a labelsTs."""
-        if not file.folder or file.folder[-1].lower() != "imagests":
-            return False
-        return not any(other.folder and other.folder[-1].lower() == "labelsts" for other in self.listing.rasters)
 
 
 def pair(listing: Listing, wanted: Collection[File] | None = None) -> Pairing:
@@ -88,7 +101,8 @@ def pair(listing: Listing, wanted: Collection[File] | None = None) -> Pairing:
     Raises:
         DataError: nothing can be paired, or there is more than one way.
     """
-    listing = _without_further_channels(listing)
+    whole, said = _without_objects(_without_further_channels(listing))
+    listing = Listing(whole.root, tuple(file for file in whole.files if not _is_aside(file)))
     roles = _roles(listing)
     if wanted is not None:
         roles = _restricted(roles, wanted)
@@ -96,17 +110,43 @@ def pair(listing: Listing, wanted: Collection[File] | None = None) -> Pairing:
     pairs = match(listing.root, roles)
     if coco is None and not pairs and (objects := _by_object(roles)):
         line = "one folder per image with one mask file per object"
-        return Pairing(listing, objects, line, _nnunet_declaration(listing))
+        return Pairing(listing, objects, line, _nnunet_declaration(listing), notices=said)
     if coco is not None and not pairs:
-        return coco
+        return replace(coco, notices=(*coco.notices, *said))
     how = "by name"
     if not pairs and (pairs := pairs_of_folders(listing, roles.images)):
         how = "by name, told apart by what is in them"
     choices = dict(pairs)
     for image, annotations in (coco.pairs if coco is not None else {}).items():
         choices[image] = (*choices.get(image, ()), *annotations)
-    refuse_ambiguity(listing, roles, choices)
-    return Pairing(listing, choices, layout_line(choices, how), _nnunet_declaration(listing))
+    if not choices:
+        roles, further = _by_further_words(listing, roles)
+        choices = dict(further)
+    try:
+        refuse_ambiguity(whole, roles, choices)
+    except DataError as error:
+        hint = "\n# or, if each class has masks of its own, a pattern for each: masks: {NAME: PATTERN, OTHER: PATTERN}"
+        is_choice = "\n# or masks:" in error.remedy or any(len(masks) > 1 for masks in choices.values())
+        remedy = error.remedy + (hint if is_choice else "")
+        raise DataError(" ".join([error.what, *said]), where=error.where, remedy=remedy) from None
+    return Pairing(listing, choices, layout_line(choices, how), _nnunet_declaration(listing), notices=said)
+
+
+def _without_objects(listing: Listing) -> tuple[Listing, tuple[str, ...]]:
+    """The listing without .npy files that hold no numbers, and what is to be said of these."""
+    gone = {file for file in listing.files if file.suffix == ".npy" and npy.holds_objects(listing.path(file))}
+    if not gone:
+        return listing, ()
+    said = (
+        f"Passed over are .npy files that hold Python objects, as the projects of Cellpose do: {len(gone)}, such as "
+        f"{min(gone).posix}. Masks in them count once they are saved as PNG or TIFF."
+    )
+    return Listing(listing.root, tuple(file for file in listing.files if file not in gone)), (said,)
+
+
+def _is_aside(file: File) -> bool:
+    """Whether a file repeats a mask in a form that is not read."""
+    return bool(ASIDE & {part.lower() for part in file.folder}) or file.stem.lower() in DRAWINGS
 
 
 def _restricted(roles: Roles, wanted: Collection[File]) -> Roles:
@@ -123,22 +163,23 @@ def _restricted(roles: Roles, wanted: Collection[File]) -> Roles:
 
 def _roles(listing: Listing) -> Roles:
     """Images and masks by folder name, by what stands before or after the stem, and by content."""
-    files = tuple(file for file in listing.files if not ASIDE & {part.lower() for part in file.folder})
-    kept = Listing(listing.root, files)
-    images: list[File] = []
-    masks = _annotations(kept)
-    plain: dict[tuple[str, ...], list[File]] = defaultdict(list)
-    for file in kept.rasters:
+    masks = _annotations(listing)
+    unmarked: dict[str, dict[tuple[str, ...], list[File]]] = {"plain": defaultdict(list), "image": defaultdict(list)}
+    for file in listing.rasters:
         role = place_of(file.folder).role
-        if role == "plain":
-            plain[file.folder].append(file)
+        if role == "mask":
+            masks.append(file)
         else:
-            (masks if role == "mask" else images).append(file)
-    for group in plain.values():
-        marked = marked_as_masks(group)
-        masks.extend(marked)
-        images.extend(file for file in group if file not in marked)
-    twins = twin_masks(kept, images)
+            unmarked[role][file.folder].append(file)
+    images: list[File] = []
+    for role in ("plain", "image"):
+        # a folder of images holds masks only where there are none elsewhere: IMG_1_json/label.png
+        is_mixed = role == "plain" or not masks
+        for group in unmarked[role].values():
+            marked = marked_as_masks(group) if is_mixed else set()
+            masks.extend(marked)
+            images.extend(file for file in group if file not in marked)
+    twins = twin_masks(listing, images)
     return Roles([file for file in images if file not in twins], [*masks, *sorted(twins)])
 
 
@@ -205,6 +246,37 @@ def _looks_like_mask(path: Path, most: int = 64) -> bool:
     except DataError:
         return False
     return values.ndim == 2 and len(np.unique(values)) <= most
+
+
+# Words that say mask where nothing else does ---------------------------------------------------------------------
+
+
+def _by_further_words(listing: Listing, roles: Roles) -> tuple[Roles, Pairs]:
+    """Masks by what their names end with, such as X_anno.bmp beside X.bmp, for folders that cannot be read without."""
+    tails = {file: tail for file in (*roles.images, *roles.masks) if (tail := Tail.of(file)) is not None}
+    groups: dict[tuple[tuple[str, ...], str], list[File]] = defaultdict(list)
+    for file, tail in tails.items():
+        groups[file.folder, tail.word].append(file)
+    stems: dict[tuple[str, ...], set[str]] = defaultdict(set)
+    for file in (*roles.images, *roles.masks):
+        if file not in tails:
+            stems[file.folder].add(file.stem.lower().strip())
+    found: set[File] = set()
+    for (folder, _), group in groups.items():
+        # in a folder of masks nothing stands beside them
+        known = {tails[file].bare for file in group} if place_of(folder).role == "mask" else stems[folder]
+        masks = [file for file in group if tails[file].bare in known]
+        if masks and (not tails[masks[0]].is_vague or _are_all_drawn(listing, masks, len(known | stems[folder]))):
+            found.update(masks)
+    roles = Roles([file for file in roles.images if file not in found], sorted({*roles.masks, *found}))
+    pairs = match(listing.root, roles, lambda mask: tails[mask].keys(mask) if mask in found else mask_keys(mask))
+    return roles, pairs
+
+
+def _are_all_drawn(listing: Listing, masks: Sequence[File], images: int) -> bool:
+    """Whether there is a mask for each image, and five of them look drawn."""
+    sample = masks[:: max(1, len(masks) // 5)][:5]
+    return len(masks) == images and all(_looks_drawn(listing.path(mask)) for mask in sample)
 
 
 # Two folders of any name -----------------------------------------------------------------------------------------

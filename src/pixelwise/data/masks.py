@@ -54,16 +54,48 @@ def decode(case: Case, encoding: MaskEncoding, size: tuple[int, int] | None) -> 
         raise DataError("The image has no mask.", where=case.image, remedy="Add one or leave the image out.")
     if is_drawn(encoding):
         return piece_of(polygons.draw(case, encoding, whole_size(case, size)), case)
+    if encoding.kind == "files":
+        return _decode_files(case, encoding, size)
     result: UInt8[np.ndarray, "H W"] | None = None
     for path in case.masks:
-        raw = read_mask(path, case)
-        expected = size if result is None else result.shape
-        if expected is not None and raw.shape[:2] != tuple(expected):
-            whose = "its image" if result is None else "the other masks of its image"
-            raise wrong_size(path, raw.shape, expected, whose)
+        raw = _read(path, case, size, result)
         # a few rows at a time: values are looked up as numbers of eight bytes
         part = np.concatenate([_DECODERS[encoding.kind](rows, encoding, path) for rows in row_bands(raw)])
         result = part if result is None else np.where(result == 0, part, result)
+    assert result is not None
+    return result
+
+
+def _read(
+    path: Path, case: Case, size: tuple[int, int] | None, others: UInt8[np.ndarray, "H W"] | None
+) -> Shaped[np.ndarray, "..."]:
+    """A mask file, which is as large as its image and the other masks of it."""
+    raw = read_mask(path, case)
+    expected = size if others is None else others.shape
+    if expected is not None and raw.shape[:2] != tuple(expected):
+        whose = "its image" if others is None else "the other masks of its image"
+        raise wrong_size(path, raw.shape, expected, whose)
+    return raw
+
+
+def _decode_files(case: Case, encoding: MaskEncoding, size: tuple[int, int] | None) -> UInt8[np.ndarray, "H W"]:
+    """Each file is one class, and what is in none is the background; files of one class are united."""
+    result: UInt8[np.ndarray, "H W"] | None = None
+    for path, number in zip(case.masks, case.parts, strict=True):
+        raw = _read(path, case, size, result)
+        is_class = raw != 0 if raw.ndim == 2 else (raw != 0).any(axis=2)
+        if result is None:
+            result = np.zeros(is_class.shape, dtype=np.uint8)
+        twice = is_class & (result != 0) & (result != encoding.values[number])
+        if encoding.other is None and twice.any():
+            raise DataError(
+                f"{int(twice.sum())} pixels belong to this class and to that of another file of the image "
+                f"({shortened([other.name for other in case.masks if other != path], 3)}).",
+                where=path,
+                remedy="A pixel can have one class only: correct the files, or write `overlap: ignore` in data.yaml.",
+            )
+        result[is_class] = encoding.values[number]
+        result[twice] = IGNORE
     assert result is not None
     return result
 

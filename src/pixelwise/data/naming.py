@@ -4,7 +4,7 @@ import functools
 import itertools
 import re
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -97,6 +97,10 @@ _MASK_WORD = (
     r"gt(?:fine|coarse)_\w+)"  # Cityscapes
 )
 _IMAGE_WORD = r"(?:images?|img|im|raw|input|photo|original|sat|training|test|leftimg8bit)"
+_FURTHER_WORD = r"labell?ed|anno|cp_masks|simple segmentation|labelids|labeltrainids|instanceids|mask_?\d+"
+_VAGUE_WORD = r"l|lesion|color"
+_FURTHER = re.compile(rf"[_\-. ]+(?:(?P<sure>{_FURTHER_WORD})|(?P<vague>{_VAGUE_WORD}))\s*$", re.IGNORECASE)
+"""What programs and data sets add to the names of masks, and names of images end with, too."""
 _TOKEN = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 
 
@@ -194,10 +198,15 @@ def is_called_image(stem: str) -> bool:
     return not _bare(stem, _IMAGE_AFFIX, IMAGE_WORDS)
 
 
+def is_called_mask(file: File) -> bool:
+    """Whether the name of a file says: mask."""
+    return _bare_mask(file) != _stem(file)
+
+
 def marked_as_masks(group: Sequence[File]) -> set[File]:
     """Files of one folder that are called as another one, with something that says mask."""
     looks = {file: _bare_mask(file) for file in group}
-    marked = {file for file, bare in looks.items() if bare != _stem(file)}
+    marked = {file for file in group if is_called_mask(file)}
     others = [file for file in group if file not in marked]
     stems = {_stem(file) for file in others} | {_bare_image(file) for file in others}
     return {file for file in marked if looks[file] in stems}
@@ -279,8 +288,38 @@ def _keys(places: Sequence[tuple[str, ...]], stems: Sequence[str]) -> list[Key]:
     return list(dict.fromkeys((folders, stem) for folders in places for stem in stems))
 
 
-def match(root: Path, roles: Roles) -> Pairs:
+@dataclass(frozen=True)
+class Tail:
+    """What the name of a mask ends with, by which it is known only where nothing else is."""
+
+    bare: str
+    """The stem without it, in lower case."""
+    word: str
+    is_vague: bool
+    """Whether the word says little of masks: X_L."""
+
+    @classmethod
+    def of(cls, file: File) -> "Tail | None":
+        """The tail of a file's name, if it is one of those that are known."""
+        found = _FURTHER.search(file.stem)
+        if found is None:
+            return None
+        bare = file.stem[: found.start()].lower().strip()
+        return cls(bare, found.group().lower(), is_vague=found.group("vague") is not None)
+
+    def keys(self, file: File) -> list[Key]:
+        """What the image of such a mask may be found by, best first."""
+        place = place_of(file.folder)
+        return _keys((place.full, place.short, place.loose), (self.bare,))
+
+
+def match(root: Path, roles: Roles, keys_of: Callable[[File], Sequence[Key]] = mask_keys) -> Pairs:
     """Each image with every mask file whose name fits.
+
+    Args:
+        root: the folder, for the error.
+        roles: what may be an image, what a mask.
+        keys_of: what the image of a mask is found by, best first.
 
     Raises:
         DataError: a mask fits several images equally well.
@@ -292,7 +331,7 @@ def match(root: Path, roles: Roles) -> Pairs:
             index[key].append((rank + plain, image))
     found: dict[File, list[File]] = defaultdict(list)
     for mask in roles.masks:
-        fitting = next((index[key] for key in mask_keys(mask) if key in index), [])
+        fitting = next((index[key] for key in keys_of(mask) if key in index), [])
         best = [image for rank, image in fitting if rank == min(fitting)[0]]
         if len(best) > 1:
             raise _same_name(root, best, mask)

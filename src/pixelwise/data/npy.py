@@ -8,6 +8,7 @@ CPython 3.11 counts wrongly when two threads parse text at once, as NumPy does w
 
 import math
 import os
+import re
 import threading
 from dataclasses import dataclass
 from functools import cached_property
@@ -91,6 +92,18 @@ class Planes:
 
     def _place(self, plane: int, row: int) -> int:
         return len(self.header) + (plane * self.shape[1] + row) * self.shape[2] * self.dtype.itemsize
+
+
+def holds_objects(path: Path) -> bool:
+    """Whether a file holds Python objects, as the projects of Cellpose do: no numbers, and never to be opened.
+
+    Its first bytes say so; of a file that cannot be read nothing is known.
+    """
+    try:
+        with path.open("rb") as file:
+            return re.match(rb"\x93NUMPY..(?:..|....)\{'descr': '\|O'", file.read(64), re.DOTALL) is not None
+    except OSError:
+        return False
 
 
 def mapped(path: Path) -> Shaped[np.ndarray, "..."]:

@@ -1,5 +1,6 @@
 """What can be done with files of images and masks before anything is trained."""
 
+from collections import Counter
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 from pixelwise.data import check as checks
 from pixelwise.data import finding, repair
 from pixelwise.data import folder as folders
-from pixelwise.data.dataset import Dataset
+from pixelwise.data.dataset import SPLIT_NAMES, Dataset
 from pixelwise.data.finding import Finding
 from pixelwise.data.measure import measure as measure_files
 from pixelwise.data.repair import Repair
@@ -60,7 +61,16 @@ def describe(dataset: Dataset) -> list[str]:
     """What was found in a folder, a line each."""
     number = len(dataset.cases)
     counts = f"{number} image{'s' * (number != 1)} with masks, classes: {', '.join(dataset.classes.names)}"
-    return [dataset.layout, dataset.encoding.description, counts]
+    return [dataset.layout, dataset.encoding.description, counts, *_given_split(dataset)]
+
+
+def _given_split(dataset: Dataset) -> list[str]:
+    """How many images the folder or its data.yaml puts on each side, if it does."""
+    numbers = Counter(case.split for case in dataset.cases)
+    sides = [f"{side} {numbers[side]}" for side in SPLIT_NAMES if numbers[side]]
+    if not sides:
+        return []
+    return [f"split given: {', '.join([*sides, *([f'on none of them {numbers[None]}'] if numbers[None] else [])])}"]
 
 
 @dataclass(frozen=True)
