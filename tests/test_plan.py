@@ -246,6 +246,7 @@ def test_what_was_given_is_never_touched() -> None:
         "training.ema_decay": 0.5,
         "training.accumulate": 3,
         "augment.flip_vertical": 0.25,
+        "augment.scale": 0.1,
         "augment.rotation_degrees": 45.0,
         "augment.elastic_sigma_px": 3.0,
         "data.workers": 1,
@@ -699,6 +700,23 @@ def test_upright_images_are_not_turned_upside_down() -> None:
     augment = planned((), fingerprint(upright=True)).config.augment
     assert (augment.flip_vertical, augment.rotation_degrees, augment.elastic_sigma_px) == (0.0, 10.0, 0.0)
     assert planned().config.augment == Config().augment
+
+
+@pytest.mark.parametrize(
+    ("upright", "images", "settings", "is_wide"),
+    [
+        (True, 100, ("training.epochs=10", "training.steps_per_epoch=100", "training.batch_size=4"), True),  # 40 passes
+        (True, 101, ("training.epochs=10", "training.steps_per_epoch=100", "training.batch_size=4"), False),
+        (False, 100, ("training.epochs=10", "training.steps_per_epoch=100", "training.batch_size=4"), False),
+        (True, 100, ("training.time=1m",), False),
+        (True, 100, ("training.time=10h",), True),
+    ],
+)
+def test_scenes_that_are_seen_often_are_shown_at_all_distances(
+    upright: bool, images: int, settings: tuple[str, ...], is_wide: bool
+) -> None:
+    made = planned(settings, fingerprint((256, 256), images, upright))
+    assert made.config.augment.scale == (0.9 if is_wide else Config().augment.scale)
 
 
 @pytest.mark.parametrize(

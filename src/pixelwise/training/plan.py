@@ -52,6 +52,10 @@ PASSES_TO_SEE = 20
 NARROWEST_SHARE = 0.25
 """See `PASSES_TO_SEE`."""
 
+PASSES_AT_ALL_DISTANCES = 40
+"""Scenes that are seen so often are shown at half to twice their size: of other scenes, more is right then. Those that
+are seen 15 times are learnt more slowly for it."""
+
 RARE = 0.02
 """A class with a smaller share of the pixels is rare."""
 
@@ -575,15 +579,22 @@ def schedule_rule(situation: Situation) -> Rule:
         yield Decision("training.epochs", epochs, f"about {PATCHES_WITHOUT_BUDGET} patches; {minutes:.0f} minutes here")
         total = steps * (training.epochs or epochs)
     else:
-        seconds = _training_seconds(situation)
-        total = max(1, int(seconds * steps_per_second))
-        often = min(EPOCHS_IN_BUDGET, max(3, int(VALIDATION_SHARE * seconds / max(validation_seconds, 1e-3))))
+        total = _steps_in_time(situation)
+        longest = VALIDATION_SHARE * _training_seconds(situation)
+        often = min(EPOCHS_IN_BUDGET, max(3, int(longest / max(validation_seconds, 1e-3))))
         steps = max(1, total // often)
     takes = f"a validation takes about {validation_seconds:.1f} s, training {1 / steps_per_second:.2f} s per step"
     within = f", in the {_left(situation)}" if training.time is not None else ""
     yield Decision("training.steps_per_epoch", steps, takes + within)
     decay = round(min(0.999, max(0.9, 1.0 - 1.0 / (0.02 * total + 1.0))), 4)
     yield Decision("training.ema_decay", decay, f"averages about {1 / (1 - decay):.0f} of {total} steps")
+
+
+def _steps_in_time(situation: Situation) -> int:
+    """Of a time budget."""
+    batch, speed = situation.config.training.batch_size, _speed_of_training(situation)
+    steps_per_second = speed.training_patches_per_second * situation.processes / batch
+    return max(1, int(_training_seconds(situation) * steps_per_second))
 
 
 def _times_seen(situation: Situation) -> float:
@@ -634,6 +645,19 @@ def orientation_rule(situation: Situation) -> Rule:
     yield Decision("augment.elastic_sigma_px", 0.0, because)
 
 
+def distance_rule(situation: Situation) -> Rule:
+    """What stands in a scene stands near or far, and in other scenes at other distances."""
+    training = situation.config.training
+    if not situation.fingerprint.upright:
+        return
+    by_epochs = (training.epochs or 0) * (training.steps_per_epoch or 0)
+    steps = by_epochs if training.time is None else _steps_in_time(situation)
+    passes = steps * training.batch_size / situation.patches
+    if passes >= PASSES_AT_ALL_DISTANCES:
+        because = f"things in scenes are near or far, and each pixel is seen about {passes:.0f} times"
+        yield Decision("augment.scale", 0.9, because)
+
+
 def loader_rule(situation: Situation) -> Rule:
     """Who cuts the patches: a GPU itself where it holds all images, else processes beside it."""
     if situation.machine.device != "cuda":
@@ -679,6 +703,7 @@ RULES: tuple[RuleMaker, ...] = (
     balance_rule,
     normalisation_rule,
     orientation_rule,
+    distance_rule,
     loader_rule,
 )
 """In the order in which they decide; later rules see what earlier ones chose."""
