@@ -465,6 +465,79 @@ def test_declared_colours_win_over_a_palette(tmp_path: Path) -> None:
     assert not detection.notices
 
 
+VOC = [(0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0)]
+
+
+def permuted(tmp_path: Path, truths: Sequence[np.ndarray]) -> list[Case]:
+    """Masks that look alike, of which each has an order of its own in its palette."""
+    cases = []
+    for number, truth in enumerate(truths):
+        place = np.random.default_rng(number).permutation(len(VOC))
+        cases.append(indexed(tmp_path / f"{number}.png", place[truth], [VOC[i] for i in np.argsort(place)]))
+    return cases
+
+
+def test_where_palettes_contradict_each_other_their_colours_count(tmp_path: Path) -> None:
+    truths = [blocks(0, 0, 0, 1, 2, 3, seed=i) for i in range(4)]
+    cases = permuted(tmp_path, truths)
+    detection = detect(cases, NOTHING)
+    shown = detection.classes.colors()
+    for truth, mask in zip(truths, decoded(cases, detection), strict=True):
+        np.testing.assert_array_equal(shown[mask], painted(truth, VOC))
+    assert "each mask is read through its own palette" in said(detection)
+    ordered = detect(cases, Declaration(names=("a", "b", "c", "d"), colors=tuple(VOC)))
+    np.testing.assert_array_equal(decoded(cases, ordered)[2], truths[2])
+    with pytest.raises(DataError, match=r"Index . is .* so that the colours count"):
+        detect(cases, Declaration(names=("a", "b", "c", "d")))
+
+
+def test_palettes_that_contradict_each_other_are_no_matter_where_indices_are_declared(tmp_path: Path) -> None:
+    cases = [indexed(tmp_path / f"{i}.png", blocks(0, 1, 2, seed=i), VOC[i : i + 3]) for i in range(2)]
+    mask = decoded(cases, detect(cases, Declaration(values={0: 0, 1: 1, 2: 2})))[1]
+    np.testing.assert_array_equal(mask, blocks(0, 1, 2, seed=1))
+
+
+def test_palettes_that_differ_where_no_pixel_is_are_one_palette(tmp_path: Path) -> None:
+    shade = [VOC[0], (130, 2, 0), VOC[2], GREY]
+    cases = [
+        indexed(tmp_path / "a.png", blocks(0, 1, 2), VOC),
+        indexed(tmp_path / "b.png", blocks(0, 1, 2), shade),
+        Case(name="c", image=tmp_path, masks=(save(tmp_path / "c.png", blocks(0, 1, 2)),)),
+        indexed(tmp_path / "d.png", blocks(0, 1, 2), [(value, value, value) for value in range(256)]),
+    ]
+    detection = detect(cases, NOTHING)
+    assert detection.encoding.kind == "values"
+    assert colors_of(detection) == VOC[:3]
+
+
+@pytest.mark.parametrize("odd", ["no palette", "shows two of its indices in one colour"])
+def test_indices_are_not_guessed_where_palettes_contradict_each_other(tmp_path: Path, odd: str) -> None:
+    cases = permuted(tmp_path, [blocks(0, 1, 2, 3, seed=i) for i in range(4)])
+    if odd == "no palette":
+        cases.append(Case(name="z", image=tmp_path, masks=(save(tmp_path / "z.png", blocks(0, 1, 2)),)))
+    else:
+        cases.append(indexed(tmp_path / "z.png", blocks(0, 1, 2), [VOC[0], RED, RED]))
+    with pytest.raises(DataError, match=f"Index .*z.png (has )?{odd}") as caught:
+        detect(cases, NOTHING)
+    table = yaml.safe_load(caught.value.remedy.partition("`")[2].partition("`")[0])["values"]
+    assert len(detect(cases, Declaration(values=table)).classes) == 4
+
+
+def test_a_palette_beside_colours_shows_the_same_colours(tmp_path: Path) -> None:
+    truths = [blocks(0, 1, 2, 3, seed=i) for i in range(4)]
+    cases = cases_of(tmp_path, [painted(truth, VOC) for truth in truths[:2]])
+    cases += permuted(tmp_path, truths)[2:]
+    detection = detect(cases, NOTHING)
+    for truth, mask in zip(truths, decoded(cases, detection), strict=True):
+        np.testing.assert_array_equal(detection.classes.colors()[mask], painted(truth, VOC))
+
+
+def test_several_files_of_a_case_are_united_whatever_their_palettes(tmp_path: Path) -> None:
+    parts = [indexed(tmp_path / f"{i}.png", discs(2) == i + 1, [(0, 0, 0), VOC[i + 1]]).masks[0] for i in range(2)]
+    case = Case(name="a", image=tmp_path, masks=tuple(parts))
+    np.testing.assert_array_equal(decode(case, detect([case], NOTHING).encoding, None), discs(2) > 0)
+
+
 # declarations and refusals
 
 

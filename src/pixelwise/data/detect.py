@@ -73,7 +73,8 @@ def detect(cases: Sequence[Case], declaration: Declaration) -> Detection:
 
 
 def _detect_pictures(cases: Sequence[Case], declaration: Declaration) -> Detection:
-    survey = take_survey(cases)
+    several = any(len(case.masks) > 1 for case in cases)
+    survey = take_survey(cases, by_index=several or _is_table(declaration))
     if not survey.file_count:
         raise survey.unreadable[0]
     if survey.kind == "layers":
@@ -84,9 +85,13 @@ def _detect_pictures(cases: Sequence[Case], declaration: Declaration) -> Detecti
         proposal = _colors(survey, declaration)
     else:
         _refuse(declaration, "ignore_colors", what="The masks hold one value per pixel and no colours")
-        several = any(len(case.masks) > 1 for case in cases)
         proposal = _with_palette(_values(survey, declaration, several=several), survey, declaration)
     return Detection(proposal.encoding, _table(proposal, declaration), proposal.notices)
+
+
+def _is_table(declaration: Declaration) -> bool:
+    """Whether the user says what values mean, and not only which ones do not count."""
+    return any(meaning != "ignore" for meaning in (declaration.values or {}).values())
 
 
 def _refuse(declaration: Declaration, *fields: str, what: str) -> None:
@@ -117,7 +122,7 @@ _WITHOUT_EFFECT = {
 def _values(survey: Survey, declaration: Declaration, *, several: bool) -> Proposal:
     """The meaning of the values: what is declared first, then the rules; a case may have `several` files."""
     declared = declaration.values or {}
-    if any(meaning != "ignore" for meaning in declared.values()):
+    if _is_table(declaration):
         return _declared_values(survey, declaration)
     void = {value for value in survey.values if value < 0} | set(declared)
     if declaration.ignore is not None:
@@ -238,8 +243,8 @@ def _with_palette(proposal: Proposal, survey: Survey, declaration: Declaration) 
     wanted = declaration.colors is None and encoding.kind == "values" and not encoding.nearest
     if not wanted or not all(0 <= value <= 255 for value in raw):
         return proposal
-    palettes = ((one.path, formats.read_palette(one.path, one.case.page)) for one in survey.richest)
-    path, palette = next(((path, palette) for path, palette in palettes if palette is not None), (None, None))
+    path, page = next(((one.path, one.case.page) for one in survey.richest if one.palette is not None), (None, None))
+    palette = formats.read_palette(path, page) if path is not None else None
     if path is None or palette is None:
         return proposal
     colors: list[Color] = [(red, green, blue) for red, green, blue in palette[raw].tolist()]
@@ -297,6 +302,11 @@ def _color_notices(
     survey: Survey, declaration: Declaration, colors: Sequence[Color], stray: Collection[int]
 ) -> list[str]:
     notices = []
+    if survey.clash is not None:
+        notices.append(
+            f"{survey.clash}: the colours count, and each mask is read through its own palette. If the indices are "
+            "the classes whatever their colours, declare `values`."
+        )
     if declaration.colors is None:
         named = [f"{color} is '{name}'" for color, name in zip(colors, declaration.names or (), strict=False)]
         listed = ", ".join((named or list(map(str, colors)))[:12]) + (" ..." if len(colors) > 12 else "")
@@ -335,7 +345,7 @@ def _refuse_order(main: Sequence[int], names: Sequence[str], survey: Survey) -> 
     more = [f"  # and {len(main) - 40} more"] if len(main) > 40 else []
     raise DataError(
         f"{len(names)} names are declared ({shortened(names)}), but not which of the {len(main)} colours of the masks "
-        "stands for which.",
+        f"stands for which.{f' {survey.clash}, so that the colours count.' if survey.clash is not None else ''}",
         where=survey.richest[0].path,
         remedy="Say it in data.yaml, with these lines in the order of `names`; what does not count goes into "
         "`ignore: [[red, green, blue]]`:\ncolors:\n" + "\n".join([*lines, *more]),

@@ -13,7 +13,7 @@ from jaxtyping import Int, Shaped, UInt, UInt8
 from pixelwise.classes import IGNORE, Color
 from pixelwise.data import polygons
 from pixelwise.data.dataset import Case, MaskEncoding
-from pixelwise.data.reading import piece_of, read_mask, whole_size, wrong_size
+from pixelwise.data.reading import piece_of, read_raw_mask, whole_size, wrong_size
 from pixelwise.data.windows import row_bands
 from pixelwise.errors import DataError
 
@@ -56,7 +56,9 @@ def decode(case: Case, encoding: MaskEncoding, size: tuple[int, int] | None) -> 
         return piece_of(polygons.draw(case, encoding, whole_size(case, size)), case)
     result: UInt8[np.ndarray, "H W"] | None = None
     for path in case.masks:
-        raw = read_mask(path, case)
+        stored = read_raw_mask(path, case)
+        # where a class is a colour, a palette says which colour an index is in its own file
+        raw = stored.seen if encoding.kind == "colors" else stored.values
         expected = size if result is None else result.shape
         if expected is not None and raw.shape[:2] != tuple(expected):
             whose = "its image" if result is None else "the other masks of its image"
