@@ -14,8 +14,9 @@ import numpy as np
 from pixelwise.classes import IGNORE, MAX_CLASSES, ClassTable, Color, default_color
 from pixelwise.data import formats, polygons
 from pixelwise.data.dataset import Case, MaskEncoding
+from pixelwise.data.doubts import looks_numbered
 from pixelwise.data.masks import UnknownValuesError, pack_colors, shortened, unpack_color
-from pixelwise.data.rules import VOID_VALUES, Proposal, by_index, ignored, one_class, propose
+from pixelwise.data.rules import VOID_VALUES, Proposal, by_index, ignored, numbered, one_class, propose
 from pixelwise.data.survey import Survey, centres_of, near, share_near, take_survey
 from pixelwise.errors import DataError
 
@@ -167,6 +168,8 @@ def _named(survey: Survey, names: Sequence[str]) -> Proposal:
     values = [value for value in survey.values if value not in VOID_VALUES]
     if set(values) <= set(range(count)) and len(values) > 1:
         return by_index(survey, names, declared=True)
+    if count == 2 and looks_numbered(survey):
+        return replace(numbered(), names=tuple(names))
     proposal = propose(survey)
     fits = len(proposal.names) == count
     if fits and proposal.encoding.other is None:

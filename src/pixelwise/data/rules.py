@@ -11,6 +11,7 @@ import numpy as np
 
 from pixelwise.classes import IGNORE, MAX_CLASSES, Color
 from pixelwise.data.dataset import MaskEncoding
+from pixelwise.data.doubts import refuse_lossy_indices, refuse_numbers, refuse_swallowed, refuse_two_meanings
 from pixelwise.data.masks import shortened
 from pixelwise.data.reading import read_mask
 from pixelwise.data.survey import Survey, centres_of, share_near
@@ -69,6 +70,7 @@ def one_class(survey: Survey, held: Sequence[Any]) -> DataError:
 def by_index(survey: Survey, names: Sequence[str], *, declared: bool = False) -> Proposal:
     """Raw values are the indices of classes; those that by custom do not count are ignored."""
     void = [value for value in survey.values if value in VOID_VALUES]
+    refuse_two_meanings(survey, names)
     listed = ", ".join(map(str, void))
     # a repaired copy has names that were made up from the values before
     called = [f"the class '{name}' is {index}" for index, name in enumerate(names) if name in _made_up(void)]
@@ -138,8 +140,13 @@ def _instances(survey: Survey) -> Proposal | None:
         f"The masks hold numbers of single objects (up to {survey.most_values} in one file, the largest is "
         f"{objects[-1]}); every value above 0 counts as the one class 'object'. If they are classes, declare `names`."
     )
+    return numbered([notice])
+
+
+def numbered(notices: Sequence[str] = ()) -> Proposal:
+    """Values above 0 are the numbers of objects, which are one class."""
     encoding = MaskEncoding(kind="instances", description="instance numbers: 0 background, above 0 object")
-    return Proposal(encoding, ("background", "object"), (notice,))
+    return Proposal(encoding, ("background", "object"), tuple(notices))
 
 
 def _are_pieces(survey: Survey, objects: int) -> bool:
@@ -176,6 +183,7 @@ def _contiguous(survey: Survey) -> Proposal | None:
     values = [value for value in survey.values if value not in VOID_VALUES]
     if len(values) < 2 or values != list(range(len(values))) or len(values) > MAX_CLASSES:
         return None
+    refuse_numbers(survey)
     return _indices(survey, values)
 
 
@@ -234,6 +242,7 @@ RULES: dict[str, Callable[[Survey], Proposal | None]] = {
 
 def _indices(survey: Survey, values: Sequence[int]) -> Proposal:
     """Class indices up to the largest one, with those that never occur."""
+    refuse_lossy_indices(survey, values)
     count = values[-1] + 1
     names = ("background", "object") if count == 2 else tuple(f"class {index}" for index in range(count))
     proposal = by_index(survey, names)
@@ -250,6 +259,7 @@ def _scattered(survey: Survey, cause: str) -> Proposal | None:
     centres = sorted(centres_of(survey))
     if len(centres) < 2 or share_near(survey, centres) < 0.9:
         return None
+    refuse_swallowed(survey, centres)
     others = [value for value in survey.values if value not in centres]
     between = sum(survey.pixels[value] for value in others)
     listed = ", ".join(map(str, centres))

@@ -28,6 +28,8 @@ _FORM_VALUES = 64
 """Files with more values have no form; no rule asks for it."""
 _FORMS = 4096
 """Different forms remembered."""
+_FORMED = 8
+"""Files remembered of each form."""
 _NEAR = {"scalar": 12.0, "color": 24.0}
 """Noise of JPEG moves a value about as far as this, as a distance between grey values or in RGB."""
 
@@ -106,7 +108,7 @@ class Survey:
     forms: Counter[Form] = field(default_factory=Counter)
     """Files of each form; those with very many values are not among them."""
     formed: dict[Form, list[Sample]] = field(default_factory=dict)
-    """Up to three files of each form."""
+    """The first few files of each form."""
     greys: "Survey | None" = None
     """Of colours: the masks that hold grey only, whose counts are among the others."""
     clash: Clash | None = None
@@ -158,7 +160,7 @@ class Survey:
     def _add_form(self, form: Form, files: int, samples: Sequence[Sample]) -> None:
         if form in self.forms or len(self.forms) < _FORMS:
             self.forms[form] += files
-            self.formed[form] = [*self.formed.get(form, []), *samples][:3]
+            self.formed[form] = [*self.formed.get(form, []), *samples][:_FORMED]
 
     def _compare_palette(self, sample: Sample, colors: Sequence[int]) -> None:
         """Only values that occur in the mask count: programs fill the rest of a palette as they like."""
