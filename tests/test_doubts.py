@@ -156,3 +156,28 @@ def test_indices_in_jpeg_are_refused(tmp_path: Path) -> None:
         detect(cases, NOTHING)
     assert lines(caught.value)["values"] == {0: 0, 1: 1, 2: 2, 3: 3, **dict.fromkeys(invented, "ignore")}
     assert len(detect(cases[1:], NOTHING).classes) == 4
+
+
+# indices beside colours
+
+VOC = np.array([(0, 0, 0), (128, 0, 0), (0, 128, 0), (90, 90, 90)], np.uint8)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_indices_beside_colours_are_refused_with_files_of_both(tmp_path: Path, channels: int) -> None:
+    index = square(1, 2)
+    numbers = index if channels == 1 else np.dstack([index] * 3)
+    cases = cases_of(tmp_path, [VOC[index]] * 3 + [numbers] * 2)
+    with pytest.raises(DataError, match=r"3 of 5 .* in colour, such as m0.png, and 2 masks \(m3.png, m4.png\) hold"):
+        detect(cases, NOTHING)
+    colors = ((0, 0, 0), (128, 0, 0), (0, 128, 0), (1, 1, 1), (2, 2, 2))
+    assert len(detect(cases, Declaration(colors=colors)).classes) == 5
+
+
+def test_grey_is_a_colour_beside_others(tmp_path: Path) -> None:
+    shown = [VOC[square(1, 3)], VOC[square(2)], square(90), np.dstack([square(200)] * 3), square()]
+    detection = detect(cases_of(tmp_path, shown), NOTHING)
+    assert {category.color for category in detection.classes.categories} == {
+        *[tuple(color) for color in VOC.tolist()],
+        (200, 200, 200),
+    }

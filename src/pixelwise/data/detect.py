@@ -14,7 +14,7 @@ import numpy as np
 from pixelwise.classes import IGNORE, MAX_CLASSES, ClassTable, Color, default_color
 from pixelwise.data import formats, polygons
 from pixelwise.data.dataset import Case, MaskEncoding
-from pixelwise.data.doubts import looks_numbered
+from pixelwise.data.doubts import looks_numbered, refuse_indices_beside_colors
 from pixelwise.data.masks import UnknownValuesError, pack_colors, shortened, unpack_color
 from pixelwise.data.rules import VOID_VALUES, Proposal, by_index, ignored, numbered, one_class, propose
 from pixelwise.data.survey import Survey, centres_of, near, share_near, take_survey
@@ -266,6 +266,7 @@ def _colors(survey: Survey, declaration: Declaration) -> Proposal:
     """RGB masks: a colour per class, black the background."""
     declared = declaration.colors is not None
     void = _void_of(survey, declaration)
+    refuse_indices_beside_colors(survey, {*_packed(declaration.colors or ()), *void})
     clean = survey.without(void)
     if len(clean.values) < 2:
         raise one_class(clean, [unpack_color(value) for value in clean.values])
@@ -340,19 +341,24 @@ def _refuse_order(main: Sequence[int], names: Sequence[str], survey: Survey) -> 
     """Names without colours: nothing but black, the background, and one other colour have an order of their own."""
     if main[0] == 0 and len(main) == len(names) == 2:
         return
+    raise DataError(
+        f"{len(names)} names are declared ({shortened(names)}), but not which of the {len(main)} colours of the masks "
+        f"stands for which.{f' {survey.clash}, so that the colours count.' if survey.clash is not None else ''}",
+        where=survey.richest[0].path,
+        remedy="Say it in data.yaml, with these lines in the order of `names`; what does not count goes into "
+        "`ignore: [[red, green, blue]]`:\n" + _color_lines(main, survey),
+    )
+
+
+def _color_lines(main: Sequence[int], survey: Survey) -> str:
+    """Colours as lines of a data.yaml that wait for an order."""
     lines = [
         f"  - {list(unpack_color(value))}  # {survey.share(value):.1%} of the pixels, as in "
         f"{survey.examples[value][0].name}"
         for value in main[:40]
     ]
     more = [f"  # and {len(main) - 40} more"] if len(main) > 40 else []
-    raise DataError(
-        f"{len(names)} names are declared ({shortened(names)}), but not which of the {len(main)} colours of the masks "
-        f"stands for which.{f' {survey.clash}, so that the colours count.' if survey.clash is not None else ''}",
-        where=survey.richest[0].path,
-        remedy="Say it in data.yaml, with these lines in the order of `names`; what does not count goes into "
-        "`ignore: [[red, green, blue]]`:\ncolors:\n" + "\n".join([*lines, *more]),
-    )
+    return "\n".join(["colors:", *lines, *more])
 
 
 def _refuse_undeclared(stray: Sequence[int], survey: Survey) -> None:

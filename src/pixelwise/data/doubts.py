@@ -1,10 +1,10 @@
-"""One-channel masks that can be read in two ways: the errors that say so, with the lines of a data.yaml that settle it.
+"""Masks that can be read in two ways: the errors that say so, with the lines of a data.yaml that settle it.
 
 Counts alone read such masks as something, and a model would be trained on it without a word. Every error names files of
 both kinds.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from pixelwise.classes import IGNORE
 from pixelwise.data.masks import shortened
 from pixelwise.data.reading import read_mask
-from pixelwise.data.survey import Form, Sample, Survey
+from pixelwise.data.survey import Form, Sample, Survey, near
 from pixelwise.errors import DataError
 
 _INDICES_BELOW = 10
@@ -90,6 +90,46 @@ def refuse_two_meanings(survey: Survey, names: Sequence[str]) -> None:
         remedy="Replace the masks that were stored in another way, or say in data.yaml what the value means: "
         f"`ignore: {IGNORE}`, or as a class, with a name of its own or one of the others', "
         f"`values: {{{table}, {IGNORE}: object}}`.",
+    )
+
+
+def refuse_indices_beside_colors(survey: Survey, declared: Collection[int]) -> None:
+    """Stops where masks in colour stand beside masks of class indices, which would count as shades of grey.
+
+    Grey is a colour as others are, and programs store a picture that holds grey only with one channel. So a file of one
+    channel may hold what files in colour hold, too; one that says grey with three channels may hold anything but the
+    smallest numbers, which nobody could see.
+
+    Args:
+        survey: of colours.
+        declared: colours of which the user says what they mean.
+
+    Raises:
+        DataError: some masks hold grey values that are no colours of the others.
+    """
+    greys = survey.greys
+    if greys is None:
+        return
+    grey_files = {value * 0x10101: files for value, files in greys.files.items()}
+    shown = [color for color in survey.values if survey.files[color] > grey_files.get(color, 0)]
+    known = {*(near(survey, shown) if survey.lossy_files else shown), *declared}
+    strange = {value for value in greys.values if value > 0 and value * 0x10101 not in known}
+    indexed = [
+        form
+        for form in greys.forms
+        if strange.intersection(form.values) and (form.channels == 1 or form.values[-1] < _INDICES_BELOW)
+    ]
+    if not indexed:
+        return
+    held = sorted({value for form in indexed for value in form.values})
+    count = survey.file_count - greys.file_count
+    raise DataError(
+        f"{count} of {survey.file_count} masks {'is' if count == 1 else 'are'} in colour, such as "
+        f"{survey.richest[0].path.name}, and {_holders(greys, indexed)} one number for each pixel ({shortened(held)}), "
+        "which the others show in no place as grey.",
+        where=greys.formed[indexed[0]][0].path,
+        remedy="Store all masks in the same way: as class indices, or in colour. If these numbers are shades of grey "
+        "that stand for classes, list the colours of all classes in data.yaml: `colors: [[red, green, blue], ...]`.",
     )
 
 
