@@ -356,8 +356,42 @@ def _absent_classes(dataset: Dataset, cases: Sequence[Measurement]) -> list[Find
             f"{len(absent)} of {len(counts)} classes never occur in a mask: {', '.join(absent[:20])}"
             f"{' ...' if len(absent) > 20 else ''}.",
             (),
-            "The network cannot learn them and scores leave them out.",
+            "The network cannot learn them. Where it predicts one all the same, its IoU of 0 counts in the mean.",
             "Remove them from the class names, or check that the mask values are right.",
+        )
+    ]
+
+
+def _classes_without_training(dataset: Dataset, cases: Sequence[Measurement]) -> list[Finding]:
+    """Classes that a given validation or test side has and the images for training do not."""
+    trained = [one for one in cases if one.case.split in (None, "train")]
+    # validation is drawn from the rest where it is not given, and the rest holds all there is to train on
+    if len(trained) in (0, len(cases)):
+        return []
+    seen = _images_per_class(dataset, trained)
+    sides = {
+        name: _images_per_class(dataset, [one for one in cases if one.case.split == name])
+        for name in ("validation", "test")
+    }
+    lost = [index for index, count in enumerate(seen) if not count and any(side[index] for side in sides.values())]
+    if not lost:
+        return []
+    listed = ", ".join(
+        f"'{dataset.classes.names[index]}' in {' and '.join(name for name, side in sides.items() if side[index])}"
+        for index in lost[:20]
+    )
+    return [
+        Finding(
+            "warning",
+            f"{_counted(len(lost), 'class')} of the given split never {_occur(len(lost))} in a training mask: {listed}"
+            f"{' ...' if len(lost) > 20 else ''}.",
+            _distinct(
+                one.case.image
+                for one in cases
+                if one not in trained and one.class_pixels is not None and any(one.class_pixels[i] for i in lost)
+            ),
+            "The network cannot learn what it is not shown, and its IoU of 0 counts in the mean.",
+            "Give some of these images to training, or merge the class with another one.",
         )
     ]
 
@@ -708,6 +742,7 @@ CHECKS: dict[str, Check] = {
     "ignored masks": _all_ignored,
     "empty masks": _empty,
     "absent classes": _absent_classes,
+    "classes without training": _classes_without_training,
     "classes in one image": _single_image_classes,
     "JPEG masks": _lossy_masks,
     "names and contents": _misnamed,
@@ -730,6 +765,10 @@ def _if_any(files: tuple[Path, ...], kind: str, finding: Finding) -> list[Findin
 def _counted(number: int, noun: str) -> str:
     """'1 mask', '2 masks', '3 classes'."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}{'es' if noun.endswith('s') else 's'}"
+
+
+def _occur(number: int) -> str:
+    return "occurs" if number == 1 else "occur"
 
 
 def _is(number: int) -> str:
