@@ -221,6 +221,12 @@ def _whole(pixels: np.ndarray, path: Path) -> np.ndarray:
         return pixels
     if kind == "f" and np.isfinite(pixels).all() and (np.rint(pixels) == pixels).all():
         return pixels.astype(np.int64)
+    if kind == "f" and not np.isfinite(pixels).all():
+        raise DataError(
+            "The mask holds NaN or infinite values; a mask holds one whole number per class.",
+            where=path,
+            remedy="If they mark what does not count, save them as a number such as 255, and class numbers as uint8.",
+        )
     found = "numbers that are not whole" if kind == "f" else f"values of type {pixels.dtype}"
     raise DataError(
         f"The mask holds {found}; a mask holds one whole number per class.",
