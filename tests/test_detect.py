@@ -225,6 +225,7 @@ def test_several_files_of_a_case_are_united(tmp_path: Path) -> None:
 
 # colours and layers
 
+VOC = [(0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0)]
 RED, GREEN, BLUE, GREY, NEAR_BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (90, 90, 90), (2, 2, 2)
 
 
@@ -364,6 +365,43 @@ def test_blurred_edges_between_colours_are_ignored(tmp_path: Path) -> None:
     assert 0 < (mask == IGNORE).mean() < 0.1
 
 
+def reduced(seed: int) -> np.ndarray:
+    """Few colours at the edges, none of them with an area: half the size, with the mean of four pixels each."""
+    index = np.kron(blocks(0, 0, 0, 1, 2, 3, seed=seed), np.ones((16, 16), np.int64))[5:, 3:]
+    return np.array(Image.fromarray(painted(index, VOC)).resize((200, 200), Image.Resampling.BOX))
+
+
+def test_a_few_colours_at_edges_are_no_classes(tmp_path: Path) -> None:
+    detection = detect(cases_of(tmp_path, [reduced(i) for i in range(4)]), NOTHING)
+    assert set(colors_of(detection)) == set(VOC)
+    assert "other colours (edges, noise) and are ignored" in said(detection)
+
+
+def test_rare_classes_that_lie_between_others_are_classes_if_they_have_an_area(tmp_path: Path) -> None:
+    between = [(k, 0, 0) for k in range(10, 250, 26)]
+    index = np.kron(blocks(0, 1), np.ones((12, 12), np.int64))
+    for place in range(len(between)):
+        index[30 * place + 4 : 30 * place + 10, 30 * place + 4 : 30 * place + 12] = 2 + place
+    detection = detect(cases_of(tmp_path, [painted(index, [(0, 0, 0), RED, *between])] * 2), NOTHING)
+    assert set(colors_of(detection)) == {(0, 0, 0), RED, *between}
+
+
+def test_masks_that_were_smoothed_need_declared_colours(tmp_path: Path) -> None:
+    sharp = [Image.fromarray(painted(blocks(0, 1, 2, 3, seed=i), VOC)) for i in range(3)]
+    cases = cases_of(tmp_path, [np.array(picture.resize((80, 80), Image.Resampling.BILINEAR)) for picture in sharp])
+    with pytest.raises(DataError, match=r"cover no area.*smoothed, and only 4 colours") as caught:
+        detect(cases, NOTHING)
+    lines = yaml.safe_load("colors:" + caught.value.remedy.partition("colors:")[2])["colors"]
+    assert {tuple(color) for color in lines} == set(VOC)
+    detection = detect(cases, Declaration(colors=tuple(tuple(color) for color in lines)))
+    shown = detection.classes.colors()
+    for case, mask in zip(cases, decoded(cases, detection), strict=True):
+        raw = np.array(Image.open(case.masks[0]))
+        np.testing.assert_array_equal(shown[mask[mask != IGNORE]], raw[mask != IGNORE])
+    with pytest.raises(UnknownValuesError, match="not declared"):
+        detect(cases, Declaration(colors=tuple(VOC[:3])))
+
+
 def test_jpeg_colours_count_as_the_nearest(tmp_path: Path) -> None:
     index = np.kron(blocks(0, 1, 2), np.ones((8, 8), np.int64))
     cases = cases_of(tmp_path, [painted(index, [(0, 0, 0), RED, (200, 200, 200)])], ".jpg")
@@ -463,9 +501,6 @@ def test_declared_colours_win_over_a_palette(tmp_path: Path) -> None:
     detection = detect(cases, Declaration(colors=(BLUE, GREY)))
     assert colors_of(detection) == [BLUE, GREY]
     assert not detection.notices
-
-
-VOC = [(0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0)]
 
 
 def permuted(tmp_path: Path, truths: Sequence[np.ndarray]) -> list[Case]:

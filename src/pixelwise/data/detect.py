@@ -17,8 +17,20 @@ from pixelwise.data.dataset import Case, MaskEncoding
 from pixelwise.data.doubts import looks_numbered, refuse_indices_beside_colors
 from pixelwise.data.masks import UnknownValuesError, pack_colors, shortened, unpack_color
 from pixelwise.data.rules import VOID_VALUES, Proposal, by_index, ignored, numbered, one_class, propose
-from pixelwise.data.survey import Survey, centres_of, near, share_near, take_survey
+from pixelwise.data.survey import Survey, centres_of, near, share_near, solid, take_survey
 from pixelwise.errors import DataError
+
+_MOST_STRAY = 0.05
+"""Edges may take so much of all mask pixels."""
+_SHADE = 24.0
+"""Colours that are no farther apart in RGB may be shades of one."""
+_STEP = 4.0
+"""Colours that are no farther apart are neighbours on a slope."""
+_SERIES = 8
+"""So many colours between others are a slope, and no classes."""
+_TINY_SHARE = 1e-3
+_COMPARED = 256
+"""So many of the most frequent colours may have shades."""
 
 
 @dataclass(frozen=True)
@@ -284,6 +296,8 @@ def _colors(survey: Survey, declaration: Declaration) -> Proposal:
     lossy = bool(survey.lossy_files)
     if declared and not lossy:
         _refuse_undeclared(stray, survey)
+    if not declared and not lossy:
+        _refuse_smoothed(main, stray, survey)
     colors = tuple(unpack_color(value) for value in main)
     encoding = MaskEncoding(
         kind="colors",
@@ -362,9 +376,12 @@ def _color_lines(main: Sequence[int], survey: Survey) -> str:
 
 
 def _refuse_undeclared(stray: Sequence[int], survey: Survey) -> None:
-    """Blurred edges have a few pixels of other colours; more are a class that was forgotten."""
+    """Blurred edges have pixels of other colours; more than a few, if they cover areas, are a forgotten class."""
     share = sum(survey.share(value) for value in stray)
-    if share <= 0.05:
+    if share <= _MOST_STRAY:
+        return
+    edges = _edges(_by_frequency(survey), survey)
+    if sum(survey.share(value) for value in stray if value not in edges) <= _MOST_STRAY:
         return
     frequent = sorted(stray, key=lambda value: -survey.pixels[value])[:5]
     raise UnknownValuesError(
@@ -375,27 +392,76 @@ def _refuse_undeclared(stray: Sequence[int], survey: Survey) -> None:
     )
 
 
+def _refuse_smoothed(main: Sequence[int], stray: Sequence[int], survey: Survey) -> None:
+    """Edges that are ignored are a few pixels; where they are many, borders of objects would not be learned."""
+    share = sum(survey.share(value) for value in stray)
+    if share <= _MOST_STRAY:
+        return
+    frequent = max(stray, key=lambda value: survey.pixels[value])
+    raise DataError(
+        f"{share:.1%} of the mask pixels have one of {len(stray)} colours that cover no area, such as "
+        f"{unpack_color(frequent)}: the masks were smoothed, and only {len(main)} colours seem to be classes.",
+        where=survey.examples[frequent][0],
+        remedy="Export the masks again without smoothing (no antialiasing; resize with nearest), or declare the "
+        f"colours that are classes, and pixels of the others are ignored:\n{_color_lines(main, survey)}",
+    )
+
+
 def _color_names(colors: Sequence[Color]) -> tuple[str, ...]:
     if len(colors) == 2 and colors[0] == (0, 0, 0):
         return "background", "object"
     return tuple("background" if c == (0, 0, 0) and i == 0 else f"class {i}" for i, c in enumerate(colors))
 
 
+def _by_frequency(survey: Survey) -> list[int]:
+    return sorted(survey.values, key=lambda value: (value != 0, -survey.pixels[value], value))
+
+
 def _main_colors(survey: Survey) -> list[int]:
     """Colours that are classes: black first if it occurs, then by frequency."""
-    ordered = sorted(survey.values, key=lambda value: (value != 0, -survey.pixels[value], value))
+    ordered = _by_frequency(survey)
     if survey.lossy_files:
         centres = centres_of(survey)
         if share_near(survey, centres) < 0.8:
             return []
         return [value for value in ordered if value in centres]
+    gone = _edges(ordered, survey)
     frequent = [value for value in ordered if survey.share(value) >= 0.01 or value == 0]
+    rare = [value for value in ordered if value not in frequent]
+    scarce = {v for v in rare if survey.share(v) < 1e-5 and survey.files[v] == 1 and survey.file_count > 2}
+    return [value for value in ordered if value not in gone and value not in scarce]
+
+
+def _edges(ordered: Sequence[int], survey: Survey) -> set[int]:
+    """Colours that smoothing left where areas of two or three others meet, and that cover no area themselves."""
+    beside = _beside(ordered, _SHADE)
+    frequent = [value for value in ordered if (survey.share(value) >= 0.01 or value == 0) and value not in beside]
     rare = [value for value in ordered if value not in frequent]
     blends = _blends(rare, frequent)
     # a class may by chance lie between two others; a blurred edge leaves a whole series of colours there
-    gone = blends if len(blends) >= 8 else set()
-    scarce = {v for v in rare if survey.share(v) < 1e-5 and survey.files[v] == 1 and survey.file_count > 2}
-    return [value for value in ordered if value not in gone and value not in scarce]
+    series = len(blends) >= _SERIES
+    tiny = {value for value in rare if survey.share(value) < _TINY_SHARE}
+    doubtful = blends | beside | tiny if series else (blends | beside) & tiny
+    if not doubtful:
+        return set()
+    areas = solid(survey, [value for value in ordered if value in doubtful or (series and value in frequent)])
+    if not series:
+        return doubtful - areas
+    ends = [value for value in frequent if value in areas]
+    common = _blends([value for value in frequent if value not in areas], ends)
+    # rounding makes the foot and the top of a slope wide
+    return (doubtful - areas) | common | _beside(ordered, _STEP)
+
+
+def _beside(ordered: Sequence[int], distance: float) -> set[int]:
+    """Colours that are hardly different from a more frequent one."""
+    points = np.array([unpack_color(value) for value in ordered], dtype=np.float64)
+    found: set[int] = set()
+    for number, value in enumerate(ordered[:_COMPARED]):
+        if value not in found:
+            close = np.linalg.norm(points[number + 1 :] - points[number], axis=1) <= distance
+            found |= {ordered[number + 1 + int(place)] for place in np.flatnonzero(close)}
+    return found
 
 
 def _blends(values: Sequence[int], ends: Sequence[int]) -> set[int]:

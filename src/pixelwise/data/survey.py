@@ -24,6 +24,8 @@ _KEPT_PER_FILE = 4096
 """Distinct values remembered of one file; a photograph has more colours."""
 _KEPT = 2**17
 """Distinct values remembered of all files."""
+_LOOKED_AT = 64
+"""Files that are read a second time to see where colours are."""
 _FORM_VALUES = 64
 """Files with more values have no form; no rule asks for it."""
 _FORMS = 4096
@@ -90,6 +92,8 @@ class Survey:
     pixels: Counter[int] = field(default_factory=Counter)
     files: Counter[int] = field(default_factory=Counter)
     examples: dict[int, list[Path]] = field(default_factory=dict)
+    homes: dict[Path, Case] = field(default_factory=dict)
+    """The case of each example."""
     file_count: int = 0
     most_values: int = 0
     """Distinct values above 0 in the richest file."""
@@ -141,6 +145,7 @@ class Survey:
             known = self.examples.setdefault(value, [])
             if len(known) < 5:
                 known.append(sample.path)
+                self.homes[sample.path] = sample.case
         self.file_count += 1
         self.total += int(sample.counts.sum())
         self.most_values = max(self.most_values, int((sample.values > 0).sum()))
@@ -179,6 +184,7 @@ class Survey:
         self.files += other.files
         for value, paths in other.examples.items():
             self.examples[value] = [*self.examples.get(value, []), *paths][:5]
+        self.homes |= other.homes
         self.file_count += other.file_count
         self.most_values = max(self.most_values, other.most_values)
         self.maxima += other.maxima
@@ -309,6 +315,7 @@ def _sample_layers(case: Case, path: Path, raw: Shaped[np.ndarray, "H W C"]) -> 
 def _add_greys(survey: Survey, scalar: Survey) -> None:
     """Adds grey values to colours, as colours with equal parts, or to layers, where only 0, an empty one, can be."""
     survey.greys = scalar
+    survey.homes |= scalar.homes
     for value in scalar.values:
         if not 0 <= value <= 255:
             raise DataError(
@@ -373,6 +380,28 @@ def near(survey: Survey, centres: Sequence[int]) -> list[int]:
     for middle in _points(survey, centres):
         found |= np.linalg.norm(points - middle, axis=1) <= _NEAR[survey.kind]
     return [int(value) for value in values[found]]
+
+
+def solid(survey: Survey, values: Sequence[int]) -> set[int]:
+    """The colours of which some example has a block of 3 x 3 pixels, as areas have and edges of areas have not."""
+    paths = list(dict.fromkeys(path for value in values for path in survey.examples[value]))[:_LOOKED_AT]
+    found: set[int] = set()
+    for seen in in_parallel(
+        lambda path: _blocks(path, survey.homes[path]), paths, lambda p: bytes_of_case(survey.homes[p])
+    ):
+        found |= seen
+    return found & set(values)
+
+
+def _blocks(path: Path, case: Case) -> set[int]:
+    raw = read_raw_mask(path, case).seen
+    packed = pack_colors(raw) if raw.ndim == 3 else raw.astype(np.int64) * 0x10101
+    middle = packed[1:-1, 1:-1]
+    same = np.ones(middle.shape, dtype=bool)
+    for row in range(3):
+        for column in range(3):
+            same &= middle == packed[row : row + middle.shape[0], column : column + middle.shape[1]]
+    return set(np.unique(middle[same]).tolist())
 
 
 def _points(survey: Survey, values: Sequence[int]) -> Int[np.ndarray, "N D"]:
