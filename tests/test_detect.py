@@ -192,6 +192,24 @@ def test_resized_binary_masks_count_as_the_nearest_code(tmp_path: Path) -> None:
     assert len(detection.classes) == 2
 
 
+@pytest.mark.parametrize("width", [1, 3])
+def test_a_few_values_at_soft_edges_are_no_classes_but_areas_are(tmp_path: Path, width: int) -> None:
+    sharp = np.kron(blocks(0, 255), np.ones((4, 4), np.int64))
+    soft = np.zeros_like(sharp)
+    soft[20:60, 20:60] = 255
+    for place, value in enumerate((50, 100, 150, 200)):
+        soft[24:56, 20 + 10 * place : 20 + 10 * place + width] = value
+    cases = cases_of(tmp_path, [soft, *[sharp] * 5])
+    detection = detect(cases, NOTHING)
+    assert detection.encoding.nearest == (width == 1)
+    if width == 3:
+        return
+    assert len(detection.classes) == 2
+    assert "1 of 6 masks was resized or smoothed" in said(detection)
+    np.testing.assert_array_equal(decoded(cases, detection)[0], soft > 127)
+    np.testing.assert_array_equal(decoded(cases, detection)[1], sharp // 255)
+
+
 @pytest.mark.parametrize(
     "arrays",
     [

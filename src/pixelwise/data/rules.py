@@ -14,7 +14,7 @@ from pixelwise.data.dataset import MaskEncoding
 from pixelwise.data.doubts import refuse_lossy_indices, refuse_numbers, refuse_swallowed, refuse_two_meanings
 from pixelwise.data.masks import shortened
 from pixelwise.data.reading import read_mask
-from pixelwise.data.survey import Survey, centres_of, share_near
+from pixelwise.data.survey import Survey, centres_of, share_near, solid
 from pixelwise.errors import DataError
 
 VOID_VALUES = (-1, IGNORE, 65535)
@@ -178,6 +178,18 @@ def _noisy(survey: Survey) -> Proposal | None:
     return _scattered(survey, "resized or stored as JPEG before")
 
 
+def _edged(survey: Survey) -> Proposal | None:
+    """Two values hold nearly all pixels, and a few between them cover no area: some masks have soft edges."""
+    centres = sorted(centres_of(survey)) if 6 <= len(survey.values) <= MAX_CLASSES else []
+    if len(centres) != 2 or [survey.values[0], survey.values[-1]] != centres:
+        return None
+    between = survey.values[1:-1]
+    # class indices lie close together, below a 255 that does not count
+    if between[-1] < 100 or sum(survey.share(value) for value in between) > 0.05 or solid(survey, between):
+        return None
+    return _scattered(survey, "resized or smoothed")
+
+
 def _contiguous(survey: Survey) -> Proposal | None:
     """0, 1, 2 ... K-1, and 255 or 65535 for pixels that do not count."""
     values = [value for value in survey.values if value not in VOID_VALUES]
@@ -233,6 +245,7 @@ RULES: dict[str, Callable[[Survey], Proposal | None]] = {
     "binary with several palettes": _mixed_binary,
     "instance numbers": _instances,
     "blurred values": _noisy,
+    "soft edges": _edged,
     "class indices": _contiguous,
     "grey codes": _grey_codes,
     "class indices with gaps": _sparse,

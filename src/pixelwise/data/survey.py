@@ -383,19 +383,24 @@ def near(survey: Survey, centres: Sequence[int]) -> list[int]:
 
 
 def solid(survey: Survey, values: Sequence[int]) -> set[int]:
-    """The colours of which some example has a block of 3 x 3 pixels, as areas have and edges of areas have not."""
+    """Those values or colours of which some example has a block of 3 x 3 pixels, as areas have and their edges not."""
     paths = list(dict.fromkeys(path for value in values for path in survey.examples[value]))[:_LOOKED_AT]
     found: set[int] = set()
-    for seen in in_parallel(
-        lambda path: _blocks(path, survey.homes[path]), paths, lambda p: bytes_of_case(survey.homes[p])
-    ):
+
+    def look(path: Path) -> set[int]:
+        raw = read_raw_mask(path, survey.homes[path])
+        return _blocks(raw.values if survey.kind == "scalar" else _packed(raw.seen))
+
+    for seen in in_parallel(look, paths, lambda path: bytes_of_case(survey.homes[path])):
         found |= seen
     return found & set(values)
 
 
-def _blocks(path: Path, case: Case) -> set[int]:
-    raw = read_raw_mask(path, case).seen
-    packed = pack_colors(raw) if raw.ndim == 3 else raw.astype(np.int64) * 0x10101
+def _packed(raw: Integer[np.ndarray, "..."]) -> Int[np.ndarray, "H W"]:
+    return pack_colors(raw) if raw.ndim == 3 else raw.astype(np.int64) * 0x10101
+
+
+def _blocks(packed: Integer[np.ndarray, "H W"]) -> set[int]:
     middle = packed[1:-1, 1:-1]
     same = np.ones(middle.shape, dtype=bool)
     for row in range(3):
