@@ -438,6 +438,9 @@ def test_a_photograph_is_no_mask(tmp_path: Path) -> None:
     for suffix in (".jpg", ".png"):
         with pytest.raises(DataError, match="photograph"):
             detect(cases_of(tmp_path, [photo] * 2, suffix), NOTHING)
+    cut_out = np.dstack([photo, np.where(np.arange(64) < 20, 255, 0) * np.ones((64, 1))]).astype(np.uint8)
+    with pytest.raises(DataError, match="photograph"):
+        detect(cases_of(tmp_path, [cut_out] * 2), NOTHING)
 
 
 @pytest.mark.parametrize("top", [1, 255])

@@ -29,6 +29,8 @@ _STEP = 4.0
 _SERIES = 8
 """So many colours between others are a slope, and no classes."""
 _TINY_SHARE = 1e-3
+_LEAST_SHOWN = 0.2
+"""Of a photograph, all colours that might be classes together take less."""
 _COMPARED = 256
 """So many of the most frequent colours may have shades."""
 
@@ -429,7 +431,10 @@ def _main_colors(survey: Survey) -> list[int]:
     frequent = [value for value in ordered if survey.share(value) >= 0.01 or value == 0]
     rare = [value for value in ordered if value not in frequent]
     scarce = {v for v in rare if survey.share(v) < 1e-5 and survey.files[v] == 1 and survey.file_count > 2}
-    return [value for value in ordered if value not in gone and value not in scarce]
+    main = [value for value in ordered if value not in gone and value not in scarce]
+    # of what is not black, classes take most; in a photograph, perhaps cut out, no colours do
+    shown = sum(survey.share(value) for value in main if value)
+    return main if shown >= _LEAST_SHOWN * sum(survey.share(value) for value in ordered if value) else []
 
 
 def _edges(ordered: Sequence[int], survey: Survey) -> set[int]:
