@@ -163,6 +163,34 @@ def test_classes_that_are_absent_or_in_one_image_only_are_warnings(healthy: Data
     assert findings[1].files == (healthy.cases[4].image,)
 
 
+@pytest.mark.parametrize(
+    ("sides", "held_by", "said"),
+    [
+        ("train train train validation test", (3, 4), "'late' in validation and test"),
+        ("train train - - test", (4,), "'late' in test"),
+        ("train train train validation test", (2, 4), None),
+        ("- - - - test", (3, 4), None),
+        ("- - - - -", (3, 4), None),
+        ("test test test test test", (3, 4), None),
+    ],
+)
+def test_a_class_that_a_given_side_has_and_training_has_not_is_a_warning(
+    healthy: Dataset, sides: str, held_by: tuple[int, ...], said: str | None
+) -> None:
+    given: dict[str, SplitName | None] = {"-": None, "train": "train", "validation": "validation", "test": "test"}
+    cases = [replace(case, split=given[side]) for case, side in zip(healthy.cases, sides.split(), strict=True)]
+    for number in held_by:
+        save(cases[number].masks[0], np.where(np.arange(32) < 8, 2, mask(number)).astype(np.uint8))
+    values = MaskEncoding(kind="values", values={0: 0, 1: 1, 2: 2})
+    names = ClassTable.from_names(["background", "object", "late"])
+    data = replace(healthy, cases=tuple(cases), encoding=values, classes=names)
+    findings = CHECKS["classes without training"](data, list(measure(data)))
+    if said is None:
+        assert findings == []
+        return
+    assert only(findings, "warning", said).files == tuple(cases[number].image for number in held_by)
+
+
 def test_a_class_below_one_percent_is_a_notice(healthy: Dataset) -> None:
     for case in healthy.cases:
         sparse = np.zeros((24, 32), np.uint8)

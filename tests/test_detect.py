@@ -192,6 +192,24 @@ def test_resized_binary_masks_count_as_the_nearest_code(tmp_path: Path) -> None:
     assert len(detection.classes) == 2
 
 
+@pytest.mark.parametrize("width", [1, 3])
+def test_a_few_values_at_soft_edges_are_no_classes_but_areas_are(tmp_path: Path, width: int) -> None:
+    sharp = np.kron(blocks(0, 255), np.ones((4, 4), np.int64))
+    soft = np.zeros_like(sharp)
+    soft[20:60, 20:60] = 255
+    for place, value in enumerate((50, 100, 150, 200)):
+        soft[24:56, 20 + 10 * place : 20 + 10 * place + width] = value
+    cases = cases_of(tmp_path, [soft, *[sharp] * 5])
+    detection = detect(cases, NOTHING)
+    assert detection.encoding.nearest == (width == 1)
+    if width == 3:
+        return
+    assert len(detection.classes) == 2
+    assert "1 of 6 masks was resized or smoothed" in said(detection)
+    np.testing.assert_array_equal(decoded(cases, detection)[0], soft > 127)
+    np.testing.assert_array_equal(decoded(cases, detection)[1], sharp // 255)
+
+
 @pytest.mark.parametrize(
     "arrays",
     [
@@ -225,6 +243,7 @@ def test_several_files_of_a_case_are_united(tmp_path: Path) -> None:
 
 # colours and layers
 
+VOC = [(0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0)]
 RED, GREEN, BLUE, GREY, NEAR_BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (90, 90, 90), (2, 2, 2)
 
 
@@ -364,6 +383,43 @@ def test_blurred_edges_between_colours_are_ignored(tmp_path: Path) -> None:
     assert 0 < (mask == IGNORE).mean() < 0.1
 
 
+def reduced(seed: int) -> np.ndarray:
+    """Few colours at the edges, none of them with an area: half the size, with the mean of four pixels each."""
+    index = np.kron(blocks(0, 0, 0, 1, 2, 3, seed=seed), np.ones((16, 16), np.int64))[5:, 3:]
+    return np.array(Image.fromarray(painted(index, VOC)).resize((200, 200), Image.Resampling.BOX))
+
+
+def test_a_few_colours_at_edges_are_no_classes(tmp_path: Path) -> None:
+    detection = detect(cases_of(tmp_path, [reduced(i) for i in range(4)]), NOTHING)
+    assert set(colors_of(detection)) == set(VOC)
+    assert "other colours (edges, noise) and are ignored" in said(detection)
+
+
+def test_rare_classes_that_lie_between_others_are_classes_if_they_have_an_area(tmp_path: Path) -> None:
+    between = [(k, 0, 0) for k in range(10, 250, 26)]
+    index = np.kron(blocks(0, 1), np.ones((12, 12), np.int64))
+    for place in range(len(between)):
+        index[30 * place + 4 : 30 * place + 10, 30 * place + 4 : 30 * place + 12] = 2 + place
+    detection = detect(cases_of(tmp_path, [painted(index, [(0, 0, 0), RED, *between])] * 2), NOTHING)
+    assert set(colors_of(detection)) == {(0, 0, 0), RED, *between}
+
+
+def test_masks_that_were_smoothed_need_declared_colours(tmp_path: Path) -> None:
+    sharp = [Image.fromarray(painted(blocks(0, 1, 2, 3, seed=i), VOC)) for i in range(3)]
+    cases = cases_of(tmp_path, [np.array(picture.resize((80, 80), Image.Resampling.BILINEAR)) for picture in sharp])
+    with pytest.raises(DataError, match=r"cover no area.*smoothed, and only 4 colours") as caught:
+        detect(cases, NOTHING)
+    lines = yaml.safe_load("colors:" + caught.value.remedy.partition("colors:")[2])["colors"]
+    assert {tuple(color) for color in lines} == set(VOC)
+    detection = detect(cases, Declaration(colors=tuple(tuple(color) for color in lines)))
+    shown = detection.classes.colors()
+    for case, mask in zip(cases, decoded(cases, detection), strict=True):
+        raw = np.array(Image.open(case.masks[0]))
+        np.testing.assert_array_equal(shown[mask[mask != IGNORE]], raw[mask != IGNORE])
+    with pytest.raises(UnknownValuesError, match="not declared"):
+        detect(cases, Declaration(colors=tuple(VOC[:3])))
+
+
 def test_jpeg_colours_count_as_the_nearest(tmp_path: Path) -> None:
     index = np.kron(blocks(0, 1, 2), np.ones((8, 8), np.int64))
     cases = cases_of(tmp_path, [painted(index, [(0, 0, 0), RED, (200, 200, 200)])], ".jpg")
@@ -382,6 +438,9 @@ def test_a_photograph_is_no_mask(tmp_path: Path) -> None:
     for suffix in (".jpg", ".png"):
         with pytest.raises(DataError, match="photograph"):
             detect(cases_of(tmp_path, [photo] * 2, suffix), NOTHING)
+    cut_out = np.dstack([photo, np.where(np.arange(64) < 20, 255, 0) * np.ones((64, 1))]).astype(np.uint8)
+    with pytest.raises(DataError, match="photograph"):
+        detect(cases_of(tmp_path, [cut_out] * 2), NOTHING)
 
 
 @pytest.mark.parametrize("top", [1, 255])
@@ -463,6 +522,76 @@ def test_declared_colours_win_over_a_palette(tmp_path: Path) -> None:
     detection = detect(cases, Declaration(colors=(BLUE, GREY)))
     assert colors_of(detection) == [BLUE, GREY]
     assert not detection.notices
+
+
+def permuted(tmp_path: Path, truths: Sequence[np.ndarray]) -> list[Case]:
+    """Masks that look alike, of which each has an order of its own in its palette."""
+    cases = []
+    for number, truth in enumerate(truths):
+        place = np.random.default_rng(number).permutation(len(VOC))
+        cases.append(indexed(tmp_path / f"{number}.png", place[truth], [VOC[i] for i in np.argsort(place)]))
+    return cases
+
+
+def test_where_palettes_contradict_each_other_their_colours_count(tmp_path: Path) -> None:
+    truths = [blocks(0, 0, 0, 1, 2, 3, seed=i) for i in range(4)]
+    cases = permuted(tmp_path, truths)
+    detection = detect(cases, NOTHING)
+    shown = detection.classes.colors()
+    for truth, mask in zip(truths, decoded(cases, detection), strict=True):
+        np.testing.assert_array_equal(shown[mask], painted(truth, VOC))
+    assert "each mask is read through its own palette" in said(detection)
+    ordered = detect(cases, Declaration(names=("a", "b", "c", "d"), colors=tuple(VOC)))
+    np.testing.assert_array_equal(decoded(cases, ordered)[2], truths[2])
+    with pytest.raises(DataError, match=r"Index . is .* so that the colours count"):
+        detect(cases, Declaration(names=("a", "b", "c", "d")))
+
+
+def test_palettes_that_contradict_each_other_are_no_matter_where_indices_are_declared(tmp_path: Path) -> None:
+    cases = [indexed(tmp_path / f"{i}.png", blocks(0, 1, 2, seed=i), VOC[i : i + 3]) for i in range(2)]
+    mask = decoded(cases, detect(cases, Declaration(values={0: 0, 1: 1, 2: 2})))[1]
+    np.testing.assert_array_equal(mask, blocks(0, 1, 2, seed=1))
+
+
+def test_palettes_that_differ_where_no_pixel_is_are_one_palette(tmp_path: Path) -> None:
+    shade = [VOC[0], (130, 2, 0), VOC[2], GREY]
+    cases = [
+        indexed(tmp_path / "a.png", blocks(0, 1, 2), VOC),
+        indexed(tmp_path / "b.png", blocks(0, 1, 2), shade),
+        Case(name="c", image=tmp_path, masks=(save(tmp_path / "c.png", blocks(0, 1, 2)),)),
+        indexed(tmp_path / "d.png", blocks(0, 1, 2), [(value, value, value) for value in range(256)]),
+    ]
+    detection = detect(cases, NOTHING)
+    assert detection.encoding.kind == "values"
+    assert colors_of(detection) == VOC[:3]
+
+
+@pytest.mark.parametrize("odd", ["no palette", "shows two of its indices in one colour"])
+def test_indices_are_not_guessed_where_palettes_contradict_each_other(tmp_path: Path, odd: str) -> None:
+    cases = permuted(tmp_path, [blocks(0, 1, 2, 3, seed=i) for i in range(4)])
+    if odd == "no palette":
+        cases.append(Case(name="z", image=tmp_path, masks=(save(tmp_path / "z.png", blocks(0, 1, 2)),)))
+    else:
+        cases.append(indexed(tmp_path / "z.png", blocks(0, 1, 2), [VOC[0], RED, RED]))
+    with pytest.raises(DataError, match=f"Index .*z.png (has )?{odd}") as caught:
+        detect(cases, NOTHING)
+    table = yaml.safe_load(caught.value.remedy.partition("`")[2].partition("`")[0])["values"]
+    assert len(detect(cases, Declaration(values=table)).classes) == 4
+
+
+def test_a_palette_beside_colours_shows_the_same_colours(tmp_path: Path) -> None:
+    truths = [blocks(0, 1, 2, 3, seed=i) for i in range(4)]
+    cases = cases_of(tmp_path, [painted(truth, VOC) for truth in truths[:2]])
+    cases += permuted(tmp_path, truths)[2:]
+    detection = detect(cases, NOTHING)
+    for truth, mask in zip(truths, decoded(cases, detection), strict=True):
+        np.testing.assert_array_equal(detection.classes.colors()[mask], painted(truth, VOC))
+
+
+def test_several_files_of_a_case_are_united_whatever_their_palettes(tmp_path: Path) -> None:
+    parts = [indexed(tmp_path / f"{i}.png", discs(2) == i + 1, [(0, 0, 0), VOC[i + 1]]).masks[0] for i in range(2)]
+    case = Case(name="a", image=tmp_path, masks=tuple(parts))
+    np.testing.assert_array_equal(decode(case, detect([case], NOTHING).encoding, None), discs(2) > 0)
 
 
 # declarations and refusals

@@ -356,8 +356,12 @@ def test_real_numbers_that_are_whole_are_a_mask_and_others_are_not(put: Put) -> 
     mask = formats.read_mask(whole)
     assert mask.dtype == np.int64
     np.testing.assert_array_equal(mask, [[0, 2], [255, -1]])
-    for bad in (0.5, np.nan, np.inf):
-        with pytest.raises(DataError, match="whole"):
+    for bad, words in (
+        (0.5, "not whole"),
+        (np.nan, "NaN or infinite.*such as 255"),
+        (np.inf, "NaN or infinite.*whole"),
+    ):
+        with pytest.raises(DataError, match=words):
             formats.read_mask(put("bad.tif", tiff(np.array([[0.0, bad]]))))
 
 

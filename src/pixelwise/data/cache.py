@@ -27,7 +27,7 @@ from pixelwise.data.reading import read_image
 from pixelwise.errors import DataError
 from pixelwise.files import make_folder, write_atomically
 
-LAYOUT_VERSION = 3
+LAYOUT_VERSION = 4
 """Raised when the content of cache files changes."""
 
 POSITIONS_PER_CLASS = 512

@@ -21,7 +21,7 @@ from pixelwise.data.alike import ALIKE, ONE_VIEW, Likeness, common_part
 from pixelwise.data.dataset import Dataset
 from pixelwise.data.finding import SEVERITIES, Finding, Severity
 from pixelwise.data.fingerprint import FEW_LOST, REDUCTIONS, Fingerprint
-from pixelwise.data.listing import counted as _counted
+from pixelwise.data.listing import counted
 from pixelwise.data.masks import LOSSY_SUFFIXES, UnknownValuesError, shortened
 from pixelwise.data.measure import Measurement, Misfit, equal, measure
 from pixelwise.data.reading import WrongSizeError
@@ -100,7 +100,7 @@ def of_test_side(split: Split) -> list[Finding]:
     units = len({(case.group, "" if case.group else case.name) for case in split.test})
     if not 0 < units < FEWEST_UNITS:
         return []
-    held = f"images of {_counted(units, 'group')}" if units < len(split.test) else _counted(units, "image")
+    held = f"images of {counted(units, 'group')}" if units < len(split.test) else counted(units, "image")
     return [
         Finding(
             "notice",
@@ -137,7 +137,7 @@ def _unknown_values(_: Dataset, cases: Sequence[Measurement]) -> list[Finding]:
     return [
         Finding(
             "fatal",
-            f"{_counted(len(wrong), 'mask')} with values that no class claims. The first: {wrong[0][1].what}",
+            f"{counted(len(wrong), 'mask')} with values that no class claims. The first: {wrong[0][1].what}",
             _distinct(one.case.masks[0] for one, _ in wrong),
             "Masks that were resized or edited with smoothing have such values, and so do forgotten classes.",
             wrong[0][1].remedy,
@@ -192,7 +192,7 @@ def _size_finding(kind: Misfit | Literal["parts"], members: Sequence[Measurement
         )
     return Finding(
         "fatal",
-        f"{_counted(len(members), 'mask')} {_is(len(members))} not of the size of the image.{said}",
+        f"{counted(len(members), 'mask')} {_is(len(members))} not of the size of the image.{said}",
         _distinct(one.case.masks[0] for one in members),
         cause,
         f"{fix}Masks that are exported again need the size of their image, and no smoothing (nearest).",
@@ -227,7 +227,7 @@ def _unpaired(dataset: Dataset, _: Sequence[Measurement]) -> list[Finding]:
     return [
         Finding(
             "warning",
-            f"{_counted(len(dataset.unpaired), 'file')} without partner, left out: an image without mask or a "
+            f"{counted(len(dataset.unpaired), 'file')} without partner, left out: an image without mask or a "
             "mask without image.",
             dataset.unpaired,
             "A file was renamed, forgotten or not labelled.",
@@ -243,7 +243,7 @@ def _channels(_: Dataset, cases: Sequence[Measurement]) -> list[Finding]:
         return []
     usual = counts.most_common(1)[0][0]
     odd = _distinct(one.case.image for one in cases if one.shape is not None and one.shape[2] != usual)
-    listed = ", ".join(f"{_counted(number, 'image')} with {channels}" for channels, number in counts.most_common())
+    listed = ", ".join(f"{counted(number, 'image')} with {channels}" for channels, number in counts.most_common())
     if len(set(counts) - {1}) < 2:
         return [
             Finding(
@@ -357,8 +357,42 @@ def _absent_classes(dataset: Dataset, cases: Sequence[Measurement]) -> list[Find
             f"{len(absent)} of {len(counts)} classes never occur in a mask: {', '.join(absent[:20])}"
             f"{' ...' if len(absent) > 20 else ''}.",
             (),
-            "The network cannot learn them and scores leave them out.",
+            "The network cannot learn them. Where it predicts one all the same, its IoU of 0 counts in the mean.",
             "Remove them from the class names, or check that the mask values are right.",
+        )
+    ]
+
+
+def _classes_without_training(dataset: Dataset, cases: Sequence[Measurement]) -> list[Finding]:
+    """Classes that a given validation or test side has and the images for training do not."""
+    trained = [one for one in cases if one.case.split in (None, "train")]
+    # validation is drawn from the rest where it is not given, and the rest holds all there is to train on
+    if len(trained) in (0, len(cases)):
+        return []
+    seen = _images_per_class(dataset, trained)
+    sides = {
+        name: _images_per_class(dataset, [one for one in cases if one.case.split == name])
+        for name in ("validation", "test")
+    }
+    lost = [index for index, count in enumerate(seen) if not count and any(side[index] for side in sides.values())]
+    if not lost:
+        return []
+    listed = ", ".join(
+        f"'{dataset.classes.names[index]}' in {' and '.join(name for name, side in sides.items() if side[index])}"
+        for index in lost[:20]
+    )
+    return [
+        Finding(
+            "warning",
+            f"{counted(len(lost), 'class')} of the given split never {_occur(len(lost))} in a training mask: {listed}"
+            f"{' ...' if len(lost) > 20 else ''}.",
+            _distinct(
+                one.case.image
+                for one in cases
+                if one not in trained and one.class_pixels is not None and any(one.class_pixels[i] for i in lost)
+            ),
+            "The network cannot learn what it is not shown, and its IoU of 0 counts in the mean.",
+            "Give some of these images to training, or merge the class with another one.",
         )
     ]
 
@@ -375,7 +409,7 @@ def _single_image_classes(dataset: Dataset, cases: Sequence[Measurement]) -> lis
     return [
         Finding(
             "warning",
-            f"{_counted(len(single), 'class')} can be seen in one image only: {listed}.",
+            f"{counted(len(single), 'class')} can be seen in one image only: {listed}.",
             _distinct(case.image for case in homes),
             "Such a class can be trained on or tested, but not both.",
             "Label more images with this class, or merge it with another one.",
@@ -483,7 +517,7 @@ def _groups(_: Dataset, cases: Sequence[Measurement]) -> list[Finding]:
     return [
         Finding(
             "warning",
-            f"{_counted(len(torn), 'group')} with cases in different splits: a leak "
+            f"{counted(len(torn), 'group')} with cases in different splits: a leak "
             f"({shortened([group[0].case.group for group in torn])}).",
             _distinct(one.case.image for group in torn for one in group),
             f"Scores on a group that was trained on are too good. {_LEFT_OUT}",
@@ -591,7 +625,7 @@ def _probably_inverted(odd: Sequence[Measurement], sign: str) -> list[Finding]:
     return [
         Finding(
             "warning",
-            f"{_counted(len(odd), 'mask')} {_is(len(odd))} probably inverted: {sign}.",
+            f"{counted(len(odd), 'mask')} {_is(len(odd))} probably inverted: {sign}.",
             _distinct(one.case.masks[0] for one in odd),
             "White and black were exchanged when these masks were saved.",
             "Look at them, and invert them if they are.",
@@ -623,7 +657,7 @@ def _outliers(_: Dataset, cases: Sequence[Measurement]) -> list[Finding]:
         *found,
         Finding(
             "notice",
-            f"{_counted(len(odd), 'image')} {_is(len(odd))} much brighter, darker, flatter or more contrasted than all "
+            f"{counted(len(odd), 'image')} {_is(len(odd))} much brighter, darker, flatter or more contrasted than all "
             "others.",
             _distinct(one.case.image for one in odd),
             "An exposure failed, or the image is of another kind.",
@@ -661,7 +695,7 @@ def _too_few(dataset: Dataset, cases: Sequence[Measurement]) -> list[Finding]:
     return [
         Finding(
             "warning" if possible else "fatal",
-            f"{_counted(len(cases), 'labelled image')} only; training, validation and test need one each.",
+            f"{counted(len(cases), 'labelled image')} only; training, validation and test need one each.",
             (dataset.root,),
             "",
             f"Label more images: from about twenty on, scores begin to mean something{without_test}.",
@@ -682,7 +716,7 @@ def _imbalance(dataset: Dataset, cases: Sequence[Measurement]) -> list[Finding]:
     return [
         Finding(
             "notice",
-            f"{_counted(len(rare), 'class')} with less than 1 % of the pixels: {', '.join(rare)}.",
+            f"{counted(len(rare), 'class')} with less than 1 % of the pixels: {', '.join(rare)}.",
             (),
             "A network that never predicts such a class is right almost everywhere; pixel accuracy does not show it.",
             "Judge it by its own IoU. Patches drawn around it (data.foreground_fraction) and its weight in the loss "
@@ -709,6 +743,7 @@ CHECKS: dict[str, Check] = {
     "ignored masks": _all_ignored,
     "empty masks": _empty,
     "absent classes": _absent_classes,
+    "classes without training": _classes_without_training,
     "classes in one image": _single_image_classes,
     "JPEG masks": _lossy_masks,
     "names and contents": _misnamed,
@@ -725,7 +760,11 @@ CHECKS: dict[str, Check] = {
 
 def _if_any(files: tuple[Path, ...], kind: str, finding: Finding) -> list[Finding]:
     """The finding with its files, and their number in the place of {n}, if there are any."""
-    return [replace(finding, what=finding.what.format(n=_counted(len(files), kind)), files=files)] if files else []
+    return [replace(finding, what=finding.what.format(n=counted(len(files), kind)), files=files)] if files else []
+
+
+def _occur(number: int) -> str:
+    return "occurs" if number == 1 else "occur"
 
 
 def _is(number: int) -> str:

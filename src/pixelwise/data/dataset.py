@@ -47,10 +47,10 @@ class MaskEncoding(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["values", "colors", "instances", "union", "files", "layers", "labelme", "coco", "yolo"]
-    """`values`: a table from raw value to class; `colors`: from colour to class; `instances`: every value above 0
-    is class 1; `union`: several files, every value above 0 is class 1; `files`: several files, every value above 0 is
-    the class of the file; `layers`: one channel per class, in order, from class 1; the others are polygons, a table
-    from label to class."""
+    """`values`: a table from raw value to class; `colors`: from colour to class, indices through the palette of their
+    file; `instances`: every value above 0 is class 1; `union`: several files, every value above 0 is class 1; `files`:
+    several files, every value above 0 is the class of the file; `layers`: one channel per class, in order, from class
+    1; the others are polygons, a table from label to class."""
     values: Mapping[int, int] = {}
     """Raw value to class index or IGNORE (`values`); category id to class (`coco`, `yolo`); number of a file in
     `Case.parts` to class (`files`)."""

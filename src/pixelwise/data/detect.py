@@ -15,11 +15,16 @@ import numpy as np
 from pixelwise.classes import IGNORE, MAX_CLASSES, ClassTable, Color, default_color
 from pixelwise.data import formats, legends, polygons
 from pixelwise.data.dataset import Case, MaskEncoding
+from pixelwise.data.doubts import looks_numbered, refuse_indices_beside_colors
+from pixelwise.data.edges import edges_in, main_colors
 from pixelwise.data.legends import Legend
 from pixelwise.data.masks import UnknownValuesError, pack_colors, shortened, unpack_color
-from pixelwise.data.rules import VOID_VALUES, Proposal, by_index, ignored, one_class, propose
-from pixelwise.data.survey import Survey, centres_of, near, share_near, take_survey
+from pixelwise.data.rules import VOID_VALUES, Proposal, by_index, ignored, numbered, one_class, propose
+from pixelwise.data.survey import Survey, near, take_survey
 from pixelwise.errors import DataError
+
+_MOST_STRAY = 0.05
+"""Edges may take so much of all mask pixels."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +88,8 @@ def detect(cases: Sequence[Case], declaration: Declaration) -> Detection:
 
 
 def _detect_pictures(cases: Sequence[Case], declaration: Declaration) -> Detection:
-    survey = take_survey(cases)
+    several = any(len(case.masks) > 1 for case in cases)
+    survey = take_survey(cases, by_index=several or _is_table(declaration))
     if not survey.file_count:
         raise survey.unreadable[0]
     declaration, said = _with_legend(declaration, cases, survey)
@@ -98,7 +104,6 @@ def _detect_pictures(cases: Sequence[Case], declaration: Declaration) -> Detecti
         proposal = _colors(survey, declaration)
     else:
         _refuse(declaration, "ignore_colors", what="The masks hold one value per pixel and no colours")
-        several = any(len(case.masks) > 1 for case in cases)
         proposal = _with_palette(_values(survey, declaration, several=several), survey, declaration)
     notices = (*said, *proposal.notices)
     return Detection(proposal.encoding, _table(proposal, declaration), notices, named=declaration.legend is not None)
@@ -111,7 +116,7 @@ def _with_legend(
     legend = declaration.legend
     if legend is None:
         return declaration, ()
-    main = _main_colors(survey) if survey.kind == "color" else []
+    main = main_colors(survey) if survey.kind == "color" else []
     void = [*_packed(declaration.ignore_colors), *([] if declaration.ignore is None else [declaration.ignore])]
     fitted = legends.fit(legend, cases, survey, main, void)
     if isinstance(fitted, str):
@@ -125,6 +130,11 @@ def _with_legend(
         values=fitted.values,
         ignore_colors=(*declaration.ignore_colors, *fitted.ignore_colors),
     ), (f"The classes are those of {legend.source}.{left}",)
+
+
+def _is_table(declaration: Declaration) -> bool:
+    """Whether the user says what values mean, and not only which ones do not count."""
+    return any(meaning != "ignore" for meaning in (declaration.values or {}).values())
 
 
 def _refuse(declaration: Declaration, *fields: str, what: str) -> None:
@@ -155,7 +165,7 @@ _WITHOUT_EFFECT = {
 def _values(survey: Survey, declaration: Declaration, *, several: bool) -> Proposal:
     """The meaning of the values: what is declared first, then the rules; a case may have `several` files."""
     declared = declaration.values or {}
-    if any(meaning != "ignore" for meaning in declared.values()):
+    if _is_table(declaration):
         return _declared_values(survey, declaration)
     void = {value for value in survey.values if value < 0} | set(declared)
     if declaration.ignore is not None:
@@ -164,7 +174,9 @@ def _values(survey: Survey, declaration: Declaration, *, several: bool) -> Propo
     if several:
         proposal = _union(clean)
     elif declaration.numbered and len(declaration.names or ()) in (0, 2) and len(clean.values) > 1:
-        proposal = _numbered()
+        proposal = numbered(
+            ["The masks are called as those of Cellpose, which number objects: every value above 0 is 'object'."]
+        )
     elif declaration.names is not None:
         proposal = _named(clean, declaration.names)
     else:
@@ -178,15 +190,6 @@ def _union(survey: Survey) -> Proposal:
         raise one_class(survey, survey.values)
     notice = f"Cases have several mask files ({survey.file_count} in all); together they are the one class 'object'."
     encoding = MaskEncoding(kind="union", description="several files per image, their union is the object")
-    return Proposal(encoding, ("background", "object"), (notice,))
-
-
-def _numbered() -> Proposal:
-    """Every object has a number."""
-    notice = (
-        "The masks are called as those of Cellpose, which number objects: every value above 0 is the class 'object'."
-    )
-    encoding = MaskEncoding(kind="instances", description="instance numbers: 0 background, above 0 object")
     return Proposal(encoding, ("background", "object"), (notice,))
 
 
@@ -235,6 +238,8 @@ def _named(survey: Survey, names: Sequence[str]) -> Proposal:
     values = [value for value in survey.values if value not in VOID_VALUES]
     if set(values) <= set(range(count)) and len(values) > 1:
         return by_index(survey, names, declared=True)
+    if count == 2 and looks_numbered(survey):
+        return replace(numbered(), names=tuple(names))
     proposal = propose(survey)
     fits = len(proposal.names) == count
     if fits and proposal.encoding.other is None:
@@ -311,8 +316,8 @@ def _with_palette(proposal: Proposal, survey: Survey, declaration: Declaration) 
     wanted = declaration.colors is None and encoding.kind == "values" and not encoding.nearest
     if not wanted or not all(0 <= value <= 255 for value in raw):
         return proposal
-    palettes = ((one.path, formats.read_palette(one.path, one.case.page)) for one in survey.richest)
-    path, palette = next(((path, palette) for path, palette in palettes if palette is not None), (None, None))
+    path, page = next(((one.path, one.case.page) for one in survey.richest if one.palette is not None), (None, None))
+    palette = formats.read_palette(path, page) if path is not None else None
     if path is None or palette is None:
         return proposal
     colors: list[Color] = [(red, green, blue) for red, green, blue in palette[raw].tolist()]
@@ -331,11 +336,12 @@ def _colors(survey: Survey, declaration: Declaration) -> Proposal:
     """RGB masks: a colour per class, black the background."""
     declared = declaration.colors is not None
     void = _void_of(survey, declaration)
+    refuse_indices_beside_colors(survey, {*_packed(declaration.colors or ()), *void})
     clean = survey.without(void)
     if len(clean.values) < 2:
         raise one_class(clean, [unpack_color(value) for value in clean.values])
     # colours that do not count are left out last: blurred edges lead to them, too
-    main = _packed(declaration.colors or ()) or [value for value in _main_colors(survey) if value not in void]
+    main = _packed(declaration.colors or ()) or [value for value in main_colors(survey) if value not in void]
     if len(main) > MAX_CLASSES or len(main) < 2:
         raise DataError(
             f"The masks hold {len(clean.values)} colours, which do not gather around a few.",
@@ -348,6 +354,8 @@ def _colors(survey: Survey, declaration: Declaration) -> Proposal:
     lossy = bool(survey.lossy_files)
     if declared and not lossy:
         _refuse_undeclared(stray, survey)
+    if not declared and not lossy:
+        _refuse_smoothed(main, stray, survey)
     colors = tuple(unpack_color(value) for value in main)
     encoding = MaskEncoding(
         kind="colors",
@@ -370,6 +378,11 @@ def _color_notices(
     survey: Survey, declaration: Declaration, colors: Sequence[Color], stray: Collection[int]
 ) -> list[str]:
     notices = []
+    if survey.clash is not None:
+        notices.append(
+            f"{survey.clash}: the colours count, and each mask is read through its own palette. If the indices are "
+            "the classes whatever their colours, declare `values`."
+        )
     if declaration.colors is None:
         named = [f"{color} is '{name}'" for color, name in zip(colors, declaration.names or (), strict=False)]
         listed = ", ".join((named or list(map(str, colors)))[:12]) + (" ..." if len(colors) > 12 else "")
@@ -400,25 +413,33 @@ def _refuse_order(main: Sequence[int], names: Sequence[str], survey: Survey) -> 
     """Names without colours: nothing but black, the background, and one other colour have an order of their own."""
     if main[0] == 0 and len(main) == len(names) == 2:
         return
+    raise DataError(
+        f"{len(names)} names are declared ({shortened(names)}), but not which of the {len(main)} colours of the masks "
+        f"stands for which.{f' {survey.clash}, so that the colours count.' if survey.clash is not None else ''}",
+        where=survey.richest[0].path,
+        remedy="Say it in data.yaml, with these lines in the order of `names`; what does not count goes into "
+        "`ignore: [[red, green, blue]]`:\n" + _color_lines(main, survey),
+    )
+
+
+def _color_lines(main: Sequence[int], survey: Survey) -> str:
+    """Colours as lines of a data.yaml that wait for an order."""
     lines = [
         f"  - {list(unpack_color(value))}  # {survey.share(value):.1%} of the pixels, as in "
         f"{survey.examples[value][0].name}"
         for value in main[:40]
     ]
     more = [f"  # and {len(main) - 40} more"] if len(main) > 40 else []
-    raise DataError(
-        f"{len(names)} names are declared ({shortened(names)}), but not which of the {len(main)} colours of the masks "
-        "stands for which.",
-        where=survey.richest[0].path,
-        remedy="Say it in data.yaml, with these lines in the order of `names`; what does not count goes into "
-        "`ignore: [[red, green, blue]]`:\ncolors:\n" + "\n".join([*lines, *more]),
-    )
+    return "\n".join(["colors:", *lines, *more])
 
 
 def _refuse_undeclared(stray: Sequence[int], survey: Survey) -> None:
-    """Blurred edges have a few pixels of other colours; more are a class that was forgotten."""
+    """Blurred edges have pixels of other colours; more than a few, if they cover areas, are a forgotten class."""
     share = sum(survey.share(value) for value in stray)
-    if share <= 0.05:
+    if share <= _MOST_STRAY:
+        return
+    edges = edges_in(survey)
+    if sum(survey.share(value) for value in stray if value not in edges) <= _MOST_STRAY:
         return
     frequent = sorted(stray, key=lambda value: -survey.pixels[value])[:5]
     raise UnknownValuesError(
@@ -429,41 +450,25 @@ def _refuse_undeclared(stray: Sequence[int], survey: Survey) -> None:
     )
 
 
+def _refuse_smoothed(main: Sequence[int], stray: Sequence[int], survey: Survey) -> None:
+    """Edges that are ignored are a few pixels; where they are many, borders of objects would not be learned."""
+    share = sum(survey.share(value) for value in stray)
+    if share <= _MOST_STRAY:
+        return
+    frequent = max(stray, key=lambda value: survey.pixels[value])
+    raise DataError(
+        f"{share:.1%} of the mask pixels have one of {len(stray)} colours that cover no area, such as "
+        f"{unpack_color(frequent)}: the masks were smoothed, and only {len(main)} colours seem to be classes.",
+        where=survey.examples[frequent][0],
+        remedy="Export the masks again without smoothing (no antialiasing; resize with nearest), or declare the "
+        f"colours that are classes, and pixels of the others are ignored:\n{_color_lines(main, survey)}",
+    )
+
+
 def _color_names(colors: Sequence[Color]) -> tuple[str, ...]:
     if len(colors) == 2 and colors[0] == (0, 0, 0):
         return "background", "object"
     return tuple("background" if c == (0, 0, 0) and i == 0 else f"class {i}" for i, c in enumerate(colors))
-
-
-def _main_colors(survey: Survey) -> list[int]:
-    """Colours that are classes: black first if it occurs, then by frequency."""
-    ordered = sorted(survey.values, key=lambda value: (value != 0, -survey.pixels[value], value))
-    if survey.lossy_files:
-        centres = centres_of(survey)
-        if share_near(survey, centres) < 0.8:
-            return []
-        return [value for value in ordered if value in centres]
-    frequent = [value for value in ordered if survey.share(value) >= 0.01 or value == 0]
-    rare = [value for value in ordered if value not in frequent]
-    blends = _blends(rare, frequent)
-    # a class may by chance lie between two others; a blurred edge leaves a whole series of colours there
-    gone = blends if len(blends) >= 8 else set()
-    scarce = {v for v in rare if survey.share(v) < 1e-5 and survey.files[v] == 1 and survey.file_count > 2}
-    return [value for value in ordered if value not in gone and value not in scarce]
-
-
-def _blends(values: Sequence[int], ends: Sequence[int]) -> set[int]:
-    """Colours on the straight line between two others, as blurred edges have them."""
-    if not values or len(ends) < 2:
-        return set()
-    points = np.array([unpack_color(value) for value in values], dtype=np.float64)
-    corners = np.array([unpack_color(value) for value in ends], dtype=np.float64)[:64]
-    found = np.zeros(len(values), dtype=bool)
-    for i, start in enumerate(corners):
-        for end in corners[:i]:
-            along = np.clip((points - start) @ (end - start) / ((end - start) ** 2).sum(), 0.0, 1.0)
-            found |= np.linalg.norm(start + along[:, None] * (end - start) - points, axis=1) <= 4.0
-    return {value for value, blend in zip(values, found.tolist(), strict=True) if blend}
 
 
 def _layers(survey: Survey, declaration: Declaration) -> Proposal:

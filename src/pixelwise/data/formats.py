@@ -81,6 +81,23 @@ def _read_info(path: Path, _size: int, _modified_ns: int) -> ImageInfo:
     return _reader_of(path).info(path)
 
 
+@dataclass(frozen=True)
+class RawMask:
+    """What a mask file holds, before anybody says what it means."""
+
+    values: Integer[np.ndarray, "H W"] | Integer[np.ndarray, "H W C"]
+    """As `read_mask` gives them."""
+    channels: int = 1
+    """Of the file, without transparency: three where it holds grey as colour, of which `values` has one."""
+    palette: UInt8[np.ndarray, "256 3"] | None = None
+    """Colour of each value, where the file has a palette."""
+
+    @property
+    def seen(self) -> Integer[np.ndarray, "H W"] | Integer[np.ndarray, "H W C"]:
+        """The colours of the pixels where there is a palette, else the values."""
+        return self.values if self.palette is None else self.palette[self.values]
+
+
 def read_image(path: Path, page: int | None = None) -> Shaped[np.ndarray, "H W C"]:
     """An image, upright, in its own value range and type (unsigned, signed or float).
 
@@ -114,9 +131,19 @@ def read_mask(path: Path, page: int | None = None) -> Integer[np.ndarray, "H W"]
     Raises:
         DataError: as `read_image`; or the values are not whole numbers, or only transparency tells anything.
     """
+    return read_raw_mask(path, page).values
+
+
+def read_raw_mask(path: Path, page: int | None = None) -> RawMask:
+    """A mask as `read_mask`, with the palette of its file.
+
+    Raises:
+        DataError: as `read_mask`.
+    """
     with reading(path):
         raster = _reader_of(path).read(path, page)
-    return plain_mask(mask_values(raster, path))
+    values = mask_values(raster, path)
+    return RawMask(plain_mask(values), values.shape[2], raster.palette)
 
 
 def mask_values(raster: Raster, path: Path) -> Integer[np.ndarray, "H W C"]:
@@ -194,6 +221,12 @@ def _whole(pixels: np.ndarray, path: Path) -> np.ndarray:
         return pixels
     if kind == "f" and np.isfinite(pixels).all() and (np.rint(pixels) == pixels).all():
         return pixels.astype(np.int64)
+    if kind == "f" and not np.isfinite(pixels).all():
+        raise DataError(
+            "The mask holds NaN or infinite values; a mask holds one whole number per class.",
+            where=path,
+            remedy="If they mark what does not count, save them as a number such as 255, and class numbers as uint8.",
+        )
     found = "numbers that are not whole" if kind == "f" else f"values of type {pixels.dtype}"
     raise DataError(
         f"The mask holds {found}; a mask holds one whole number per class.",

@@ -13,7 +13,8 @@ from jaxtyping import Int, Shaped, UInt, UInt8
 from pixelwise.classes import IGNORE, Color
 from pixelwise.data import polygons
 from pixelwise.data.dataset import Case, MaskEncoding
-from pixelwise.data.reading import piece_of, read_mask, whole_size, wrong_size
+from pixelwise.data.formats import RawMask
+from pixelwise.data.reading import piece_of, read_raw_mask, whole_size, wrong_size
 from pixelwise.data.windows import row_bands
 from pixelwise.errors import DataError
 
@@ -58,7 +59,9 @@ def decode(case: Case, encoding: MaskEncoding, size: tuple[int, int] | None) -> 
         return _decode_files(case, encoding, size)
     result: UInt8[np.ndarray, "H W"] | None = None
     for path in case.masks:
-        raw = _read(path, case, size, result)
+        stored = _read(path, case, size, result)
+        # where a class is a colour, a palette says which colour an index is in its own file
+        raw = stored.seen if encoding.kind == "colors" else stored.values
         # a few rows at a time: values are looked up as numbers of eight bytes
         part = np.concatenate([_DECODERS[encoding.kind](rows, encoding, path) for rows in row_bands(raw)])
         result = part if result is None else np.where(result == 0, part, result)
@@ -66,23 +69,21 @@ def decode(case: Case, encoding: MaskEncoding, size: tuple[int, int] | None) -> 
     return result
 
 
-def _read(
-    path: Path, case: Case, size: tuple[int, int] | None, others: UInt8[np.ndarray, "H W"] | None
-) -> Shaped[np.ndarray, "..."]:
+def _read(path: Path, case: Case, size: tuple[int, int] | None, others: UInt8[np.ndarray, "H W"] | None) -> RawMask:
     """A mask file, which is as large as its image and the other masks of it."""
-    raw = read_mask(path, case)
-    expected = size if others is None else others.shape
-    if expected is not None and raw.shape[:2] != tuple(expected):
+    stored = read_raw_mask(path, case)
+    expected, found = size if others is None else others.shape, stored.values.shape
+    if expected is not None and found[:2] != tuple(expected):
         whose = "its image" if others is None else "the other masks of its image"
-        raise wrong_size(path, raw.shape, expected, whose)
-    return raw
+        raise wrong_size(path, found, expected, whose)
+    return stored
 
 
 def _decode_files(case: Case, encoding: MaskEncoding, size: tuple[int, int] | None) -> UInt8[np.ndarray, "H W"]:
     """Each file is one class, and what is in none is the background; files of one class are united."""
     result: UInt8[np.ndarray, "H W"] | None = None
     for path, number in zip(case.masks, case.parts, strict=True):
-        raw = _read(path, case, size, result)
+        raw = _read(path, case, size, result).values
         is_class = raw != 0 if raw.ndim == 2 else (raw != 0).any(axis=2)
         if result is None:
             result = np.zeros(is_class.shape, dtype=np.uint8)

@@ -36,12 +36,21 @@ def read_mask(path: Path, case: Case) -> Integer[np.ndarray, "H W"] | Integer[np
     Raises:
         DataError: as `formats.read_mask`; or the mask of a piece is not as large as its image.
     """
+    return read_raw_mask(path, case).values
+
+
+def read_raw_mask(path: Path, case: Case) -> formats.RawMask:
+    """A mask file of a case with its palette; of a piece, the piece, of which the values count and no palette.
+
+    Raises:
+        DataError: as `read_mask`.
+    """
     if case.window is None:
-        return formats.read_mask(path, case.page)
+        return formats.read_raw_mask(path, case.page)
     source, info = _opened(path, case.page, is_mask=True), formats.read_info(case.image)
     if source.shape[:2] != (info.height, info.width):
         raise wrong_size(path, source.shape[:2], (info.height, info.width))
-    return formats.plain_mask(source[_slices(case.window)])
+    return formats.RawMask(formats.plain_mask(source[_slices(case.window)]), source.shape[2])
 
 
 def whole_size(case: Case, size: tuple[int, int] | None) -> tuple[int, int] | None:

@@ -11,9 +11,10 @@ import numpy as np
 
 from pixelwise.classes import IGNORE, MAX_CLASSES, Color
 from pixelwise.data.dataset import MaskEncoding
+from pixelwise.data.doubts import refuse_lossy_indices, refuse_numbers, refuse_swallowed, refuse_two_meanings
 from pixelwise.data.masks import shortened
 from pixelwise.data.reading import read_mask
-from pixelwise.data.survey import Survey, centres_of, share_near
+from pixelwise.data.survey import Survey, centres_of, share_near, solid
 from pixelwise.errors import DataError
 
 VOID_VALUES = (-1, IGNORE, 65535)
@@ -69,6 +70,7 @@ def one_class(survey: Survey, held: Sequence[Any]) -> DataError:
 def by_index(survey: Survey, names: Sequence[str], *, declared: bool = False) -> Proposal:
     """Raw values are the indices of classes; those that by custom do not count are ignored."""
     void = [value for value in survey.values if value in VOID_VALUES]
+    refuse_two_meanings(survey, names)
     listed = ", ".join(map(str, void))
     # a repaired copy has names that were made up from the values before
     called = [f"the class '{name}' is {index}" for index, name in enumerate(names) if name in _made_up(void)]
@@ -138,8 +140,13 @@ def _instances(survey: Survey) -> Proposal | None:
         f"The masks hold numbers of single objects (up to {survey.most_values} in one file, the largest is "
         f"{objects[-1]}); every value above 0 counts as the one class 'object'. If they are classes, declare `names`."
     )
+    return numbered([notice])
+
+
+def numbered(notices: Sequence[str] = ()) -> Proposal:
+    """Values above 0 are the numbers of objects, which are one class."""
     encoding = MaskEncoding(kind="instances", description="instance numbers: 0 background, above 0 object")
-    return Proposal(encoding, ("background", "object"), (notice,))
+    return Proposal(encoding, ("background", "object"), tuple(notices))
 
 
 def _are_pieces(survey: Survey, objects: int) -> bool:
@@ -171,11 +178,24 @@ def _noisy(survey: Survey) -> Proposal | None:
     return _scattered(survey, "resized or stored as JPEG before")
 
 
+def _edged(survey: Survey) -> Proposal | None:
+    """Two values hold nearly all pixels, and a few between them cover no area: some masks have soft edges."""
+    centres = sorted(centres_of(survey)) if 6 <= len(survey.values) <= MAX_CLASSES else []
+    if len(centres) != 2 or [survey.values[0], survey.values[-1]] != centres:
+        return None
+    between = survey.values[1:-1]
+    # class indices lie close together, below a 255 that does not count
+    if between[-1] < 100 or sum(survey.share(value) for value in between) > 0.05 or solid(survey, between):
+        return None
+    return _scattered(survey, "resized or smoothed")
+
+
 def _contiguous(survey: Survey) -> Proposal | None:
     """0, 1, 2 ... K-1, and 255 or 65535 for pixels that do not count."""
     values = [value for value in survey.values if value not in VOID_VALUES]
     if len(values) < 2 or values != list(range(len(values))) or len(values) > MAX_CLASSES:
         return None
+    refuse_numbers(survey)
     return _indices(survey, values)
 
 
@@ -225,6 +245,7 @@ RULES: dict[str, Callable[[Survey], Proposal | None]] = {
     "binary with several palettes": _mixed_binary,
     "instance numbers": _instances,
     "blurred values": _noisy,
+    "soft edges": _edged,
     "class indices": _contiguous,
     "grey codes": _grey_codes,
     "class indices with gaps": _sparse,
@@ -234,6 +255,7 @@ RULES: dict[str, Callable[[Survey], Proposal | None]] = {
 
 def _indices(survey: Survey, values: Sequence[int]) -> Proposal:
     """Class indices up to the largest one, with those that never occur."""
+    refuse_lossy_indices(survey, values)
     count = values[-1] + 1
     names = ("background", "object") if count == 2 else tuple(f"class {index}" for index in range(count))
     proposal = by_index(survey, names)
@@ -250,6 +272,7 @@ def _scattered(survey: Survey, cause: str) -> Proposal | None:
     centres = sorted(centres_of(survey))
     if len(centres) < 2 or share_near(survey, centres) < 0.9:
         return None
+    refuse_swallowed(survey, centres)
     others = [value for value in survey.values if value not in centres]
     between = sum(survey.pixels[value] for value in others)
     listed = ", ".join(map(str, centres))
