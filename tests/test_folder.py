@@ -175,7 +175,7 @@ def test_half_a_split_is_left_to_be_split(words: list[str], expected: set[str | 
         ("{}.tif", "{}_cp_masks.tif"),
         ("{}.png", "{}_mask_1.png"),
         ("{}.png", "{}_labelIds.png"),
-        ("images/{}.png", "masks/{}_painted by hand.png"),
+        ("images/{}.png", "masks/{}_Simple Segmentation.png"),
         ("{}_anno.png", "{}_anno_mask.png"),
     ],
 )

@@ -122,19 +122,27 @@ def test_a_palette_says_which_colour_a_value_has(tmp_path: Path) -> None:
     assert quarters(data) == ["tree", "background", "car", "tree"]
 
 
-def test_palettes_that_differ_or_none_at_all_leave_colours_without_use(tmp_path: Path) -> None:
-    made(tmp_path / "differ", masks_of(INDICES), {"labelmap.txt": CVAT})
-    with_palette(tmp_path / "differ" / "0_mask.png", COLORS)
-    with_palette(tmp_path / "differ" / "1_mask.png", COLORS[::-1])
-    with_palette(tmp_path / "differ" / "2_mask.png", COLORS)
-    made(tmp_path / "none", masks_of(INDICES), {"labelmap.txt": CVAT})
-    for folder, words in (
-        ("differ", "palettes of the masks differ"),
-        ("none", "values 1, 2 (as in 0_mask.png), of which"),
-    ):
-        data = scan(tmp_path / folder)
-        assert data.classes.names == ["class 0", "class 1", "class 2"]
-        assert any("labelmap.txt were not used" in notice and words in notice for notice in data.notices)
+def test_of_palettes_that_differ_the_colours_have_names(tmp_path: Path) -> None:
+    made(tmp_path, masks_of(INDICES), {"labelmap.txt": CVAT})
+    for path, palette in zip(sorted(tmp_path.glob("*_mask.png")), (COLORS, COLORS[::-1], COLORS), strict=True):
+        with_palette(path, palette)
+    data = scan(tmp_path)
+    assert data.classes.names == ["background", "car", "tree"]
+    assert "The classes are those of labelmap.txt." in data.notices
+    first, second, _ = (decode(case, data.encoding, None) for case in data.cases)
+    names = np.array(["background", "car", "tree"])
+    colors = {(0, 0, 0): "background", (128, 0, 0): "car", (0, 128, 0): "tree"}
+    for mask, palette in ((first, COLORS), (second, COLORS[::-1])):
+        expected = np.array([colors[color] for color in palette])[INDICES]
+        assert (names[mask] == expected).all()
+
+
+def test_without_palettes_a_list_of_colours_is_of_no_use(tmp_path: Path) -> None:
+    made(tmp_path, masks_of(INDICES), {"labelmap.txt": CVAT})
+    data = scan(tmp_path)
+    assert data.classes.names == ["class 0", "class 1", "class 2"]
+    words = "values 1, 2 (as in 0_mask.png), of which"
+    assert any("labelmap.txt were not used" in notice and words in notice for notice in data.notices)
 
 
 @pytest.mark.parametrize(
