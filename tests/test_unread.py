@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from pixelwise.data import folder
+from pixelwise.data.listing import walk
 from pixelwise.errors import DataError
 
 PHOTO = np.random.default_rng(5).integers(0, 256, (12, 16, 3), dtype=np.uint8)
@@ -102,7 +103,7 @@ def test_a_run_and_a_file_of_annotations_are_no_data(tmp_path: Path) -> None:
     run = write(tmp_path / "run", ["run.json", "config.yaml", "curves.png"])
     with pytest.raises(DataError, match="folder of a run") as caught:
         folder.scan(run)
-    assert "config.yaml" in caught.value.remedy
+    assert "run.json" in caught.value.remedy
     (run / "curves.png").unlink()
     with pytest.raises(DataError, match="folder of a run"):
         folder.scan(run)
@@ -128,3 +129,13 @@ def test_the_panoptic_form_of_coco_is_called_by_its_name(tmp_path: Path) -> None
         folder.scan(tmp_path)
     assert "category None" not in str(caught.value)
     assert "semantic masks" in str(caught.value)
+
+
+def test_runs_that_lie_among_the_data_are_passed_over(tmp_path: Path) -> None:
+    for name in ("images/a.png", "masks/a.png", "runs/data-1/curves.png", "runs/data-1/pictures/a.png"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    for name in ("run.json", "config.yaml"):
+        (tmp_path / "runs" / "data-1" / name).touch()
+    assert [file.posix for file in walk(tmp_path).files] == ["images/a.png", "masks/a.png"]

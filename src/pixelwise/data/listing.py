@@ -83,7 +83,7 @@ class Listing:
 
 
 def walk(root: Path) -> Listing:
-    """Images and annotation files below a folder; hidden files and folders are passed over.
+    """Images and annotation files below a folder; hidden files and folders, and runs, are passed over.
 
     Raises:
         DataError: there is no such folder, it cannot be listed, or no image is in it.
@@ -102,15 +102,18 @@ def walk(root: Path) -> Listing:
 
 def of_run(root: Path) -> DataError | None:
     """The error for a folder that a run wrote and that holds no data; none for any other folder."""
-    if not (root / "run.json").is_file() or not any(
-        (root / name).is_file() for name in ("best.safetensors", "config.yaml")
-    ):
+    if not _is_run({path.name for path in root.iterdir()}):
         return None
     return DataError(
         "This is the folder of a run, which holds a model and its results, not images and masks.",
         where=root,
-        remedy="Give the folder of the data; config.yaml in the run says which one it was trained on.",
+        remedy="Give the folder of the data; run.json says which one it was trained on.",
     )
+
+
+def _is_run(names: Collection[str]) -> bool:
+    """Whether these are names in a folder that a run wrote, whose pictures are no data."""
+    return "run.json" in names and ("best.safetensors" in names or "config.yaml" in names)
 
 
 def rasters_below(root: Path) -> list[File]:
@@ -138,7 +141,8 @@ def _find(root: Path) -> tuple[list[File], list[File]]:
     seen: set[str] = set()
     for top, folders, names in os.walk(root, followlinks=True, onerror=_not_listed):
         place = os.path.realpath(top)
-        if place in seen:  # a link to a folder above would never end
+        # a link to a folder above would never end
+        if place in seen or (Path(top) != root and _is_run(names)):
             folders.clear()
             continue
         seen.add(place)
