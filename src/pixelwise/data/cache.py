@@ -27,7 +27,7 @@ from pixelwise.data.reading import read_image
 from pixelwise.errors import DataError
 from pixelwise.files import make_folder, write_atomically
 
-LAYOUT_VERSION = 4
+LAYOUT_VERSION = 3
 """Raised when the content of cache files changes."""
 
 POSITIONS_PER_CLASS = 512
@@ -257,7 +257,8 @@ def _key(case: Case, dataset: Dataset, resize: tuple[int, int] | None) -> str:
     rules = (LAYOUT_VERSION, version("pixelwise"), encoding.model_dump(exclude={"description"}), len(dataset.classes))
     name = case.image.name if encoding.kind == "coco" else ""
     parts = (case.parts,) if case.parts else ()
-    settings = repr((*rules, case.page, case.window, resize, name, *parts)).encode()
+    palettes = ("by palette",) if encoding.kind == "colors" else ()  # unlike in version 3 of this key
+    settings = repr((*rules, case.page, case.window, resize, name, *parts, *palettes)).encode()
     try:
         states = [(path, path.stat()) for path in (case.image, *case.channels, *case.masks)]
         content = [_file_hash(path, state.st_size, state.st_mtime_ns) for path, state in states]
