@@ -100,7 +100,7 @@ def test_an_image_that_is_a_broken_link_is_called_one(tmp_path: Path) -> None:
 
 
 def test_a_run_and_a_file_of_annotations_are_no_data(tmp_path: Path) -> None:
-    run = write(tmp_path / "run", ["run.json", "config.yaml", "curves.png"])
+    run = write(tmp_path / "run", ["run.json", "begun.json", "curves.png"])
     with pytest.raises(DataError, match="folder of a run") as caught:
         folder.scan(run)
     assert "run.json" in caught.value.remedy
@@ -136,6 +136,7 @@ def test_runs_that_lie_among_the_data_are_passed_over(tmp_path: Path) -> None:
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-    for name in ("run.json", "config.yaml"):
+    for name in ("run.json", "begun.json"):
         (tmp_path / "runs" / "data-1" / name).touch()
-    assert [file.posix for file in walk(tmp_path).files] == ["images/a.png", "masks/a.png"]
+    (tmp_path / "images" / "run.json").touch()  # of another program
+    assert [file.posix for file in walk(tmp_path).files if file.is_raster] == ["images/a.png", "masks/a.png"]

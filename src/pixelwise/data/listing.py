@@ -113,7 +113,7 @@ def of_run(root: Path) -> DataError | None:
 
 def _is_run(names: Collection[str]) -> bool:
     """Whether these are names in a folder that a run wrote, whose pictures are no data."""
-    return "run.json" in names and ("best.safetensors" in names or "config.yaml" in names)
+    return "run.json" in names and ("best.safetensors" in names or "begun.json" in names)
 
 
 def rasters_below(root: Path) -> list[File]:

@@ -131,8 +131,8 @@ def _run(request: runs.Request, begun: Begun, watcher: Watcher, *, is_fresh: boo
     try:
         trained = runs.train(request, watcher)
     except PixelwiseError:
-        if is_fresh and {path.name for path in files.folder.iterdir()} == {files.begun.name, LOCK}:
-            files.begun.unlink()
+        if is_fresh and {path.name for path in files.folder.glob("*")} <= {files.begun.name, LOCK}:
+            files.begun.unlink(missing_ok=True)
         raise
     except KeyboardInterrupt as end:
         end.add_note(f"begun in {files.folder}: the same command goes on with --out {files.folder} --resume")
