@@ -261,14 +261,14 @@ def _in_order(proposal: Proposal, names: Sequence[str]) -> Proposal:
 def _outside(outside: Sequence[int], survey: Survey, claim: str) -> DataError:
     lines = [
         f"{value} ({survey.pixels[value]} pixels in {survey.files[value]} files: "
-        f"{shortened([path.name for path in survey.examples[value]], 3)})"
+        f"{shortened([one.name for one in survey.examples[value]], 3)})"
         for value in outside[:8]
     ]
     more = f" and {len(outside) - 8} more" if len(outside) > 8 else ""
     example = ", ".join(f"{value}: ignore" for value in outside[:20])
     return UnknownValuesError(
         f"{claim}, but masks hold the values {'; '.join(lines)}{more}.",
-        where=survey.examples[outside[0]][0] if outside else survey.richest[0].path,
+        where=survey.examples[outside[0]][0].path if outside else survey.richest[0].path,
         remedy=f"Correct these masks, or say in data.yaml what these values mean: `values: {{{example}}}`.",
     )
 
@@ -445,7 +445,7 @@ def _refuse_undeclared(stray: Sequence[int], survey: Survey) -> None:
     raise UnknownValuesError(
         f"{share:.1%} of the mask pixels have colours that are not declared, such as "
         f"{', '.join(str(unpack_color(value)) for value in frequent)}.",
-        where=survey.examples[frequent[0]][0],
+        where=survey.examples[frequent[0]][0].path,
         remedy="Add them to `colors`, or to `ignore: [[red, green, blue]]` if they do not count.",
     )
 
@@ -459,7 +459,7 @@ def _refuse_smoothed(main: Sequence[int], stray: Sequence[int], survey: Survey) 
     raise DataError(
         f"{share:.1%} of the mask pixels have one of {len(stray)} colours that cover no area, such as "
         f"{unpack_color(frequent)}: the masks were smoothed, and only {len(main)} colours seem to be classes.",
-        where=survey.examples[frequent][0],
+        where=survey.examples[frequent][0].path,
         remedy="Export the masks again without smoothing (no antialiasing; resize with nearest), or declare the "
         f"colours that are classes, and pixels of the others are ignored:\n{_color_lines(main, survey)}",
     )

@@ -48,7 +48,7 @@ def refuse_swallowed(survey: Survey, centres: Sequence[int]) -> None:
         return
     held = sorted({value for form in small for value in form.values})
     noise = [value for value in survey.values if value not in centres and value not in held]
-    noisy = sorted({path.name for value in noise for path in survey.examples[value]})
+    noisy = sorted({one.name for value in noise for one in survey.examples[value]})
     raise DataError(
         f"The masks are stored in two ways: {_holders(survey, small)} {_joined(held)}, others the grey values "
         f"{_joined(centres)}, of which some were resized or stored as JPEG ({shortened(noisy, 3)}), so that their "

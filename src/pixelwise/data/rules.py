@@ -276,7 +276,7 @@ def _scattered(survey: Survey, cause: str) -> Proposal | None:
     others = [value for value in survey.values if value not in centres]
     between = sum(survey.pixels[value] for value in others)
     listed = ", ".join(map(str, centres))
-    where = sorted({path.name for value in others for path in survey.examples[value]})
+    where = sorted({one.name for value in others for one in survey.examples[value]})
     richest = survey.richest[0]
     most = f"; {richest.path.name} alone has {richest.values.size} values"
     among = f", in {shortened(where)}" if len(where) <= survey.file_count / 2 else most
@@ -340,7 +340,7 @@ def _without_stray(proposal: Proposal, stray: Sequence[int], survey: Survey) -> 
     if not stray:
         return proposal
     pixels = sum(survey.pixels[value] for value in stray)
-    where = sorted({path.name for value in stray for path in survey.examples[value]})
+    where = sorted({one.name for value in stray for one in survey.examples[value]})
     some = "" if _all_are_known(survey, stray) else "at least "
     notice = (
         f"{pixels} pixels in {some}{len(where)} mask files ({shortened(where)}) have the stray values "
