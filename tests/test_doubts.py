@@ -114,10 +114,11 @@ def test_a_few_numbered_objects_are_not_taken_for_classes(tmp_path: Path) -> Non
     cases = cases_of(tmp_path, [scattered(i, count) for i, count in enumerate(COUNTS)])
     with pytest.raises(DataError, match=r"to 2 in some files \(m0.png\) and to 6 in others.*objects, or classes") as e:
         detect(cases, NOTHING)
-    names = lines(e.value)["names"], lines(e.value, 1)["names"]
-    objects = detect(cases, Declaration(names=tuple(names[0])))  # type: ignore[arg-type]
-    np.testing.assert_array_equal(decode(cases[1], objects.encoding, None), scattered(1, 3) > 0)
-    classes = detect(cases, Declaration(names=tuple(names[1])))  # type: ignore[arg-type]
+    assert lines(e.value) == {"objects": True}
+    for said in (Declaration(objects=True), Declaration(names=("background", "object"))):
+        np.testing.assert_array_equal(decode(cases[1], detect(cases, said).encoding, None), scattered(1, 3) > 0)
+    names = lines(e.value, 1)["names"]
+    classes = detect(cases, Declaration(names=tuple(names)))  # type: ignore[arg-type]
     np.testing.assert_array_equal(decode(cases[1], classes.encoding, None), scattered(1, 3))
 
 
@@ -140,6 +141,64 @@ def test_a_gap_or_a_second_piece_shows_classes(tmp_path: Path) -> None:
     assert len(detect(cases_of(tmp_path, [*arrays, np.where(arrays[4] == 3, 0, arrays[4])]), NOTHING).classes) == 7
     twice = [np.hstack([array, array]) for array in arrays]
     assert len(detect(cases_of(tmp_path, twice), NOTHING).classes) == 7
+
+
+def test_that_values_number_objects_holds_whatever_the_values_are(tmp_path: Path) -> None:
+    arrays = [*[scattered(i, count) for i, count in enumerate(COUNTS)], 3 * (scattered(10, 1) > 0) + scattered(11, 1)]
+    cases = cases_of(tmp_path, [array.astype(np.uint8) for array in arrays])
+    with pytest.raises(DataError, match="2 classes are declared") as caught:
+        detect(cases, Declaration(names=("background", "cell")))
+    assert lines(caught.value, 1) == {"objects": True}
+    for said in (Declaration(objects=True), Declaration(objects=True, names=("background", "cell"))):
+        np.testing.assert_array_equal(decode(cases[-1], detect(cases, said).encoding, None), arrays[-1] > 0)
+
+
+@pytest.mark.parametrize(
+    "said", [Declaration(objects=True, names=("a", "b", "c")), Declaration(objects=True, values={0: 0, 1: 1})]
+)
+def test_numbers_of_objects_are_no_classes(tmp_path: Path, said: Declaration) -> None:
+    with pytest.raises(DataError, match="declares other classes"):
+        detect(cases_of(tmp_path, [square(1, 2)]), said)
+
+
+def test_colours_are_no_numbers_of_objects(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="in colour, for which `objects` means nothing"):
+        detect(cases_of(tmp_path, [VOC[square(1, 2)]]), Declaration(objects=True))
+
+
+def painted_at_random(folder: Path, counts: Sequence[int]) -> list[Case]:
+    """Numbered squares, in each file with a palette of its own."""
+    cases = []
+    for seed, count in enumerate(counts):
+        rng = np.random.default_rng(seed)
+        cells = rng.permutation(64)[:count]
+        mask = np.zeros((128, 128), np.uint8)
+        for number, cell in enumerate(cells, 1):
+            row, column = 16 * (cell // 8), 16 * (cell % 8)
+            mask[row : row + 9, column : column + 9] = number
+        picture = Image.fromarray(mask)
+        picture.putpalette([0, 0, 0, *rng.integers(30, 255, 3 * count).tolist()])
+        path = folder / f"m{seed}.png"
+        picture.save(path)
+        cases.append(Case(name=path.stem, image=path, masks=(path,)))
+    return cases
+
+
+def test_numbered_objects_that_each_file_paints_in_other_colours_stay_objects(tmp_path: Path) -> None:
+    cases = painted_at_random(tmp_path, range(20, 28))
+    for said in (NOTHING, Declaration(names=("background", "cell")), Declaration(objects=True)):
+        detection = detect(cases, said)
+        mask = np.array(Image.open(cases[3].masks[0]))
+        np.testing.assert_array_equal(decode(cases[3], detection.encoding, None), mask > 0)
+    assert (
+        "the indices count and not the colours, for most colours are in one file only"
+        in detect(cases, NOTHING).notices[0]
+    )
+
+
+def test_a_few_numbered_objects_in_other_colours_are_in_doubt_too(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"objects, or classes\?"):
+        detect(painted_at_random(tmp_path, COUNTS), NOTHING)
 
 
 # indices in JPEG

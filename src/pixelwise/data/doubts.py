@@ -178,7 +178,7 @@ def refuse_numbers(survey: Survey) -> None:
         f"The masks hold the values from 1 {reach}, without gaps, and each value is one piece: "
         "are these the numbers of single objects, or classes?",
         where=survey.formed[by_count[-1]][0].path,
-        remedy="Say it in data.yaml. Numbers of objects, which become one class: `names: [background, object]`. "
+        remedy="Say it in data.yaml. Numbers of objects, which become one class: `objects: true`. "
         f"Classes: `names: [{classes}]`.",
     )
 

@@ -11,7 +11,13 @@ import numpy as np
 
 from pixelwise.classes import IGNORE, MAX_CLASSES, Color
 from pixelwise.data.dataset import MaskEncoding
-from pixelwise.data.doubts import refuse_lossy_indices, refuse_numbers, refuse_swallowed, refuse_two_meanings
+from pixelwise.data.doubts import (
+    looks_numbered,
+    refuse_lossy_indices,
+    refuse_numbers,
+    refuse_swallowed,
+    refuse_two_meanings,
+)
 from pixelwise.data.masks import shortened
 from pixelwise.data.reading import read_mask
 from pixelwise.data.survey import Survey, centres_of, share_near, solid
@@ -127,6 +133,11 @@ def _binary(objects: Sequence[int], survey: Survey) -> Proposal:
         notices.append(f"The masks hold 0 and {which}: 0 is the background, {which} the object.")
     encoding = MaskEncoding(kind="values", values=table, description=f"binary: 0 background, {which} object")
     return Proposal(encoding, ("background", "object"), tuple(notices))
+
+
+def looks_like_objects(survey: Survey) -> bool:
+    """Whether one-channel masks seem to hold numbers of objects, beyond doubt or not."""
+    return _instances(survey) is not None or looks_numbered(survey)
 
 
 def _instances(survey: Survey) -> Proposal | None:

@@ -137,6 +137,8 @@ class Survey:
     """Of colours: the masks that hold grey only, whose counts are among the others."""
     clash: Clash | None = None
     """The palettes contradict each other; of colours, that is why the colours count."""
+    indexed: "Survey | None" = None
+    """Of colours that count because palettes contradict each other: the indices, if no mask is in colour itself."""
     blind: Path | None = None
     """A file whose palette shows two of its values in one colour."""
 
@@ -246,9 +248,13 @@ def take_survey(cases: Sequence[Case], *, by_index: bool = False) -> Survey:
         else:
             surveys[sample.kind].add(sample)
     if color.file_count or (indexed.clash is not None and not by_index):
+        only_indices = not color.file_count
         color.include(painted)
         color.clash = indexed.clash
         _refuse_other_than_colors(indexed, color, scalar)
+        if only_indices and scalar.values in ([], [0]):
+            indexed.include(scalar)
+            color.indexed = indexed
     else:
         scalar.include(indexed)
     if layers.file_count and (color.file_count or scalar.values not in ([], [0])):
