@@ -9,6 +9,7 @@ import yaml
 from PIL import Image
 
 from pixelwise.classes import IGNORE
+from pixelwise.data import doubts, reading
 from pixelwise.data.dataset import Case
 from pixelwise.data.detect import Declaration, detect
 from pixelwise.data.masks import decode
@@ -141,6 +142,24 @@ def test_a_gap_or_a_second_piece_shows_classes(tmp_path: Path) -> None:
     assert len(detect(cases_of(tmp_path, [*arrays, np.where(arrays[4] == 3, 0, arrays[4])]), NOTHING).classes) == 7
     twice = [np.hstack([array, array]) for array in arrays]
     assert len(detect(cases_of(tmp_path, twice), NOTHING).classes) == 7
+
+
+def test_few_files_are_looked_at_where_values_are_many_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_at: list[Path] = []
+
+    def read(path: Path, case: Case) -> np.ndarray:
+        looked_at.append(path)
+        return reading.read_mask(path, case)
+
+    monkeypatch.setattr(doubts, "read_mask", read)
+    arrays = [scattered(i, COUNTS[i % 10]) for i in range(20)]
+    detect(cases_of(tmp_path, [np.hstack([array, array]) for array in arrays]), NOTHING)
+    assert len(looked_at) <= 5
+    looked_at.clear()
+    monkeypatch.setattr(doubts, "_PIXELS", 7 * 64 * 64)
+    with pytest.raises(DataError, match="objects, or classes"):
+        detect(cases_of(tmp_path, arrays), NOTHING)
+    assert len(looked_at) == 7
 
 
 def test_that_values_number_objects_holds_whatever_the_values_are(tmp_path: Path) -> None:

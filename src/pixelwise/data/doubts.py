@@ -4,7 +4,7 @@ Counts alone read such masks as something, and a model would be trained on it wi
 both kinds.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -23,6 +23,10 @@ _FEWEST_NUMBERED = 5
 """So many files with objects show a habit of numbering."""
 _MANY_AT_ONCE = 4
 """So many values in each file are rarely classes of which each is one piece anywhere."""
+_SINGLE = 0.9
+"""Of numbered objects, so many are one connected piece."""
+_PIXELS = 2**26
+"""So many pixels are looked at before the pieces of few files are enough."""
 _EXPLAINED = 0.7
 """Classes have places or sizes of their own: the value explains so much of how these vary."""
 
@@ -213,18 +217,35 @@ def _explained_by_value(samples: Sequence[Sample]) -> list[float] | None:
     """How much of the variance of column, row and size of its pixels the value explains; none if it is many pieces."""
     from scipy import ndimage
 
-    values, places = [], []
-    single = 0
-    for sample in samples:
+    values: list[int] = []
+    places: list[tuple[float, float, float]] = []
+    most = sum(int((sample.values > 0).sum()) for sample in samples)
+    scattered = 0
+    for sample in _within(samples, _PIXELS):
         raw = read_mask(sample.path, sample.case)
-        for value in sample.values[sample.values > 0].tolist():
-            mask = raw == value
+        # a value is looked for where it lies; there are no gaps below the largest
+        boxes = ndimage.find_objects(raw.astype(np.int32))
+        for value, box in enumerate(boxes, 1):
+            mask = raw[box] == value
             _, pieces = ndimage.label(mask, structure=np.ones((3, 3)))
-            single += pieces == 1
+            scattered += pieces != 1
             rows, columns = np.nonzero(mask)
+            middle = (box[1].start + columns.mean()) / raw.shape[1], (box[0].start + rows.mean()) / raw.shape[0]
             values.append(value)
-            places.append((columns.mean() / mask.shape[1], rows.mean() / mask.shape[0], np.log(rows.size / mask.size)))
-    return _explained(np.array(values), np.array(places)) if single >= 0.9 * len(values) else None
+            places.append((*middle, np.log(rows.size / raw.size)))
+        if scattered > (1 - _SINGLE) * most:
+            return None
+    return _explained(np.array(values), np.array(places)) if scattered <= (1 - _SINGLE) * len(values) else None
+
+
+def _within(samples: Sequence[Sample], pixels: int) -> Iterator[Sample]:
+    """The first of them, until they have so many pixels together; at least as many as show a habit."""
+    seen = 0
+    for number, sample in enumerate(samples):
+        if number >= _FEWEST_NUMBERED and seen >= pixels:
+            return
+        seen += int(sample.counts.sum())
+        yield sample
 
 
 def _explained(values: Int[np.ndarray, " N"], places: Float[np.ndarray, "N D"]) -> list[float]:
