@@ -204,7 +204,7 @@ def test_images_are_not_compared_to_find_classes_without_training(
     )
     measured = list(measure(data))
 
-    def compared(one: Measurement, other: object) -> bool:
+    def compared(_one: Measurement, _other: object) -> bool:
         raise AssertionError("each with each takes too long where they are many")
 
     monkeypatch.setattr(Measurement, "__eq__", compared)

@@ -13,12 +13,13 @@ from typing import Literal
 import numpy as np
 
 from pixelwise.classes import IGNORE, MAX_CLASSES, ClassTable, Color, default_color
-from pixelwise.data import formats, legends, polygons
+from pixelwise.data import legends, polygons
 from pixelwise.data.dataset import Case, MaskEncoding
 from pixelwise.data.doubts import looks_numbered, refuse_indices_beside_colors
 from pixelwise.data.edges import edges_in, main_colors
 from pixelwise.data.legends import Legend
 from pixelwise.data.masks import UnknownValuesError, pack_colors, shortened, unpack_color
+from pixelwise.data.reading import read_palette
 from pixelwise.data.rules import (
     VOID_VALUES,
     Proposal,
@@ -371,7 +372,7 @@ def _with_palette(proposal: Proposal, survey: Survey, declaration: Declaration) 
     if not wanted or not all(0 <= value <= 255 for value in raw):
         return proposal
     path, page = next(((one.path, one.case.page) for one in survey.richest if one.palette is not None), (None, None))
-    palette = formats.read_palette(path, page) if path is not None else None
+    palette = read_palette(path, page) if path is not None else None
     if path is None or palette is None:
         return proposal
     colors: list[Color] = [(red, green, blue) for red, green, blue in palette[raw].tolist()]
