@@ -94,6 +94,17 @@ def test_what_nobody_labelled_may_be_all_that_some_masks_hold(tmp_path: Path, ar
     assert detect(cases_of(tmp_path, arrays), NOTHING).encoding.description == "class indices 0..2, 255 ignored"
 
 
+def test_255_does_not_count_in_a_few_masks_where_each_name_is_that_of_an_index(tmp_path: Path) -> None:
+    arrays = [*[square(255)] * 5, *[square(1, 2)] * 25]
+    cases = cases_of(tmp_path, arrays)
+    detection = detect(cases, Declaration(names=("ground", "road", "house")))
+    assert (decode(cases[0], detection.encoding, None) == IGNORE).sum() == (arrays[0] == 255).sum()
+    assert "5 masks (m0.png, m1.png, m2.png ...) hold no other values than 0 and 255" in detection.notices[0]
+    for said in (NOTHING, Declaration(names=("ground", "road", "house", "tree"))):
+        with pytest.raises(DataError, match="two kinds"):
+            detect(cases, said)
+
+
 # numbers of objects
 
 

@@ -17,6 +17,8 @@ from pixelwise.errors import DataError
 
 _INDICES_BELOW = 10
 """The smallest code of a class in grey masks; what is below beside such codes is an index, or noise."""
+_OTHERS = 3
+"""Beside so many times as many files with classes, files of nothing but 255 may be those that nobody labelled."""
 _DRAWN_PX = 16
 """Pieces of a drawn object have more pixels on average, those of noise fewer."""
 _FEWEST_NUMBERED = 5
@@ -63,26 +65,36 @@ def refuse_swallowed(survey: Survey, centres: Sequence[int]) -> None:
     )
 
 
-def refuse_two_meanings(survey: Survey, names: Sequence[str]) -> None:
+def refuse_two_meanings(survey: Survey, names: Sequence[str], *, declared: bool = False) -> str:
     """Stops where 255 is likely to be the object of other masks, and not what does not count.
 
     Where 255 marks what nobody labelled it lies beside the classes, in the same files. It may be rare, and images that
     hold nothing else do occur. But if it never stands beside a class although both have many files, or is in most
     files and classes are in few, then these files were stored in another way.
 
+    Args:
+        survey: of class indices.
+        names: of the classes.
+        declared: the user gave them; where each is that of an index, 255 is no class, and few files of it are no error.
+
+    Returns:
+        What is to be said of such few files; nothing where there are none.
+
     Raises:
         DataError: with the lines that settle it.
     """
     if sum(survey.forms.values()) < survey.file_count or IGNORE not in survey.pixels:
-        return
+        return ""
     bare = [form for form in survey.forms if set(form.values) - {0} == {IGNORE}]
     indexed = [form for form in survey.forms if any(0 < value < IGNORE for value in form.values)]
     if not bare or not indexed or any(IGNORE in form.values for form in indexed):
-        return
+        return ""
     alone, others = sum(survey.forms[form] for form in bare), sum(survey.forms[form] for form in indexed)
     # so many files would hold both by chance; three make that none does unlikely (1 in 20)
     if alone <= others and alone * others / (alone + others) < 3:
-        return
+        return ""
+    if declared and _OTHERS * alone <= others and set(range(len(names))) <= set(survey.values):
+        return f"{_holders(survey, bare)} no other values than 0 and {IGNORE}, for which `names` leaves no class."
     held = sorted({value for form in indexed for value in form.values if 0 < value < IGNORE})
     called = dict(enumerate(names))
     table = ", ".join(f"{value}: {called.get(value, f'class {value}')}" for value in [0, *held][:20])

@@ -76,11 +76,12 @@ def one_class(survey: Survey, held: Sequence[Any]) -> DataError:
 def by_index(survey: Survey, names: Sequence[str], *, declared: bool = False) -> Proposal:
     """Raw values are the indices of classes; those that by custom do not count are ignored."""
     void = [value for value in survey.values if value in VOID_VALUES]
-    refuse_two_meanings(survey, names)
+    doubt = refuse_two_meanings(survey, names, declared=declared)
     listed = ", ".join(map(str, void))
     # a repaired copy has names that were made up from the values before
     called = [f"the class '{name}' is {index}" for index, name in enumerate(names) if name in _made_up(void)]
-    notices = (" ".join([ignored(void, survey), *(f"In these masks {one}." for one in called)]),) if void else ()
+    said = [ignored(void, survey), *(f"In these masks {one}." for one in called), *([doubt] if doubt else [])]
+    notices = (" ".join(said),) if void else ()
     ending = ", as declared" if declared else f", {listed} ignored" if void else ""
     encoding = MaskEncoding(
         kind="values",
