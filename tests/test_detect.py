@@ -592,6 +592,14 @@ def test_palettes_that_contradict_each_other_are_no_matter_where_indices_are_dec
     np.testing.assert_array_equal(mask, blocks(0, 1, 2, seed=1))
 
 
+def test_names_of_two_classes_leave_no_room_for_more_colours(tmp_path: Path) -> None:
+    cases = [indexed(tmp_path / f"{i}.png", blocks(0, 1, seed=i), [VOC[0], VOC[i]]) for i in (1, 2)]
+    assert colors_of(detect(cases, NOTHING)) == VOC[:3]
+    detection = detect(cases, Declaration(names=("ground", "cell")))
+    np.testing.assert_array_equal(decoded(cases, detection)[1], blocks(0, 1, seed=2))
+    assert "the indices count and not the colours, for 2 names are declared" in detection.notices[0]
+
+
 def test_palettes_that_differ_where_no_pixel_is_are_one_palette(tmp_path: Path) -> None:
     shade = [VOC[0], (130, 2, 0), VOC[2], GREY]
     cases = [
