@@ -15,7 +15,7 @@ from pixelwise.data.check import CHECKS, examine
 from pixelwise.data.dataset import Case, Dataset, MaskEncoding, SplitName
 from pixelwise.data.finding import Finding, is_fatal, to_json, to_text
 from pixelwise.data.fingerprint import Fingerprint
-from pixelwise.data.measure import measure
+from pixelwise.data.measure import Measurement, measure
 from pixelwise.data.split import Split
 
 VALUES = MaskEncoding(kind="values", values={0: 0, 1: 1, 255: IGNORE})
@@ -189,6 +189,26 @@ def test_a_class_that_a_given_side_has_and_training_has_not_is_a_warning(
         assert findings == []
         return
     assert only(findings, "warning", said).files == tuple(cases[number].image for number in held_by)
+
+
+def test_images_are_not_compared_to_find_classes_without_training(
+    healthy: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cases = tuple(replace(case, split="train" if i else "test") for i, case in enumerate(healthy.cases))
+    save(cases[0].masks[0], np.where(np.arange(32) < 8, 2, mask(0)).astype(np.uint8))
+    data = replace(
+        healthy,
+        cases=cases,
+        encoding=MaskEncoding(kind="values", values={0: 0, 1: 1, 2: 2}),
+        classes=ClassTable.from_names(["background", "object", "late"]),
+    )
+    measured = list(measure(data))
+
+    def compared(_one: Measurement, _other: object) -> bool:
+        raise AssertionError("each with each takes too long where they are many")
+
+    monkeypatch.setattr(Measurement, "__eq__", compared)
+    only(CHECKS["classes without training"](data, measured), "warning", "'late' in test")
 
 
 def test_a_class_below_one_percent_is_a_notice(healthy: Dataset) -> None:

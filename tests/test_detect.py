@@ -11,6 +11,7 @@ import yaml
 from PIL import Image
 
 from pixelwise.classes import IGNORE, default_color
+from pixelwise.data import survey
 from pixelwise.data.dataset import Case
 from pixelwise.data.detect import Declaration, Detection, detect
 from pixelwise.data.masks import UnknownValuesError, decode
@@ -404,6 +405,44 @@ def test_rare_classes_that_lie_between_others_are_classes_if_they_have_an_area(t
     assert set(colors_of(detection)) == {(0, 0, 0), RED, *between}
 
 
+def spotted(value: int | tuple[int, int, int], *, area: bool) -> np.ndarray:
+    """Black and red, where a few pixels between them have a value or colour, as an area or along the edge."""
+    mask = np.zeros((48, 48, 3), np.uint8)
+    mask[:, 24:] = RED
+    mask[(slice(6, 10), slice(6, 10)) if area else (slice(20, 40), 24)] = value
+    return mask
+
+
+def test_an_area_that_only_one_of_very_many_files_shows_is_a_class(tmp_path: Path) -> None:
+    edges = [(4 * k, 0, 0) for k in range(3, 60)]
+    arrays = [spotted(edge, area=False) for edge in edges for _ in range(2)]
+    rare = (100, 100, 100)
+    arrays += [spotted(rare, area=True)] * 2
+    # a slope makes whatever is rare doubtful; the files of the many come first
+    detection = detect(cases_of(tmp_path, arrays), NOTHING)
+    assert set(colors_of(detection)) == {(0, 0, 0), RED, rare}
+
+
+def test_a_colour_of_which_no_file_was_looked_at_is_no_edge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(survey, "_LOOKED_AT_ONCE", 3)
+    monkeypatch.setattr(survey, "_LOOKED_AT", 3)
+    arrays = [spotted((20 * k, 0, 0), area=False) for k in range(1, 12) for _ in range(2)]
+    cases = cases_of(tmp_path, arrays)
+    counts = survey.take_survey(cases)
+    assert len(survey.solid(counts, [(20 * k) << 16 for k in range(1, 12)])) == 11 - 3
+
+
+def test_where_a_value_lies_is_looked_up_in_its_own_page_of_a_stack(tmp_path: Path) -> None:
+    pages = np.zeros((12, 128, 128), np.uint8)
+    pages[:, :, :50] = 255
+    for place, value in enumerate((50, 100, 150, 200)):
+        pages[0, 30 * place + 2 : 30 * place + 28, 60:100] = value
+    path = tmp_path / "m.tif"
+    tifffile.imwrite(path, pages, metadata={"axes": "ZYX"}, imagej=True)
+    cases = [Case(name=f"m/{page}", image=path, masks=(path,), page=page) for page in range(12)]
+    assert len(detect(cases, NOTHING).classes) == 6
+
+
 def test_masks_that_were_smoothed_need_declared_colours(tmp_path: Path) -> None:
     sharp = [Image.fromarray(painted(blocks(0, 1, 2, 3, seed=i), VOC)) for i in range(3)]
     cases = cases_of(tmp_path, [np.array(picture.resize((80, 80), Image.Resampling.BILINEAR)) for picture in sharp])
@@ -551,6 +590,14 @@ def test_palettes_that_contradict_each_other_are_no_matter_where_indices_are_dec
     cases = [indexed(tmp_path / f"{i}.png", blocks(0, 1, 2, seed=i), VOC[i : i + 3]) for i in range(2)]
     mask = decoded(cases, detect(cases, Declaration(values={0: 0, 1: 1, 2: 2})))[1]
     np.testing.assert_array_equal(mask, blocks(0, 1, 2, seed=1))
+
+
+def test_names_of_two_classes_leave_no_room_for_more_colours(tmp_path: Path) -> None:
+    cases = [indexed(tmp_path / f"{i}.png", blocks(0, 1, seed=i), [VOC[0], VOC[i]]) for i in (1, 2)]
+    assert colors_of(detect(cases, NOTHING)) == VOC[:3]
+    detection = detect(cases, Declaration(names=("ground", "cell")))
+    np.testing.assert_array_equal(decoded(cases, detection)[1], blocks(0, 1, seed=2))
+    assert "the indices count and not the colours, for 2 names are declared" in detection.notices[0]
 
 
 def test_palettes_that_differ_where_no_pixel_is_are_one_palette(tmp_path: Path) -> None:

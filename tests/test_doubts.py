@@ -9,6 +9,7 @@ import yaml
 from PIL import Image
 
 from pixelwise.classes import IGNORE
+from pixelwise.data import doubts, reading
 from pixelwise.data.dataset import Case
 from pixelwise.data.detect import Declaration, detect
 from pixelwise.data.masks import decode
@@ -93,6 +94,17 @@ def test_what_nobody_labelled_may_be_all_that_some_masks_hold(tmp_path: Path, ar
     assert detect(cases_of(tmp_path, arrays), NOTHING).encoding.description == "class indices 0..2, 255 ignored"
 
 
+def test_255_does_not_count_in_a_few_masks_where_each_name_is_that_of_an_index(tmp_path: Path) -> None:
+    arrays = [*[square(255)] * 5, *[square(1, 2)] * 25]
+    cases = cases_of(tmp_path, arrays)
+    detection = detect(cases, Declaration(names=("ground", "road", "house")))
+    assert (decode(cases[0], detection.encoding, None) == IGNORE).sum() == (arrays[0] == 255).sum()
+    assert "5 masks (m0.png, m1.png, m2.png ...) hold no other values than 0 and 255" in detection.notices[0]
+    for said in (NOTHING, Declaration(names=("ground", "road", "house", "tree"))):
+        with pytest.raises(DataError, match="two kinds"):
+            detect(cases, said)
+
+
 # numbers of objects
 
 
@@ -114,10 +126,11 @@ def test_a_few_numbered_objects_are_not_taken_for_classes(tmp_path: Path) -> Non
     cases = cases_of(tmp_path, [scattered(i, count) for i, count in enumerate(COUNTS)])
     with pytest.raises(DataError, match=r"to 2 in some files \(m0.png\) and to 6 in others.*objects, or classes") as e:
         detect(cases, NOTHING)
-    names = lines(e.value)["names"], lines(e.value, 1)["names"]
-    objects = detect(cases, Declaration(names=tuple(names[0])))  # type: ignore[arg-type]
-    np.testing.assert_array_equal(decode(cases[1], objects.encoding, None), scattered(1, 3) > 0)
-    classes = detect(cases, Declaration(names=tuple(names[1])))  # type: ignore[arg-type]
+    assert lines(e.value) == {"objects": True}
+    for said in (Declaration(objects=True), Declaration(names=("background", "object"))):
+        np.testing.assert_array_equal(decode(cases[1], detect(cases, said).encoding, None), scattered(1, 3) > 0)
+    names = lines(e.value, 1)["names"]
+    classes = detect(cases, Declaration(names=tuple(names)))  # type: ignore[arg-type]
     np.testing.assert_array_equal(decode(cases[1], classes.encoding, None), scattered(1, 3))
 
 
@@ -140,6 +153,82 @@ def test_a_gap_or_a_second_piece_shows_classes(tmp_path: Path) -> None:
     assert len(detect(cases_of(tmp_path, [*arrays, np.where(arrays[4] == 3, 0, arrays[4])]), NOTHING).classes) == 7
     twice = [np.hstack([array, array]) for array in arrays]
     assert len(detect(cases_of(tmp_path, twice), NOTHING).classes) == 7
+
+
+def test_few_files_are_looked_at_where_values_are_many_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_at: list[Path] = []
+
+    def read(path: Path, case: Case) -> np.ndarray:
+        looked_at.append(path)
+        return reading.read_mask(path, case)
+
+    monkeypatch.setattr(doubts, "read_mask", read)
+    arrays = [scattered(i, COUNTS[i % 10]) for i in range(20)]
+    detect(cases_of(tmp_path, [np.hstack([array, array]) for array in arrays]), NOTHING)
+    assert len(looked_at) <= 5
+    looked_at.clear()
+    monkeypatch.setattr(doubts, "_PIXELS", 7 * 64 * 64)
+    with pytest.raises(DataError, match="objects, or classes"):
+        detect(cases_of(tmp_path, arrays), NOTHING)
+    assert len(looked_at) == 7
+
+
+def test_that_values_number_objects_holds_whatever_the_values_are(tmp_path: Path) -> None:
+    arrays = [*[scattered(i, count) for i, count in enumerate(COUNTS)], 3 * (scattered(10, 1) > 0) + scattered(11, 1)]
+    cases = cases_of(tmp_path, [array.astype(np.uint8) for array in arrays])
+    with pytest.raises(DataError, match="2 classes are declared") as caught:
+        detect(cases, Declaration(names=("background", "cell")))
+    assert lines(caught.value, 1) == {"objects": True}
+    for said in (Declaration(objects=True), Declaration(objects=True, names=("background", "cell"))):
+        np.testing.assert_array_equal(decode(cases[-1], detect(cases, said).encoding, None), arrays[-1] > 0)
+
+
+@pytest.mark.parametrize(
+    "said", [Declaration(objects=True, names=("a", "b", "c")), Declaration(objects=True, values={0: 0, 1: 1})]
+)
+def test_numbers_of_objects_are_no_classes(tmp_path: Path, said: Declaration) -> None:
+    with pytest.raises(DataError, match="declares other classes"):
+        detect(cases_of(tmp_path, [square(1, 2)]), said)
+
+
+def test_colours_are_no_numbers_of_objects(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="in colour, for which `objects` means nothing"):
+        detect(cases_of(tmp_path, [VOC[square(1, 2)]]), Declaration(objects=True))
+
+
+def painted_at_random(folder: Path, counts: Sequence[int]) -> list[Case]:
+    """Numbered squares, in each file with a palette of its own."""
+    cases = []
+    for seed, count in enumerate(counts):
+        rng = np.random.default_rng(seed)
+        cells = rng.permutation(64)[:count]
+        mask = np.zeros((128, 128), np.uint8)
+        for number, cell in enumerate(cells, 1):
+            row, column = 16 * (cell // 8), 16 * (cell % 8)
+            mask[row : row + 9, column : column + 9] = number
+        picture = Image.fromarray(mask)
+        picture.putpalette([0, 0, 0, *rng.integers(30, 255, 3 * count).tolist()])
+        path = folder / f"m{seed}.png"
+        picture.save(path)
+        cases.append(Case(name=path.stem, image=path, masks=(path,)))
+    return cases
+
+
+def test_numbered_objects_that_each_file_paints_in_other_colours_stay_objects(tmp_path: Path) -> None:
+    cases = painted_at_random(tmp_path, range(20, 28))
+    for said in (NOTHING, Declaration(names=("background", "cell")), Declaration(objects=True)):
+        detection = detect(cases, said)
+        mask = np.array(Image.open(cases[3].masks[0]))
+        np.testing.assert_array_equal(decode(cases[3], detection.encoding, None), mask > 0)
+    assert (
+        "the indices count and not the colours, for most colours are in one file only"
+        in detect(cases, NOTHING).notices[0]
+    )
+
+
+def test_a_few_numbered_objects_in_other_colours_are_in_doubt_too(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"objects, or classes\?"):
+        detect(painted_at_random(tmp_path, COUNTS), NOTHING)
 
 
 # indices in JPEG

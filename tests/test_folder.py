@@ -1375,3 +1375,15 @@ def test_camvid_is_paired_by_stem_and_split_as_published(lists: bool, realdata: 
     assert all(case.masks[0].parent.name == f"{case.image.parent.name}annot" for case in cases)
     sides = [case.split for case in cases]
     assert [sides.count(side) for side in ("train", "validation", "test")] == [367, 101, 233]
+
+
+def test_a_data_yaml_says_that_values_are_numbers_of_objects(tmp_path: Path) -> None:
+    for number in range(3):
+        for name, values in (("images", np.arange(64) * 4), ("masks", np.arange(64) // 16 + number)):
+            (tmp_path / name).mkdir(exist_ok=True)
+            Image.fromarray(values.reshape(8, 8).astype(np.uint8)).save(tmp_path / name / f"{number}.png")
+    (tmp_path / "data.yaml").write_text("objects: true\n")
+    assert folder.scan(tmp_path).encoding.kind == "instances"
+    (tmp_path / "data.yaml").write_text("objects: no\n")
+    with pytest.raises(ConfigError, match="'objects' is False: input should be True"):
+        folder.scan(tmp_path)

@@ -148,3 +148,35 @@ def test_a_damaged_tile_is_named(tmp_path: Path) -> None:
         read_image(case)
     _, findings = api.check(tmp_path)
     assert any(finding.severity == "fatal" and path in finding.files for finding in findings)
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".png"])
+def test_a_large_mask_is_read_through_its_own_palette_as_small_ones_are(tmp_path: Path, suffix: str) -> None:
+    rng = np.random.default_rng(0)
+    colors = np.array([(0, 0, 0), (200, 0, 0), (0, 200, 0)], np.uint8)
+    shown = {}
+    for number, side in enumerate((200, 40, 200, 40)):
+        truth = np.kron(rng.integers(0, 3, (side // 10, side // 10)), np.ones((10, 10), int))
+        order = [[0, 1, 2], [0, 2, 1]][number // 2]
+        (tmp_path / "images").mkdir(exist_ok=True)
+        (tmp_path / "masks").mkdir(exist_ok=True)
+        image = np.dstack([truth * 50 + number] * 3).astype(np.uint8)
+        tifffile.imwrite(tmp_path / "images" / f"{number}.tif", image, photometric="rgb", tile=(32, 48))
+        index, palette = np.argsort(order)[truth].astype(np.uint8), np.zeros((256, 3), np.uint8)
+        palette[:3] = colors[order]
+        path = tmp_path / "masks" / f"{number}{suffix}"
+        if suffix == ".tif":
+            table = palette.T.astype(np.uint16) * 257
+            tifffile.imwrite(path, index, photometric="palette", colormap=table, tile=(32, 48))
+        else:
+            picture = Image.fromarray(index)
+            picture.putpalette(palette.ravel().tolist())
+            picture.save(path)
+        shown[str(number)] = colors[truth]
+    dataset = scan(tmp_path)
+    assert len(dataset.cases) == 2 * 16 + 2
+    for case in dataset.cases:
+        top, left, height, width = case.window or (0, 0, 40, 40)
+        expected = shown[case.image.stem][top : top + height, left : left + width]
+        drawn = dataset.classes.colors()[decode(case, dataset.encoding, (height, width))]
+        np.testing.assert_array_equal(drawn, expected)

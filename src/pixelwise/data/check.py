@@ -389,7 +389,7 @@ def _classes_without_training(dataset: Dataset, cases: Sequence[Measurement]) ->
             _distinct(
                 one.case.image
                 for one in cases
-                if one not in trained and one.class_pixels is not None and any(one.class_pixels[i] for i in lost)
+                if one.case.split in sides and one.class_pixels is not None and any(one.class_pixels[i] for i in lost)
             ),
             "The network cannot learn what it is not shown, and its IoU of 0 counts in the mean.",
             "Give some of these images to training, or merge the class with another one.",

@@ -65,6 +65,8 @@ class DataFile(BaseModel):
     """Raw value to class index, class name or 'ignore'."""
     ignore: int | Paint | list[Paint] | None = None
     """Raw value, colour or colours of pixels that do not count."""
+    objects: Literal[True] | None = None
+    """Values above 0 are the numbers of single objects, which are one class."""
     group: str | None = None
     """Regular expression over case names; its first group says which cases belong together."""
     group_table: GroupTable | None = None
@@ -331,6 +333,7 @@ def _declaration(path: Path, data: DataFile) -> Declaration:
         values=values,
         ignore=void if isinstance(void, int) else None,
         ignore_colors=tuple(void) if isinstance(void, list) else (),
+        objects=data.objects is not None,
         by_class="" if not by_class else "overlap is ignored" if data.overlap else "overlap is an error",
     )
 

@@ -13,13 +13,23 @@ from typing import Literal
 import numpy as np
 
 from pixelwise.classes import IGNORE, MAX_CLASSES, ClassTable, Color, default_color
-from pixelwise.data import formats, legends, polygons
+from pixelwise.data import legends, polygons
 from pixelwise.data.dataset import Case, MaskEncoding
 from pixelwise.data.doubts import looks_numbered, refuse_indices_beside_colors
 from pixelwise.data.edges import edges_in, main_colors
 from pixelwise.data.legends import Legend
 from pixelwise.data.masks import UnknownValuesError, pack_colors, shortened, unpack_color
-from pixelwise.data.rules import VOID_VALUES, Proposal, by_index, ignored, numbered, one_class, propose
+from pixelwise.data.reading import read_palette
+from pixelwise.data.rules import (
+    VOID_VALUES,
+    Proposal,
+    by_index,
+    ignored,
+    looks_like_objects,
+    numbered,
+    one_class,
+    propose,
+)
 from pixelwise.data.survey import Survey, near, take_survey
 from pixelwise.errors import DataError
 
@@ -45,6 +55,8 @@ class Declaration:
     """Each class but the first has mask files of its own (`Case.parts`), and what is to be done where two meet."""
     numbered: bool = False
     """The masks are of a program that numbers objects; names of more than two classes say otherwise."""
+    objects: bool = False
+    """The user says that values above 0 are the numbers of objects, which are one class."""
     legend: Legend | None = None
     """What a list of classes beside the masks says; it holds where the masks agree with it."""
 
@@ -89,10 +101,13 @@ def detect(cases: Sequence[Case], declaration: Declaration) -> Detection:
 
 def _detect_pictures(cases: Sequence[Case], declaration: Declaration) -> Detection:
     several = any(len(case.masks) > 1 for case in cases)
-    survey = take_survey(cases, by_index=several or _is_table(declaration))
+    survey = take_survey(cases, by_index=several or _is_table(declaration) or declaration.objects)
     if not survey.file_count:
         raise survey.unreadable[0]
+    survey, counted = _with_numbers(survey, declaration)
     declaration, said = _with_legend(declaration, cases, survey)
+    said = (*counted, *said)
+    _refuse_objects(survey, declaration)
     if declaration.by_class:
         _refuse(declaration, "values", "ignore", "ignore_colors", what="Each class has masks of its own")
         proposal = _by_class(survey, declaration)
@@ -109,13 +124,50 @@ def _detect_pictures(cases: Sequence[Case], declaration: Declaration) -> Detecti
     return Detection(proposal.encoding, _table(proposal, declaration), notices, named=declaration.legend is not None)
 
 
+def _with_numbers(survey: Survey, declaration: Declaration) -> tuple[Survey, tuple[str, ...]]:
+    """The indices where they are numbers of objects, which programs paint in colours of their own in each file."""
+    indexed = survey.indexed
+    if indexed is None or declaration.colors is not None or declaration.ignore_colors:
+        return survey, ()
+    # names of two classes leave no room for more colours
+    two = declaration.names is not None and len(declaration.names) == 2 and len(survey.values) > 2
+    if not two and (declaration.names is not None or not _painted_by_file(survey)):
+        return survey, ()
+    void = () if declaration.ignore is None else (declaration.ignore,)
+    if not two and not looks_like_objects(indexed.without(void)):
+        return survey, ()
+    why = "2 names are declared, and there are more colours" if two else "most colours are in one file only"
+    return indexed, (f"{survey.clash}: the indices count and not the colours, for {why}.",)
+
+
+def _painted_by_file(survey: Survey) -> bool:
+    """Whether most colours occur in one file only; those of classes come back."""
+    colors = [value for value in survey.values if value]
+    return sum(survey.files[value] == 1 for value in colors) > len(colors) / 2 and survey.file_count > 1
+
+
+def _refuse_objects(survey: Survey, declaration: Declaration) -> None:
+    """`objects` says all there is to say of masks of numbers, and nothing of others."""
+    if not declaration.objects:
+        return
+    if declaration.by_class or survey.kind != "scalar":
+        kinds = {"color": "The masks are in colour", "layers": "The masks hold one channel per class"}
+        what = "Each class has masks of its own" if declaration.by_class else kinds[survey.kind]
+        raise DataError(f"{what}, for which `objects` means nothing.", remedy="Delete it.")
+    if _is_table(declaration) or len(declaration.names or ("", "")) != 2:
+        raise DataError(
+            "With `objects: true` every value above 0 is the one class 'object', but data.yaml declares other classes.",
+            remedy="Delete `objects`, or give two `names`, the background first, and in `values` only what to ignore.",
+        )
+
+
 def _with_legend(
     declaration: Declaration, cases: Sequence[Case], survey: Survey
 ) -> tuple[Declaration, tuple[str, ...]]:
     """What the user declares, and the classes of a list beside the masks if these agree with it; what to say of it."""
     legend = declaration.legend
-    if legend is None:
-        return declaration, ()
+    if legend is None or declaration.objects:
+        return replace(declaration, legend=None), ()
     main = main_colors(survey) if survey.kind == "color" else []
     void = [*_packed(declaration.ignore_colors), *([] if declaration.ignore is None else [declaration.ignore])]
     fitted = legends.fit(legend, cases, survey, main, void)
@@ -173,6 +225,8 @@ def _values(survey: Survey, declaration: Declaration, *, several: bool) -> Propo
     clean = survey.without(void)
     if several:
         proposal = _union(clean)
+    elif declaration.objects and any(value > 0 for value in clean.values):
+        proposal = numbered()
     elif declaration.numbered and len(declaration.names or ()) in (0, 2) and len(clean.values) > 1:
         proposal = numbered(
             ["The masks are called as those of Cellpose, which number objects: every value above 0 is 'object'."]
@@ -246,7 +300,7 @@ def _named(survey: Survey, names: Sequence[str]) -> Proposal:
         return _in_order(proposal, names)
     known = proposal.encoding.values if fits else range(count)
     outside = [value for value in values if value not in known]
-    raise _outside(outside, survey, f"{count} classes are declared ({shortened(names)})")
+    raise _outside(outside, survey, f"{count} classes are declared ({shortened(names)})", numbers=count == 2)
 
 
 def _in_order(proposal: Proposal, names: Sequence[str]) -> Proposal:
@@ -258,18 +312,19 @@ def _in_order(proposal: Proposal, names: Sequence[str]) -> Proposal:
     return replace(proposal, names=tuple(names), notices=(f"The declared names stand for the mask values: {listed}.",))
 
 
-def _outside(outside: Sequence[int], survey: Survey, claim: str) -> DataError:
+def _outside(outside: Sequence[int], survey: Survey, claim: str, *, numbers: bool = False) -> DataError:
     lines = [
         f"{value} ({survey.pixels[value]} pixels in {survey.files[value]} files: "
-        f"{shortened([path.name for path in survey.examples[value]], 3)})"
+        f"{shortened([one.name for one in survey.examples[value]], 3)})"
         for value in outside[:8]
     ]
     more = f" and {len(outside) - 8} more" if len(outside) > 8 else ""
     example = ", ".join(f"{value}: ignore" for value in outside[:20])
+    objects = " If they are the numbers of objects, which are one class: `objects: true`." if numbers else ""
     return UnknownValuesError(
         f"{claim}, but masks hold the values {'; '.join(lines)}{more}.",
-        where=survey.examples[outside[0]][0] if outside else survey.richest[0].path,
-        remedy=f"Correct these masks, or say in data.yaml what these values mean: `values: {{{example}}}`.",
+        where=survey.examples[outside[0]][0].path if outside else survey.richest[0].path,
+        remedy=f"Correct these masks, or say in data.yaml what these values mean: `values: {{{example}}}`.{objects}",
     )
 
 
@@ -317,7 +372,7 @@ def _with_palette(proposal: Proposal, survey: Survey, declaration: Declaration) 
     if not wanted or not all(0 <= value <= 255 for value in raw):
         return proposal
     path, page = next(((one.path, one.case.page) for one in survey.richest if one.palette is not None), (None, None))
-    palette = formats.read_palette(path, page) if path is not None else None
+    palette = read_palette(path, page) if path is not None else None
     if path is None or palette is None:
         return proposal
     colors: list[Color] = [(red, green, blue) for red, green, blue in palette[raw].tolist()]
@@ -445,7 +500,7 @@ def _refuse_undeclared(stray: Sequence[int], survey: Survey) -> None:
     raise UnknownValuesError(
         f"{share:.1%} of the mask pixels have colours that are not declared, such as "
         f"{', '.join(str(unpack_color(value)) for value in frequent)}.",
-        where=survey.examples[frequent[0]][0],
+        where=survey.examples[frequent[0]][0].path,
         remedy="Add them to `colors`, or to `ignore: [[red, green, blue]]` if they do not count.",
     )
 
@@ -459,7 +514,7 @@ def _refuse_smoothed(main: Sequence[int], stray: Sequence[int], survey: Survey) 
     raise DataError(
         f"{share:.1%} of the mask pixels have one of {len(stray)} colours that cover no area, such as "
         f"{unpack_color(frequent)}: the masks were smoothed, and only {len(main)} colours seem to be classes.",
-        where=survey.examples[frequent][0],
+        where=survey.examples[frequent][0].path,
         remedy="Export the masks again without smoothing (no antialiasing; resize with nearest), or declare the "
         f"colours that are classes, and pixels of the others are ignored:\n{_color_lines(main, survey)}",
     )
@@ -509,6 +564,8 @@ def _detect_polygons(cases: Sequence[Case], declaration: Declaration) -> Detecti
             f"The masks are {kind} polygons, which name their classes.", remedy="Write one pattern in `masks`."
         )
     _refuse(declaration, "values", "ignore", "ignore_colors", what=f"The masks are {kind} polygons")
+    if declaration.objects:
+        raise DataError(f"The masks are {kind} polygons, for which `objects` means nothing.", remedy="Delete it.")
     labels = polygons.survey(paths, kind)
     names, table = polygons.classes_of(kind, labels, declaration.names)
     by_id = {labels.ids[label]: index for label, index in table.items() if label in labels.ids}

@@ -4,7 +4,7 @@ Counts alone read such masks as something, and a model would be trained on it wi
 both kinds.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -17,12 +17,18 @@ from pixelwise.errors import DataError
 
 _INDICES_BELOW = 10
 """The smallest code of a class in grey masks; what is below beside such codes is an index, or noise."""
+_OTHERS = 3
+"""Beside so many times as many files with classes, files of nothing but 255 may be those that nobody labelled."""
 _DRAWN_PX = 16
 """Pieces of a drawn object have more pixels on average, those of noise fewer."""
 _FEWEST_NUMBERED = 5
 """So many files with objects show a habit of numbering."""
 _MANY_AT_ONCE = 4
 """So many values in each file are rarely classes of which each is one piece anywhere."""
+_SINGLE = 0.9
+"""Of numbered objects, so many are one connected piece."""
+_PIXELS = 2**26
+"""So many pixels are looked at before the pieces of few files are enough."""
 _EXPLAINED = 0.7
 """Classes have places or sizes of their own: the value explains so much of how these vary."""
 
@@ -48,7 +54,7 @@ def refuse_swallowed(survey: Survey, centres: Sequence[int]) -> None:
         return
     held = sorted({value for form in small for value in form.values})
     noise = [value for value in survey.values if value not in centres and value not in held]
-    noisy = sorted({path.name for value in noise for path in survey.examples[value]})
+    noisy = sorted({one.name for value in noise for one in survey.examples[value]})
     raise DataError(
         f"The masks are stored in two ways: {_holders(survey, small)} {_joined(held)}, others the grey values "
         f"{_joined(centres)}, of which some were resized or stored as JPEG ({shortened(noisy, 3)}), so that their "
@@ -59,26 +65,36 @@ def refuse_swallowed(survey: Survey, centres: Sequence[int]) -> None:
     )
 
 
-def refuse_two_meanings(survey: Survey, names: Sequence[str]) -> None:
+def refuse_two_meanings(survey: Survey, names: Sequence[str], *, declared: bool = False) -> str:
     """Stops where 255 is likely to be the object of other masks, and not what does not count.
 
     Where 255 marks what nobody labelled it lies beside the classes, in the same files. It may be rare, and images that
     hold nothing else do occur. But if it never stands beside a class although both have many files, or is in most
     files and classes are in few, then these files were stored in another way.
 
+    Args:
+        survey: of class indices.
+        names: of the classes.
+        declared: the user gave them; where each is that of an index, 255 is no class, and few files of it are no error.
+
+    Returns:
+        What is to be said of such few files; nothing where there are none.
+
     Raises:
         DataError: with the lines that settle it.
     """
     if sum(survey.forms.values()) < survey.file_count or IGNORE not in survey.pixels:
-        return
+        return ""
     bare = [form for form in survey.forms if set(form.values) - {0} == {IGNORE}]
     indexed = [form for form in survey.forms if any(0 < value < IGNORE for value in form.values)]
     if not bare or not indexed or any(IGNORE in form.values for form in indexed):
-        return
+        return ""
     alone, others = sum(survey.forms[form] for form in bare), sum(survey.forms[form] for form in indexed)
     # so many files would hold both by chance; three make that none does unlikely (1 in 20)
     if alone <= others and alone * others / (alone + others) < 3:
-        return
+        return ""
+    if declared and _OTHERS * alone <= others and set(range(len(names))) <= set(survey.values):
+        return f"{_holders(survey, bare)} no other values than 0 and {IGNORE}, for which `names` leaves no class."
     held = sorted({value for form in indexed for value in form.values if 0 < value < IGNORE})
     called = dict(enumerate(names))
     table = ", ".join(f"{value}: {called.get(value, f'class {value}')}" for value in [0, *held][:20])
@@ -178,7 +194,7 @@ def refuse_numbers(survey: Survey) -> None:
         f"The masks hold the values from 1 {reach}, without gaps, and each value is one piece: "
         "are these the numbers of single objects, or classes?",
         where=survey.formed[by_count[-1]][0].path,
-        remedy="Say it in data.yaml. Numbers of objects, which become one class: `names: [background, object]`. "
+        remedy="Say it in data.yaml. Numbers of objects, which become one class: `objects: true`. "
         f"Classes: `names: [{classes}]`.",
     )
 
@@ -213,18 +229,35 @@ def _explained_by_value(samples: Sequence[Sample]) -> list[float] | None:
     """How much of the variance of column, row and size of its pixels the value explains; none if it is many pieces."""
     from scipy import ndimage
 
-    values, places = [], []
-    single = 0
-    for sample in samples:
+    values: list[int] = []
+    places: list[tuple[float, float, float]] = []
+    most = sum(int((sample.values > 0).sum()) for sample in samples)
+    scattered = 0
+    for sample in _within(samples, _PIXELS):
         raw = read_mask(sample.path, sample.case)
-        for value in sample.values[sample.values > 0].tolist():
-            mask = raw == value
+        # a value is looked for where it lies; there are no gaps below the largest
+        boxes = ndimage.find_objects(raw.astype(np.int32))
+        for value, box in enumerate(boxes, 1):
+            mask = raw[box] == value
             _, pieces = ndimage.label(mask, structure=np.ones((3, 3)))
-            single += pieces == 1
+            scattered += pieces != 1
             rows, columns = np.nonzero(mask)
+            middle = (box[1].start + columns.mean()) / raw.shape[1], (box[0].start + rows.mean()) / raw.shape[0]
             values.append(value)
-            places.append((columns.mean() / mask.shape[1], rows.mean() / mask.shape[0], np.log(rows.size / mask.size)))
-    return _explained(np.array(values), np.array(places)) if single >= 0.9 * len(values) else None
+            places.append((*middle, np.log(rows.size / raw.size)))
+        if scattered > (1 - _SINGLE) * most:
+            return None
+    return _explained(np.array(values), np.array(places)) if scattered <= (1 - _SINGLE) * len(values) else None
+
+
+def _within(samples: Sequence[Sample], pixels: int) -> Iterator[Sample]:
+    """The first of them, until they have so many pixels together; at least as many as show a habit."""
+    seen = 0
+    for number, sample in enumerate(samples):
+        if number >= _FEWEST_NUMBERED and seen >= pixels:
+            return
+        seen += int(sample.counts.sum())
+        yield sample
 
 
 def _explained(values: Int[np.ndarray, " N"], places: Float[np.ndarray, "N D"]) -> list[float]:

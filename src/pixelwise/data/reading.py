@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Integer, Shaped
+from jaxtyping import Integer, Shaped, UInt8
 
 from pixelwise.data import channels, formats, windows
 from pixelwise.data.dataset import Case, Window
@@ -40,7 +40,7 @@ def read_mask(path: Path, case: Case) -> Integer[np.ndarray, "H W"] | Integer[np
 
 
 def read_raw_mask(path: Path, case: Case) -> formats.RawMask:
-    """A mask file of a case with its palette; of a piece, the piece, of which the values count and no palette.
+    """A mask file of a case with its palette; of a piece, the piece.
 
     Raises:
         DataError: as `read_mask`.
@@ -50,7 +50,19 @@ def read_raw_mask(path: Path, case: Case) -> formats.RawMask:
     source, info = _opened(path, case.page, is_mask=True), formats.read_info(case.image)
     if source.shape[:2] != (info.height, info.width):
         raise wrong_size(path, source.shape[:2], (info.height, info.width))
-    return formats.RawMask(formats.plain_mask(source[_slices(case.window)]), source.shape[2])
+    piece = formats.plain_mask(source[_slices(case.window)])
+    palette = read_palette(path, case.page) if piece.ndim == 2 else None
+    return formats.RawMask(piece, source.shape[2], palette)
+
+
+def read_palette(path: Path, page: int | None) -> UInt8[np.ndarray, "256 3"] | None:
+    """The palette of a mask, also of one that is too large to be decoded whole; none for one without.
+
+    Raises:
+        DataError: as `read_mask`.
+    """
+    palette: UInt8[np.ndarray, "256 3"] | None = _palette(path, page, *_state(path))
+    return palette
 
 
 def whole_size(case: Case, size: tuple[int, int] | None) -> tuple[int, int] | None:
@@ -85,12 +97,22 @@ def _slices(window: Window) -> tuple[slice, slice]:
 
 
 def _opened(path: Path, page: int | None, *, is_mask: bool) -> windows.Source:
+    source: windows.Source = _open(path, page, is_mask, *_state(path))
+    return source
+
+
+def _state(path: Path) -> tuple[int, int]:
+    """Size and time of a file, by which one that was written again is told."""
     try:
         state = path.stat()
     except OSError as error:
         raise DataError(f"This file cannot be read ({error.strerror}).", where=path) from None
-    source: windows.Source = _open(path, page, is_mask, state.st_size, state.st_mtime_ns)
-    return source
+    return state.st_size, state.st_mtime_ns
+
+
+@functools.lru_cache(maxsize=4)
+def _palette(path: Path, page: int | None, _size: int, _modified_ns: int) -> UInt8[np.ndarray, "256 3"] | None:
+    return windows.palette_of(path, page)
 
 
 @functools.lru_cache(maxsize=4)  # piece after piece is asked for

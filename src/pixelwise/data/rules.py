@@ -11,7 +11,13 @@ import numpy as np
 
 from pixelwise.classes import IGNORE, MAX_CLASSES, Color
 from pixelwise.data.dataset import MaskEncoding
-from pixelwise.data.doubts import refuse_lossy_indices, refuse_numbers, refuse_swallowed, refuse_two_meanings
+from pixelwise.data.doubts import (
+    looks_numbered,
+    refuse_lossy_indices,
+    refuse_numbers,
+    refuse_swallowed,
+    refuse_two_meanings,
+)
 from pixelwise.data.masks import shortened
 from pixelwise.data.reading import read_mask
 from pixelwise.data.survey import Survey, centres_of, share_near, solid
@@ -70,11 +76,12 @@ def one_class(survey: Survey, held: Sequence[Any]) -> DataError:
 def by_index(survey: Survey, names: Sequence[str], *, declared: bool = False) -> Proposal:
     """Raw values are the indices of classes; those that by custom do not count are ignored."""
     void = [value for value in survey.values if value in VOID_VALUES]
-    refuse_two_meanings(survey, names)
+    doubt = refuse_two_meanings(survey, names, declared=declared)
     listed = ", ".join(map(str, void))
     # a repaired copy has names that were made up from the values before
     called = [f"the class '{name}' is {index}" for index, name in enumerate(names) if name in _made_up(void)]
-    notices = (" ".join([ignored(void, survey), *(f"In these masks {one}." for one in called)]),) if void else ()
+    said = [ignored(void, survey), *(f"In these masks {one}." for one in called), *([doubt] if doubt else [])]
+    notices = (" ".join(said),) if void else ()
     ending = ", as declared" if declared else f", {listed} ignored" if void else ""
     encoding = MaskEncoding(
         kind="values",
@@ -127,6 +134,11 @@ def _binary(objects: Sequence[int], survey: Survey) -> Proposal:
         notices.append(f"The masks hold 0 and {which}: 0 is the background, {which} the object.")
     encoding = MaskEncoding(kind="values", values=table, description=f"binary: 0 background, {which} object")
     return Proposal(encoding, ("background", "object"), tuple(notices))
+
+
+def looks_like_objects(survey: Survey) -> bool:
+    """Whether one-channel masks seem to hold numbers of objects, beyond doubt or not."""
+    return _instances(survey) is not None or looks_numbered(survey)
 
 
 def _instances(survey: Survey) -> Proposal | None:
@@ -276,7 +288,7 @@ def _scattered(survey: Survey, cause: str) -> Proposal | None:
     others = [value for value in survey.values if value not in centres]
     between = sum(survey.pixels[value] for value in others)
     listed = ", ".join(map(str, centres))
-    where = sorted({path.name for value in others for path in survey.examples[value]})
+    where = sorted({one.name for value in others for one in survey.examples[value]})
     richest = survey.richest[0]
     most = f"; {richest.path.name} alone has {richest.values.size} values"
     among = f", in {shortened(where)}" if len(where) <= survey.file_count / 2 else most
@@ -340,7 +352,7 @@ def _without_stray(proposal: Proposal, stray: Sequence[int], survey: Survey) -> 
     if not stray:
         return proposal
     pixels = sum(survey.pixels[value] for value in stray)
-    where = sorted({path.name for value in stray for path in survey.examples[value]})
+    where = sorted({one.name for value in stray for one in survey.examples[value]})
     some = "" if _all_are_known(survey, stray) else "at least "
     notice = (
         f"{pixels} pixels in {some}{len(where)} mask files ({shortened(where)}) have the stray values "

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Int, Integer, Shaped
 
 from pixelwise.classes import MAX_CLASSES, Color
-from pixelwise.data.dataset import Case
+from pixelwise.data.dataset import Case, Window
 from pixelwise.data.formats import RawMask
 from pixelwise.data.masks import LOSSY_SUFFIXES, count_values, pack_colors, unpack_color
 from pixelwise.data.parallel import bytes_of_case, in_parallel
@@ -24,8 +24,12 @@ _KEPT_PER_FILE = 4096
 """Distinct values remembered of one file; a photograph has more colours."""
 _KEPT = 2**17
 """Distinct values remembered of all files."""
+_EXAMPLES = 5
+"""Files remembered of each value."""
 _LOOKED_AT = 64
-"""Files that are read a second time to see where colours are."""
+"""Files that are read a second time to see where colours are, unless so many do not show each colour once."""
+_LOOKED_AT_ONCE = 1024
+"""Files that are read a second time to see each colour once."""
 _FORM_VALUES = 64
 """Files with more values have no form; no rule asks for it."""
 _FORMS = 4096
@@ -62,6 +66,24 @@ class Sample:
 
 
 @dataclass(frozen=True)
+class Example:
+    """A mask file that holds a value; pages of a stack and pieces of an image share one."""
+
+    path: Path
+    case: Case
+
+    @property
+    def name(self) -> str:
+        """The name of the file."""
+        return self.path.name
+
+    @property
+    def place(self) -> tuple[Path, int | None, Window | None]:
+        """Which part of which file it is."""
+        return self.path, self.case.page, self.case.window
+
+
+@dataclass(frozen=True)
 class Clash:
     """An index that has different colours in the palettes of two files."""
 
@@ -91,9 +113,7 @@ class Survey:
     kind: Kind
     pixels: Counter[int] = field(default_factory=Counter)
     files: Counter[int] = field(default_factory=Counter)
-    examples: dict[int, list[Path]] = field(default_factory=dict)
-    homes: dict[Path, Case] = field(default_factory=dict)
-    """The case of each example."""
+    examples: dict[int, list[Example]] = field(default_factory=dict)
     file_count: int = 0
     most_values: int = 0
     """Distinct values above 0 in the richest file."""
@@ -117,6 +137,8 @@ class Survey:
     """Of colours: the masks that hold grey only, whose counts are among the others."""
     clash: Clash | None = None
     """The palettes contradict each other; of colours, that is why the colours count."""
+    indexed: "Survey | None" = None
+    """Of colours that count because palettes contradict each other: the indices, if no mask is in colour itself."""
     blind: Path | None = None
     """A file whose palette shows two of its values in one colour."""
 
@@ -143,9 +165,8 @@ class Survey:
             self.pixels[value] += count
             self.files[value] += 1
             known = self.examples.setdefault(value, [])
-            if len(known) < 5:
-                known.append(sample.path)
-                self.homes[sample.path] = sample.case
+            if len(known) < _EXAMPLES:
+                known.append(Example(sample.path, sample.case))
         self.file_count += 1
         self.total += int(sample.counts.sum())
         self.most_values = max(self.most_values, int((sample.values > 0).sum()))
@@ -182,9 +203,8 @@ class Survey:
         """Counts the files of another survey of the same kind."""
         self.pixels += other.pixels
         self.files += other.files
-        for value, paths in other.examples.items():
-            self.examples[value] = [*self.examples.get(value, []), *paths][:5]
-        self.homes |= other.homes
+        for value, examples in other.examples.items():
+            self.examples[value] = [*self.examples.get(value, []), *examples][:_EXAMPLES]
         self.file_count += other.file_count
         self.most_values = max(self.most_values, other.most_values)
         self.maxima += other.maxima
@@ -228,9 +248,13 @@ def take_survey(cases: Sequence[Case], *, by_index: bool = False) -> Survey:
         else:
             surveys[sample.kind].add(sample)
     if color.file_count or (indexed.clash is not None and not by_index):
+        only_indices = not color.file_count
         color.include(painted)
         color.clash = indexed.clash
         _refuse_other_than_colors(indexed, color, scalar)
+        if only_indices and scalar.values in ([], [0]):
+            indexed.include(scalar)
+            color.indexed = indexed
     else:
         scalar.include(indexed)
     if layers.file_count and (color.file_count or scalar.values not in ([], [0])):
@@ -315,12 +339,11 @@ def _sample_layers(case: Case, path: Path, raw: Shaped[np.ndarray, "H W C"]) -> 
 def _add_greys(survey: Survey, scalar: Survey) -> None:
     """Adds grey values to colours, as colours with equal parts, or to layers, where only 0, an empty one, can be."""
     survey.greys = scalar
-    survey.homes |= scalar.homes
     for value in scalar.values:
         if not 0 <= value <= 255:
             raise DataError(
                 f"Some masks are in colour, and this one holds the value {value}.",
-                where=scalar.examples[value][0],
+                where=scalar.examples[value][0].path,
                 remedy="Store all masks in the same way.",
             )
         packed = value * 0x10101
@@ -383,17 +406,38 @@ def near(survey: Survey, centres: Sequence[int]) -> list[int]:
 
 
 def solid(survey: Survey, values: Sequence[int]) -> set[int]:
-    """Those values or colours of which some example has a block of 3 x 3 pixels, as areas have and their edges not."""
-    paths = list(dict.fromkeys(path for value in values for path in survey.examples[value]))[:_LOOKED_AT]
+    """Those values or colours of which some example has a block of 3 x 3 pixels, as areas have and their edges not.
+
+    Of a value that no file was looked at for nothing is known, so that it is among them: it must not pass for an edge.
+    """
+    looked: set[tuple[Path, int | None, Window | None]] = set()
     found: set[int] = set()
 
-    def look(path: Path) -> set[int]:
-        raw = read_raw_mask(path, survey.homes[path])
+    def look(example: Example) -> set[int]:
+        raw = read_raw_mask(example.path, example.case)
         return _blocks(raw.values if survey.kind == "scalar" else _packed(raw.seen))
 
-    for seen in in_parallel(look, paths, lambda path: bytes_of_case(survey.homes[path])):
-        found |= seen
-    return found & set(values)
+    for turn in range(_EXAMPLES):
+        open_values = [value for value in values if value not in found]
+        examples = _unseen(survey, open_values, looked, turn)
+        for seen in in_parallel(look, examples, lambda example: bytes_of_case(example.case)):
+            found |= seen
+    unknown = {value for value in values if not any(one.place in looked for one in survey.examples[value])}
+    return found.intersection(values) | unknown
+
+
+def _unseen(
+    survey: Survey, values: Sequence[int], looked: set[tuple[Path, int | None, Window | None]], turn: int
+) -> list[Example]:
+    """One more file for each value of which no more than `turn` were looked at; `looked` grows by them."""
+    most = _LOOKED_AT if turn else _LOOKED_AT_ONCE
+    examples = []
+    for value in values:
+        fresh = [one for one in survey.examples[value] if one.place not in looked]
+        if len(looked) < most and fresh and len(survey.examples[value]) - len(fresh) <= turn:
+            examples.append(fresh[0])
+            looked.add(fresh[0].place)
+    return examples
 
 
 def _packed(raw: Integer[np.ndarray, "..."]) -> Int[np.ndarray, "H W"]:

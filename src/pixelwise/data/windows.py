@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Bool, Shaped
+from jaxtyping import Bool, Shaped, UInt8
 
 from pixelwise.data import formats, tiff
 from pixelwise.data.omezarr import Image, is_zarr
@@ -178,6 +178,21 @@ def open_mask(path: Path, page: int | None = None) -> Source:
             return mask if mask.ndim == 3 else mask[:, :, None]
         values = formats.mask_values(first, path)
     return TiffSource(opened, (*opened.size, values.shape[2]), values.dtype, formats.mask_values)
+
+
+def palette_of(path: Path, page: int | None = None) -> UInt8[np.ndarray, "256 3"] | None:
+    """The palette of an image as `formats.read_palette`, for which no more than a window is read where it can be.
+
+    Raises:
+        DataError: as `formats.read_mask`.
+    """
+    if is_zarr(path):
+        return None
+    with formats.reading(path):
+        opened = tiff.open_page(path, page) if formats.content_of(path) == "TIFF" else None
+        if opened is not None:
+            return opened.window(range(1), range(1)).palette
+    return formats.read_palette(path, page)
 
 
 def placement_of(path: Path) -> tiff.Placement | None:
