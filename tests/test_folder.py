@@ -17,8 +17,10 @@ from pixelwise.data import folder
 from pixelwise.data.dataset import Case, Dataset, MaskEncoding
 from pixelwise.data.declared import DataFile
 from pixelwise.data.detect import Declaration, Detection
-from pixelwise.data.masks import decode
+from pixelwise.data.masks import UnknownValuesError, decode
 from pixelwise.errors import ConfigError, DataError
+from pixelwise.evaluation import sides
+from pixelwise.facts import RunFacts
 
 RANDOM = np.random.default_rng(3)
 PHOTO = RANDOM.integers(0, 256, (12, 16, 3), dtype=np.uint8)
@@ -496,7 +498,7 @@ def test_objects_of_voc_are_passed_over(tmp_path: Path) -> None:
 def test_python_objects_are_passed_over_and_never_opened(tmp_path: Path) -> None:
     write(tmp_path, ["7.tif", "8.tif"])
     for stem in "78":
-        np.save(tmp_path / f"{stem}_seg.npy", {"masks": MASK}, allow_pickle=True)  # type: ignore[arg-type]
+        np.save(tmp_path / f"{stem}_seg.npy", {"masks": MASK}, allow_pickle=True)
     with pytest.raises(DataError, match=r"There are 2 images but no masks.* Python objects.*: 2, such as 7_seg\.npy"):
         folder.scan(tmp_path)
     write(tmp_path, ["7_masks.tif", "8_masks.tif"])
@@ -508,7 +510,7 @@ def test_python_objects_are_passed_over_and_never_opened(tmp_path: Path) -> None
 
 def test_python_objects_that_are_named_as_masks_are_an_error_that_says_so(tmp_path: Path) -> None:
     write(tmp_path, ["7.tif"])
-    np.save(tmp_path / "7_seg.npy", {"masks": MASK}, allow_pickle=True)  # type: ignore[arg-type]
+    np.save(tmp_path / "7_seg.npy", {"masks": MASK}, allow_pickle=True)
     (tmp_path / "data.yaml").write_text("masks: '{stem}_seg.npy'\n")
     with pytest.raises(DataError, match="holds Python objects, as the projects of Cellpose do"):
         folder.scan(tmp_path)
@@ -996,6 +998,29 @@ def test_each_class_may_have_masks_of_its_own(
     assert decode(data.cases[0], data.encoding, (12, 16))[5].tolist() == row
     assert not decode(data.cases[2], data.encoding, (12, 16))[:, 8:].any(), "an image need not have all of them"
     assert not data.unpaired
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "images: images/*.png\nmasks: {tree: 'tree/{stem}.png', car: 'car/{stem}.png'}\n",
+        "images: images/*.png\nmasks: {bus: 'bus/{stem}.png', car: 'car/{stem}.png', tree: 'tree/{stem}.png'}\n",
+    ],
+)
+def test_other_lines_of_a_description_do_not_swap_the_classes_of_a_run(
+    text: str, tmp_path: Path, describe: Describe
+) -> None:
+    by_class(tmp_path)
+    (tmp_path / "bus").mkdir()
+    Image.fromarray(np.zeros((12, 16), dtype=np.uint8)).save(tmp_path / "bus" / "3.png")
+    known = describe(BY_CLASS)
+    run = RunFacts(data="/data", mask_encoding=known.encoding)
+    again = sides.as_trained(describe(text), run, known.classes)
+    assert again.classes.names == ["background", "car", "tree"]
+    assert decode(again.cases[0], again.encoding, None)[5].tolist() == [1] * 4 + [0] * 4 + [2] * 8
+    if "bus" in text:
+        with pytest.raises(UnknownValuesError, match="a mask of 'bus', which is no class; there are car, tree"):
+            decode(again.cases[2], again.encoding, None)
 
 
 def test_a_pixel_of_two_classes_is_an_error_or_does_not_count(tmp_path: Path, describe: Describe) -> None:

@@ -27,8 +27,8 @@ class Case:
     image: Path
     masks: tuple[Path, ...] = ()
     """Files that hold the mask, at least one in a data set; several are united."""
-    parts: tuple[int, ...] = ()
-    """The number of the class of each of these files, where each class has files of its own."""
+    parts: tuple[str, ...] = ()
+    """The name of the class of each of these files, where each class has files of its own."""
     page: int | None = None
     """Page of a multi-page file that holds a stack of images; none for the only one."""
     window: Window | None = None
@@ -52,12 +52,11 @@ class MaskEncoding(BaseModel):
     several files, every value above 0 is the class of the file; `layers`: one channel per class, in order, from class
     1; the others are polygons, a table from label to class."""
     values: Mapping[int, int] = {}
-    """Raw value to class index or IGNORE (`values`); category id to class (`coco`, `yolo`); number of a file in
-    `Case.parts` to class (`files`)."""
+    """Raw value to class index or IGNORE (`values`); category id to class (`coco`, `yolo`)."""
     colors: Mapping[Color, int] = {}
     """Colour to class index or IGNORE (`colors`)."""
     labels: Mapping[str, int] = {}
-    """Label to class index or IGNORE (`labelme`)."""
+    """Label to class index or IGNORE (`labelme`); name of a class in `Case.parts` to its index (`files`)."""
     nearest: bool = False
     """Values or colours that are not in the table count as the nearest one (masks stored as JPEG)."""
     other: int | None = None

@@ -217,16 +217,16 @@ def _by_class(listing: Listing, data: DataFile, wanted: Wanted | None) -> Pairin
     assert isinstance(data.masks, dict)
     templates = {name: _listed(texts) for name, texts in data.masks.items()}
     pairing = _by_template(listing, [text for texts in templates.values() for text in texts], wanted)
-    lookup, names = Lookup(listing.files), _names_of_files(data)
-    parts: dict[File, int] = {}
+    lookup = Lookup(listing.files)
+    parts: dict[File, str] = {}
     for name, texts in templates.items():
-        number, before = names.index(name), len(parts)
+        before = len(parts)
         for image in pairing.pairs:
             stars = wanted[image] if wanted is not None else (image.stem,)
             for mask in (mask for text in texts for mask in lookup.find(filled(text, image, stars)) if mask != image):
-                if parts.setdefault(mask, number) != number:
+                if parts.setdefault(mask, name) != name:
                     raise DataError(
-                        f"{mask.posix} is a mask of '{names[parts[mask]]}' and of '{name}'.",
+                        f"{mask.posix} is a mask of '{parts[mask]}' and of '{name}'.",
                         where=listing.root,
                         remedy="Narrow the patterns in 'masks'.",
                     )

@@ -210,7 +210,7 @@ def _by_class(survey: Survey, declaration: Declaration) -> Proposal:
     )
     encoding = MaskEncoding(
         kind="files",
-        values={number: number for number in range(1, len(names))},
+        labels={name: index for index, name in enumerate(names) if index},
         other=IGNORE if declaration.by_class == "overlap is ignored" else None,
         description=f"mask files for each of {shortened(names[1:])}",
     )
