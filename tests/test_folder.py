@@ -498,7 +498,7 @@ def test_objects_of_voc_are_passed_over(tmp_path: Path) -> None:
 def test_python_objects_are_passed_over_and_never_opened(tmp_path: Path) -> None:
     write(tmp_path, ["7.tif", "8.tif"])
     for stem in "78":
-        np.save(tmp_path / f"{stem}_seg.npy", {"masks": MASK}, allow_pickle=True)
+        np.save(tmp_path / f"{stem}_seg.npy", {"masks": MASK}, allow_pickle=True)  # type: ignore[arg-type]
     with pytest.raises(DataError, match=r"There are 2 images but no masks.* Python objects.*: 2, such as 7_seg\.npy"):
         folder.scan(tmp_path)
     write(tmp_path, ["7_masks.tif", "8_masks.tif"])
@@ -510,7 +510,7 @@ def test_python_objects_are_passed_over_and_never_opened(tmp_path: Path) -> None
 
 def test_python_objects_that_are_named_as_masks_are_an_error_that_says_so(tmp_path: Path) -> None:
     write(tmp_path, ["7.tif"])
-    np.save(tmp_path / "7_seg.npy", {"masks": MASK}, allow_pickle=True)
+    np.save(tmp_path / "7_seg.npy", {"masks": MASK}, allow_pickle=True)  # type: ignore[arg-type]
     (tmp_path / "data.yaml").write_text("masks: '{stem}_seg.npy'\n")
     with pytest.raises(DataError, match="holds Python objects, as the projects of Cellpose do"):
         folder.scan(tmp_path)

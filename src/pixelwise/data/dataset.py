@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, field_validator
 
@@ -65,6 +65,11 @@ class MaskEncoding(BaseModel):
     description: str = ""
     """One line that says what was detected, for the user."""
 
+    @property
+    def tables(self) -> dict[str, Any]:
+        """All that decides how masks are decoded: not the description, which is for people."""
+        return self.model_dump(exclude={"description"})
+
     @field_validator("colors", mode="before")
     @classmethod
     def _from_json(cls, colors: object) -> object:
@@ -91,4 +96,6 @@ class Dataset:
     slices: Axis | None = None
     """Axis of volumes across which slices are taken, where it was chosen."""
     named: bool = False
-    """The user or the annotations name the classes; else the names were made up from values or colours."""
+    """The user, a list or the annotations name the classes; else the names were made up from values or colours."""
+    listed: bool = False
+    """A list of classes that lay beside the masks gave these names, and not the user."""

@@ -56,7 +56,7 @@ class Detection:
     encoding: MaskEncoding
     classes: ClassTable
     notices: tuple[str, ...]
-    named: bool = False
+    listed: bool = False
     """A list of classes beside the masks gave their names."""
 
 
@@ -106,7 +106,7 @@ def _detect_pictures(cases: Sequence[Case], declaration: Declaration) -> Detecti
         _refuse(declaration, "ignore_colors", what="The masks hold one value per pixel and no colours")
         proposal = _with_palette(_values(survey, declaration, several=several), survey, declaration)
     notices = (*said, *proposal.notices)
-    return Detection(proposal.encoding, _table(proposal, declaration), notices, named=declaration.legend is not None)
+    return Detection(proposal.encoding, _table(proposal, declaration), notices, listed=declaration.legend is not None)
 
 
 def _with_legend(

@@ -72,7 +72,8 @@ def scan(root: Path, slices: Axis | None = None) -> Dataset:
         notices=(*pairing.notices, *detection.notices, *said, *_told_channels(cases), *_told_of_files(pairing)),
         unpaired=pairing.unpaired,
         slices=pairing.slices,
-        named=detection.named or _has_names(pairing, detection.encoding),
+        named=detection.listed or _has_names(pairing, detection.encoding),
+        listed=detection.listed,
     )
 
 
