@@ -222,6 +222,28 @@ def test_what_is_declared_to_be_ignored_is_no_class_of_the_list(tmp_path: Path) 
     assert quarters(data) == ["background", "ignored", "tree", "background"]
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("_classes.csv", ROBOFLOW),
+        ("_classes.csv", ROBOFLOW.replace("3, bus", "5, bus")),
+        ("data.yaml", "images: '*_photo.jpg'\nmasks: '{1}_mask.jpg'\nnames: [background, car, tree, bus]\n"),
+    ],
+)
+def test_names_do_not_make_jpeg_hold_indices_but_declared_values_do(name: str, text: str, tmp_path: Path) -> None:
+    made(tmp_path, masks_of(INDICES), {name: text})
+    for path in tmp_path.glob("*_mask.png"):
+        path.with_name(path.name.replace("_mask.png", ".jpg")).rename(path.with_name(path.stem[:1] + "_photo.jpg"))
+        Image.fromarray(INDICES).save(path.with_suffix(".jpg"), quality=100)
+        path.unlink()
+    declared = "images: '*_photo.jpg'\nmasks: '{1}_mask.jpg'\n"
+    (tmp_path / "data.yaml").write_text(text if name == "data.yaml" else declared)
+    with pytest.raises(DataError, match="JPEG cannot hold class indices"):
+        scan(tmp_path)
+    (tmp_path / "data.yaml").write_text(f"{declared}values: {{0: background, 1: car, 2: tree}}\n")
+    assert scan(tmp_path).classes.names == ["background", "car", "tree"]
+
+
 def test_jpeg_masks_go_by_the_colours_that_are_near(tmp_path: Path) -> None:
     large = np.kron(INDICES, np.ones((8, 8), dtype=np.uint8))
     made(tmp_path, {f"masks/{number}.png": painted(large) for number in range(3)}, {"labelmap.txt": CVAT})

@@ -15,7 +15,7 @@ import numpy as np
 from pixelwise.classes import IGNORE, MAX_CLASSES, ClassTable, Color, default_color
 from pixelwise.data import formats, legends, polygons
 from pixelwise.data.dataset import Case, MaskEncoding
-from pixelwise.data.doubts import looks_numbered, refuse_indices_beside_colors
+from pixelwise.data.doubts import looks_numbered, refuse_indices_beside_colors, refuse_lossy_indices
 from pixelwise.data.edges import edges_in, main_colors
 from pixelwise.data.legends import Legend
 from pixelwise.data.masks import UnknownValuesError, pack_colors, shortened, unpack_color
@@ -25,6 +25,8 @@ from pixelwise.errors import DataError
 
 _MOST_STRAY = 0.05
 """Edges may take so much of all mask pixels."""
+_CLOSE = 10
+"""JPEG may make one value of another where they differ by less."""
 
 
 @dataclass(frozen=True)
@@ -237,6 +239,7 @@ def _named(survey: Survey, names: Sequence[str]) -> Proposal:
     count = len(names)
     values = [value for value in survey.values if value not in VOID_VALUES]
     if set(values) <= set(range(count)) and len(values) > 1:
+        _refuse_lossy(survey, values)
         return by_index(survey, names, declared=True)
     if count == 2 and looks_numbered(survey):
         return replace(numbered(), names=tuple(names))
@@ -247,6 +250,12 @@ def _named(survey: Survey, names: Sequence[str]) -> Proposal:
     known = proposal.encoding.values if fits else range(count)
     outside = [value for value in values if value not in known]
     raise _outside(outside, survey, f"{count} classes are declared ({shortened(names)})")
+
+
+def _refuse_lossy(survey: Survey, values: Sequence[int]) -> None:
+    """Names, of a list or declared, do not say that values which JPEG may have made count: `values` do."""
+    if len(values) > 2 and np.diff(values).min() < _CLOSE:
+        refuse_lossy_indices(survey, values)
 
 
 def _in_order(proposal: Proposal, names: Sequence[str]) -> Proposal:
@@ -289,6 +298,8 @@ def _declared_values(survey: Survey, declaration: Declaration) -> Proposal:
     if outside:
         raise _outside(outside, survey, f"`values` declares {shortened(sorted(table))}")
     table |= {value: IGNORE for value in survey.values if value < 0 and value not in table}
+    if declaration.legend is not None:
+        _refuse_lossy(survey, [value for value in survey.values if table[value] != IGNORE])
     encoding = MaskEncoding(kind="values", values=table, description=f"{len(table)} values, as declared")
     return Proposal(encoding, tuple(names))
 
