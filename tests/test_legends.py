@@ -1,5 +1,6 @@
 """Lists of classes beside masks: tiny files as other programs write them, and what they must be read as."""
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -165,6 +166,14 @@ def test_without_palettes_a_list_of_colours_is_of_no_use(tmp_path: Path) -> None
             "'a', or what it stands for, is in it twice",
         ),
         (INDICES, "_classes.csv", "Pixel Value, Class\n0, a\none, b\n2, c\n", "'one' is no whole number"),
+        (INDICES, "_classes.csv", f"Pixel Value, Class\n0, {'a' * 140_000}\n", "is no table (field larger than"),
+        (INDICES, "_classes.csv", f"{ROBOFLOW}{10**23}, x\n", f"no mask can hold {10**23}"),
+        (
+            INDICES,
+            "class_names.txt",
+            "\n".join(["_background_", *map(str, range(300))]),
+            "lists 301 classes, and there can be 255",
+        ),
         (painted(), "labelmap.txt", "a:0,0,0\n", "is not of the form label:red,green,blue:parts:actions"),
         (painted(), "class_dict.csv", "name,r,g,b\na,0,0,300\n", "'0,0,300' is no colour"),
         (painted(), "class_dict.csv", "name,index,g,b\na,0,0,3\n", "its first line is 'name,index,g,b'"),
@@ -198,6 +207,19 @@ def test_lists_that_contradict_each_other_are_an_error_unless_names_are_declared
     assert words in caught.value.what
     (tmp_path / "data.yaml").write_text("names: [x, y, z]\n")
     assert scan(tmp_path).classes.names == ["x", "y", "z"]
+
+
+def test_the_time_to_read_a_list_grows_with_its_length_alone(tmp_path: Path) -> None:
+    made(tmp_path, masks_of(INDICES), {"class_names.txt": "\n".join(["_background_", *map(str, range(50_000))])})
+    began = time.process_time()
+    assert scan(tmp_path).classes.names == ["class 0", "class 1", "class 2"]
+    assert time.process_time() - began < 5, "a comparison of each line with each other one takes ten times as long"
+
+
+def test_a_list_beside_masks_that_hold_nothing_does_not_hide_that(tmp_path: Path) -> None:
+    made(tmp_path, masks_of(INDICES * 0 + 255), {"labelmap.txt": CVAT, "data.yaml": "ignore: 255\n"})
+    with pytest.raises(DataError, match="masks hold one class only: nothing that counts"):
+        scan(tmp_path)
 
 
 def test_lists_that_add_to_each_other_are_one(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import UInt8
 
-from pixelwise.classes import IGNORE, Color
+from pixelwise.classes import IGNORE, MAX_CLASSES, Color
 from pixelwise.data import formats
 from pixelwise.data.dataset import Case
 from pixelwise.data.listing import some
@@ -135,13 +135,15 @@ def _lines(path: Path) -> list[str]:
 
 def _distinct(entries: Sequence[tuple[int, str]]) -> dict[int, str]:
     table: dict[int, str] = {}
+    names: set[str] = set()
     for key, name in entries:
         if not name:
             raise _UnclearError("a class in it has no name")
         called = "background" if name.lower() in BACKGROUND_LABELS else name
-        if key in table or called in table.values():
+        if key in table or called in names:
             raise _UnclearError(f"'{name}', or what it stands for, is in it twice")
         table[key] = called
+        names.add(called)
     if not table:
         raise _UnclearError("it lists no class")
     return table
@@ -150,7 +152,11 @@ def _distinct(entries: Sequence[tuple[int, str]]) -> dict[int, str]:
 def _roboflow(lines: Sequence[str]) -> list[tuple[int, str]]:
     """`Pixel Value, Class`, then a value and a name in each line."""
     rows = _rows(lines, 2)
-    return [(_number(value), name) for value, name in rows[1:]]
+    entries = [(_number(value), name) for value, name in rows[1:]]
+    largest = max((abs(value) for value, _ in entries), default=0)
+    if largest >= 2**32:
+        raise _UnclearError(f"no mask can hold {largest}")
+    return entries
 
 
 def _class_dict(lines: Sequence[str]) -> list[tuple[int, str]]:
@@ -192,7 +198,10 @@ _PARSERS: dict[str, tuple[Literal["value", "color"], Callable[[Sequence[str]], l
 
 
 def _rows(lines: Sequence[str], width: int) -> list[list[str]]:
-    rows = [[cell.strip() for cell in row] for row in csv.reader(lines)]
+    try:
+        rows = [[cell.strip() for cell in row] for row in csv.reader(lines)]
+    except csv.Error as error:
+        raise _UnclearError(f"it is no table ({error})") from None
     wrong = next((row for row in rows if len(row) != width), None)
     if wrong is not None or not rows:
         raise _UnclearError(f"'{','.join(wrong or [])}' does not have {width} columns")
@@ -234,6 +243,8 @@ def fit(
     if any(len(case.masks) > 1 for case in cases):
         return "images have several mask files"
     clean = survey.without(void)
+    if not clean.values:
+        return "the masks hold nothing that counts"
     if survey.kind == "color" and legend.by == "color":
         return _to_colors(named, clean, set(main).difference(void))
     if survey.kind == "color":
@@ -250,6 +261,8 @@ def _to_values(named: Mapping[int, str], survey: Survey) -> Fitted | str:
     if len(listed) < 2:
         return f"of the values {shortened(survey.values)} of the masks it lists {len(listed)}"
     order = [value for value in sorted(named) if not _is_void(named[value])]
+    if len(order) > MAX_CLASSES:
+        return f"it lists {len(order)} classes, and there can be {MAX_CLASSES}"
     names = tuple(named[value] for value in order)
     ignored: dict[int, int | str] = {value: "ignore" for value in named if value not in order and value >= 0}
     if order == list(range(len(order))):
