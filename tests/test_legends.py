@@ -108,8 +108,8 @@ def test_colours_called_void_do_not_count(tmp_path: Path) -> None:
     assert quarters(data) == ["a", "b", "ignored", "a"]
 
 
-def with_palette(path: Path, palette: tuple[tuple[int, int, int], ...]) -> None:
-    image = Image.fromarray(INDICES, "P")
+def with_palette(path: Path, palette: tuple[tuple[int, int, int], ...], indices: np.ndarray = INDICES) -> None:
+    image = Image.fromarray(indices.astype(np.uint8), "P")
     image.putpalette([part for color in palette for part in color])
     image.save(path)
 
@@ -121,6 +121,24 @@ def test_a_palette_says_which_colour_a_value_has(tmp_path: Path) -> None:
     data = scan(tmp_path)
     assert data.classes.names == ["background", "car", "tree"]
     assert quarters(data) == ["tree", "background", "car", "tree"]
+
+
+def test_entries_of_a_palette_that_its_mask_does_not_hold_do_not_count(tmp_path: Path) -> None:
+    made(tmp_path, masks_of(INDICES), {"labelmap.txt": CVAT})
+    strange = (9, 8, 7)
+    for number, kept, palette in ((0, 1, (*COLORS[:2], strange)), (1, 2, (COLORS[0], strange, COLORS[2])), (2, 0, ())):
+        with_palette(tmp_path / f"{number}_mask.png", palette or COLORS, np.where(kept == INDICES, INDICES, 0))
+    data = scan(tmp_path)
+    assert data.classes.names == ["background", "car", "tree"]
+    assert quarters(data) == ["background", "car", "background", "background"]
+
+
+def test_a_palette_beside_masks_without_one_does_not_say_what_their_values_are(tmp_path: Path) -> None:
+    made(tmp_path, masks_of(INDICES), {"labelmap.txt": CVAT})
+    with_palette(tmp_path / "0_mask.png", COLORS)
+    data = scan(tmp_path)
+    assert data.classes.names == ["class 0", "class 1", "class 2"]
+    assert any("the palettes of the masks differ" in notice for notice in data.notices)
 
 
 def test_of_palettes_that_differ_the_colours_have_names(tmp_path: Path) -> None:
