@@ -1041,6 +1041,10 @@ def test_a_pixel_of_two_classes_is_an_error_or_does_not_count(tmp_path: Path, de
         (BY_CLASS.replace("tree/", "car/"), "car/1.png is a mask of 'car' and of 'tree'"),
         (BY_CLASS + "names: [background, car]\n", "'names' and 'masks' do not agree"),
         (BY_CLASS + "names: [car, tree, bus]\n", "'names' and 'masks' do not agree"),
+        ("masks: {}\n", "'masks' names no class."),
+        ("masks: []\n", "'masks' has no pattern."),
+        ("masks: {car: 'car/{stem}.png', tree: []}\n", "'masks' has no pattern for 'tree'."),
+        (BY_CLASS.replace("car:", "background:"), "Leave it out. If it is a class beside what nobody labelled"),
         (BY_CLASS + "values: {0: car}\n", "Each class has masks of its own, for which `values`"),
         ("masks: car/{stem}.png\noverlap: ignore\n", "'overlap' is for masks of which each class has its own"),
     ],
@@ -1050,6 +1054,29 @@ def test_masks_by_class_that_cannot_be_are_refused(text: str, words: str, tmp_pa
     with pytest.raises((ConfigError, DataError)) as caught:
         describe(text)
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(("car", "tree"), [("1", "007"), ("no", "off"), ("1.50", "2021-02-30")])
+def test_names_of_classes_with_masks_of_their_own_are_text(
+    car: str, tree: str, tmp_path: Path, describe: Describe
+) -> None:
+    by_class(tmp_path)
+    colors = f"colors: {{background: [0, 0, 0], {car}: [1, 2, 3], {tree}: [4, 5, 6]}}\n"
+    data = describe(BY_CLASS.replace("car:", f"{car}:").replace("tree:", f"{tree}:") + colors)
+    assert data.classes.names == ["background", car, tree]
+
+
+def test_one_file_for_each_image_by_class_may_have_palettes_that_differ(tmp_path: Path, describe: Describe) -> None:
+    by_class(tmp_path)
+    for kind, stem in (("tree", "1"), ("car", "2"), ("tree", "3")):
+        (tmp_path / kind / f"{stem}.png").unlink(missing_ok=True)
+    for path, color in ((tmp_path / "car" / "1.png", (255, 0, 0)), (tmp_path / "tree" / "2.png", (0, 255, 0))):
+        indices = Image.fromarray((np.asarray(Image.open(path)) > 0).astype(np.uint8), "P")
+        indices.putpalette([0, 0, 0, *color, *color])
+        indices.putpixel((15, 0), 2)  # in the same colour as 1
+        indices.save(path)
+    data = describe(BY_CLASS)
+    assert [decode(case, data.encoding, None).max() for case in data.cases] == [1, 2, 1]
 
 
 def test_masks_by_class_stored_as_jpeg_are_refused(tmp_path: Path, describe: Describe) -> None:

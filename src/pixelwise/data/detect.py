@@ -135,8 +135,8 @@ def _with_legend(
 
 
 def _is_table(declaration: Declaration) -> bool:
-    """Whether the user says what values mean, and not only which ones do not count."""
-    return any(meaning != "ignore" for meaning in (declaration.values or {}).values())
+    """Whether the user says what values mean, each or by files, and not only which ones do not count."""
+    return bool(declaration.by_class) or any(meaning != "ignore" for meaning in (declaration.values or {}).values())
 
 
 def _refuse(declaration: Declaration, *fields: str, what: str) -> None:
