@@ -228,6 +228,41 @@ def test_a_name_of_the_outer_folder_does_not_make_everything_a_mask(tmp_path: Pa
     assert pairs(data) == {f"{kind}/{kind} (1)": [f"{kind}/{kind} (1)_mask.png"] for kind in ("benign", "normal")}
 
 
+@pytest.mark.parametrize("named", [False, True])
+def test_files_that_annotate_nothing_leave_the_outer_folder_aside_and_its_lists_hold(
+    named: bool, tmp_path: Path
+) -> None:
+    names = [f"Dataset_with_GT/{kind}/{number}{end}.png" for kind in "ab" for number in "12" for end in ("", "_mask")]
+    write(tmp_path, names)
+    for path in tmp_path.rglob("*_mask.png"):
+        Image.fromarray(MASK // 255).save(path)
+    (tmp_path / "README.txt").write_text("How these images were made.")
+    (tmp_path / "dataset.json").write_text('{"title": "Images"}')
+    lists = tmp_path / "Dataset_with_GT" if named else tmp_path
+    (lists / "_classes.csv").write_text("Pixel Value, Class\n0, background\n1, lesion\n")
+    (lists / "ImageSets" / "Segmentation").mkdir(parents=True)
+    (lists / "ImageSets" / "Segmentation" / "train.txt").write_text("a/1\na/2\nb/1\n")
+    (lists / "ImageSets" / "Segmentation" / "val.txt").write_text("b/2\n")
+    data = folder.scan(tmp_path)
+    assert data.root == tmp_path / "Dataset_with_GT"
+    assert data.classes.names == ["background", "lesion"]
+    assert {case.name: case.split for case in data.cases} == {
+        "a/1": "train",
+        "a/2": "train",
+        "b/1": "train",
+        "b/2": "validation",
+    }
+    assert any(("Dataset_with_GT/_classes.csv" in notice) == named for notice in data.notices if "_classes" in notice)
+
+
+@pytest.mark.usefixtures("undetected")
+def test_annotations_beside_the_outer_folder_belong_to_its_images(tmp_path: Path) -> None:
+    write(tmp_path, ["img_GT/a/1.png", "img_GT/a/1_mask.png", "img_GT/b/2.png", "img_GT/b/2_mask.png"])
+    (tmp_path / "1.json").write_text(json.dumps(SHAPES))
+    with pytest.raises(DataError):
+        folder.scan(tmp_path)
+
+
 @pytest.mark.usefixtures("undetected")
 def test_hidden_files_are_passed_over(tmp_path: Path) -> None:
     write(tmp_path, ["images/1.png", "masks/1.png", "images/._1.png", ".cache/images/2.png", "__MACOSX/images/1.png"])
