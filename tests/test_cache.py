@@ -108,9 +108,9 @@ def test_another_meaning_of_the_masks_is_decoded_anew(cache: Cache, dataset: Dat
 
 
 def test_another_class_of_a_mask_file_is_decoded_anew(cache: Cache, dataset: Dataset) -> None:
-    encoding = MaskEncoding(kind="files", values={1: 1, 2: 2})
+    encoding = MaskEncoding(kind="files", labels={"car": 1, "tree": 2})
     opened = Cache(cache.folder, replace(dataset, encoding=encoding))
-    found = [opened.open(replace(dataset.cases[0], parts=(number,))).mask.max() for number in (1, 2)]
+    found = [opened.open(replace(dataset.cases[0], parts=(name,))).mask.max() for name in ("car", "tree")]
     assert found == [1, 2]
 
 

@@ -5,6 +5,7 @@ import re
 import shutil
 import signal
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -222,6 +223,20 @@ def test_named_classes_are_those_of_the_model_with_these_names_whatever_the_valu
     colors = dataset(("car", "sky"), named=True, kind="colors", colors={(0, 0, 0): 0, (9, 9, 9): 1}, other=IGNORE)
     read = for_model(colors, said, SKY_ROAD_CAR).encoding
     assert (read.colors, read.other) == ({(0, 0, 0): 2, (9, 9, 9): 0}, IGNORE)
+
+
+def test_names_of_a_list_give_way_to_the_table_of_a_run_whose_names_were_made_up() -> None:
+    said = said_of(kind="values", values={0: 0, 1: 1, 2: 2})
+    listed = dataset(("background", "cat", "dog"), named=True, kind="values", values={0: 0, 1: 1, 2: 2})
+    listed = replace(listed, listed=True)
+    made_up = ClassTable.from_names(["class 0", "class 1", "class 2"])
+    read = for_model(listed, said, made_up)
+    assert (read.encoding.values, read.classes) == ({0: 0, 1: 1, 2: 2}, made_up)
+    assert "masks are read as those of its run, whatever the list calls them" in read.notices[-1]
+    uncovered = replace(listed, encoding=MaskEncoding(kind="values", values={0: 0, 1: 1, 2: 2, 3: 2}))
+    for other, model in ((uncovered, made_up), (replace(listed, listed=False), made_up), (listed, SKY_ROAD_CAR)):
+        with pytest.raises(DataError, match="have the classes background, cat, dog; the model knows"):
+            for_model(other, said, model)
 
 
 def test_names_that_no_value_stands_for_do_not_count() -> None:

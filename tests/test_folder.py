@@ -17,8 +17,10 @@ from pixelwise.data import folder
 from pixelwise.data.dataset import Case, Dataset, MaskEncoding
 from pixelwise.data.declared import DataFile
 from pixelwise.data.detect import Declaration, Detection
-from pixelwise.data.masks import decode
+from pixelwise.data.masks import UnknownValuesError, decode
 from pixelwise.errors import ConfigError, DataError
+from pixelwise.evaluation import sides
+from pixelwise.facts import RunFacts
 
 RANDOM = np.random.default_rng(3)
 PHOTO = RANDOM.integers(0, 256, (12, 16, 3), dtype=np.uint8)
@@ -224,6 +226,41 @@ def test_a_name_of_the_outer_folder_does_not_make_everything_a_mask(tmp_path: Pa
     data = folder.scan(write(tmp_path, names))
     assert data.root == tmp_path / "Dataset_with_GT"
     assert pairs(data) == {f"{kind}/{kind} (1)": [f"{kind}/{kind} (1)_mask.png"] for kind in ("benign", "normal")}
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_files_that_annotate_nothing_leave_the_outer_folder_aside_and_its_lists_hold(
+    named: bool, tmp_path: Path
+) -> None:
+    names = [f"Dataset_with_GT/{kind}/{number}{end}.png" for kind in "ab" for number in "12" for end in ("", "_mask")]
+    write(tmp_path, names)
+    for path in tmp_path.rglob("*_mask.png"):
+        Image.fromarray(MASK // 255).save(path)
+    (tmp_path / "README.txt").write_text("How these images were made.")
+    (tmp_path / "dataset.json").write_text('{"title": "Images"}')
+    lists = tmp_path / "Dataset_with_GT" if named else tmp_path
+    (lists / "_classes.csv").write_text("Pixel Value, Class\n0, background\n1, lesion\n")
+    (lists / "ImageSets" / "Segmentation").mkdir(parents=True)
+    (lists / "ImageSets" / "Segmentation" / "train.txt").write_text("a/1\na/2\nb/1\n")
+    (lists / "ImageSets" / "Segmentation" / "val.txt").write_text("b/2\n")
+    data = folder.scan(tmp_path)
+    assert data.root == tmp_path / "Dataset_with_GT"
+    assert data.classes.names == ["background", "lesion"]
+    assert {case.name: case.split for case in data.cases} == {
+        "a/1": "train",
+        "a/2": "train",
+        "b/1": "train",
+        "b/2": "validation",
+    }
+    assert any(("Dataset_with_GT/_classes.csv" in notice) == named for notice in data.notices if "_classes" in notice)
+
+
+@pytest.mark.usefixtures("undetected")
+def test_annotations_beside_the_outer_folder_belong_to_its_images(tmp_path: Path) -> None:
+    write(tmp_path, ["img_GT/a/1.png", "img_GT/a/1_mask.png", "img_GT/b/2.png", "img_GT/b/2_mask.png"])
+    (tmp_path / "1.json").write_text(json.dumps(SHAPES))
+    with pytest.raises(DataError):
+        folder.scan(tmp_path)
 
 
 @pytest.mark.usefixtures("undetected")
@@ -998,6 +1035,29 @@ def test_each_class_may_have_masks_of_its_own(
     assert not data.unpaired
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "images: images/*.png\nmasks: {tree: 'tree/{stem}.png', car: 'car/{stem}.png'}\n",
+        "images: images/*.png\nmasks: {bus: 'bus/{stem}.png', car: 'car/{stem}.png', tree: 'tree/{stem}.png'}\n",
+    ],
+)
+def test_other_lines_of_a_description_do_not_swap_the_classes_of_a_run(
+    text: str, tmp_path: Path, describe: Describe
+) -> None:
+    by_class(tmp_path)
+    (tmp_path / "bus").mkdir()
+    Image.fromarray(np.zeros((12, 16), dtype=np.uint8)).save(tmp_path / "bus" / "3.png")
+    known = describe(BY_CLASS)
+    run = RunFacts(data="/data", mask_encoding=known.encoding)
+    again = sides.as_trained(describe(text), run, known.classes)
+    assert again.classes.names == ["background", "car", "tree"]
+    assert decode(again.cases[0], again.encoding, None)[5].tolist() == [1] * 4 + [0] * 4 + [2] * 8
+    if "bus" in text:
+        with pytest.raises(UnknownValuesError, match="a mask of 'bus', which is no class; there are car, tree"):
+            decode(again.cases[2], again.encoding, None)
+
+
 def test_a_pixel_of_two_classes_is_an_error_or_does_not_count(tmp_path: Path, describe: Describe) -> None:
     by_class(tmp_path, tree_from=3)
     data = describe(BY_CLASS)
@@ -1016,6 +1076,10 @@ def test_a_pixel_of_two_classes_is_an_error_or_does_not_count(tmp_path: Path, de
         (BY_CLASS.replace("tree/", "car/"), "car/1.png is a mask of 'car' and of 'tree'"),
         (BY_CLASS + "names: [background, car]\n", "'names' and 'masks' do not agree"),
         (BY_CLASS + "names: [car, tree, bus]\n", "'names' and 'masks' do not agree"),
+        ("masks: {}\n", "'masks' names no class."),
+        ("masks: []\n", "'masks' has no pattern."),
+        ("masks: {car: 'car/{stem}.png', tree: []}\n", "'masks' has no pattern for 'tree'."),
+        (BY_CLASS.replace("car:", "background:"), "Leave it out. If it is a class beside what nobody labelled"),
         (BY_CLASS + "values: {0: car}\n", "Each class has masks of its own, for which `values`"),
         ("masks: car/{stem}.png\noverlap: ignore\n", "'overlap' is for masks of which each class has its own"),
     ],
@@ -1025,6 +1089,29 @@ def test_masks_by_class_that_cannot_be_are_refused(text: str, words: str, tmp_pa
     with pytest.raises((ConfigError, DataError)) as caught:
         describe(text)
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(("car", "tree"), [("1", "007"), ("no", "off"), ("1.50", "2021-02-30")])
+def test_names_of_classes_with_masks_of_their_own_are_text(
+    car: str, tree: str, tmp_path: Path, describe: Describe
+) -> None:
+    by_class(tmp_path)
+    colors = f"colors: {{background: [0, 0, 0], {car}: [1, 2, 3], {tree}: [4, 5, 6]}}\n"
+    data = describe(BY_CLASS.replace("car:", f"{car}:").replace("tree:", f"{tree}:") + colors)
+    assert data.classes.names == ["background", car, tree]
+
+
+def test_one_file_for_each_image_by_class_may_have_palettes_that_differ(tmp_path: Path, describe: Describe) -> None:
+    by_class(tmp_path)
+    for kind, stem in (("tree", "1"), ("car", "2"), ("tree", "3")):
+        (tmp_path / kind / f"{stem}.png").unlink(missing_ok=True)
+    for path, color in ((tmp_path / "car" / "1.png", (255, 0, 0)), (tmp_path / "tree" / "2.png", (0, 255, 0))):
+        indices = Image.fromarray((np.asarray(Image.open(path)) > 0).astype(np.uint8), "P")
+        indices.putpalette([0, 0, 0, *color, *color])
+        indices.putpixel((15, 0), 2)  # in the same colour as 1
+        indices.save(path)
+    data = describe(BY_CLASS)
+    assert [decode(case, data.encoding, None).max() for case in data.cases] == [1, 2, 1]
 
 
 def test_masks_by_class_stored_as_jpeg_are_refused(tmp_path: Path, describe: Describe) -> None:

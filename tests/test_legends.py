@@ -1,5 +1,6 @@
 """Lists of classes beside masks: tiny files as other programs write them, and what they must be read as."""
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -107,8 +108,8 @@ def test_colours_called_void_do_not_count(tmp_path: Path) -> None:
     assert quarters(data) == ["a", "b", "ignored", "a"]
 
 
-def with_palette(path: Path, palette: tuple[tuple[int, int, int], ...]) -> None:
-    image = Image.fromarray(INDICES, "P")
+def with_palette(path: Path, palette: tuple[tuple[int, int, int], ...], indices: np.ndarray = INDICES) -> None:
+    image = Image.fromarray(indices.astype(np.uint8), "P")
     image.putpalette([part for color in palette for part in color])
     image.save(path)
 
@@ -120,6 +121,24 @@ def test_a_palette_says_which_colour_a_value_has(tmp_path: Path) -> None:
     data = scan(tmp_path)
     assert data.classes.names == ["background", "car", "tree"]
     assert quarters(data) == ["tree", "background", "car", "tree"]
+
+
+def test_entries_of_a_palette_that_its_mask_does_not_hold_do_not_count(tmp_path: Path) -> None:
+    made(tmp_path, masks_of(INDICES), {"labelmap.txt": CVAT})
+    strange = (9, 8, 7)
+    for number, kept, palette in ((0, 1, (*COLORS[:2], strange)), (1, 2, (COLORS[0], strange, COLORS[2])), (2, 0, ())):
+        with_palette(tmp_path / f"{number}_mask.png", palette or COLORS, np.where(kept == INDICES, INDICES, 0))
+    data = scan(tmp_path)
+    assert data.classes.names == ["background", "car", "tree"]
+    assert quarters(data) == ["background", "car", "background", "background"]
+
+
+def test_a_palette_beside_masks_without_one_does_not_say_what_their_values_are(tmp_path: Path) -> None:
+    made(tmp_path, masks_of(INDICES), {"labelmap.txt": CVAT})
+    with_palette(tmp_path / "0_mask.png", COLORS)
+    data = scan(tmp_path)
+    assert data.classes.names == ["class 0", "class 1", "class 2"]
+    assert any("the palettes of the masks differ" in notice for notice in data.notices)
 
 
 def test_of_palettes_that_differ_the_colours_have_names(tmp_path: Path) -> None:
@@ -165,6 +184,14 @@ def test_without_palettes_a_list_of_colours_is_of_no_use(tmp_path: Path) -> None
             "'a', or what it stands for, is in it twice",
         ),
         (INDICES, "_classes.csv", "Pixel Value, Class\n0, a\none, b\n2, c\n", "'one' is no whole number"),
+        (INDICES, "_classes.csv", f"Pixel Value, Class\n0, {'a' * 140_000}\n", "is no table (field larger than"),
+        (INDICES, "_classes.csv", f"{ROBOFLOW}{10**23}, x\n", f"no mask can hold {10**23}"),
+        (
+            INDICES,
+            "class_names.txt",
+            "\n".join(["_background_", *map(str, range(300))]),
+            "lists 301 classes, and there can be 255",
+        ),
         (painted(), "labelmap.txt", "a:0,0,0\n", "is not of the form label:red,green,blue:parts:actions"),
         (painted(), "class_dict.csv", "name,r,g,b\na,0,0,300\n", "'0,0,300' is no colour"),
         (painted(), "class_dict.csv", "name,index,g,b\na,0,0,3\n", "its first line is 'name,index,g,b'"),
@@ -200,6 +227,19 @@ def test_lists_that_contradict_each_other_are_an_error_unless_names_are_declared
     assert scan(tmp_path).classes.names == ["x", "y", "z"]
 
 
+def test_the_time_to_read_a_list_grows_with_its_length_alone(tmp_path: Path) -> None:
+    made(tmp_path, masks_of(INDICES), {"class_names.txt": "\n".join(["_background_", *map(str, range(50_000))])})
+    began = time.process_time()
+    assert scan(tmp_path).classes.names == ["class 0", "class 1", "class 2"]
+    assert time.process_time() - began < 5, "a comparison of each line with each other one takes ten times as long"
+
+
+def test_a_list_beside_masks_that_hold_nothing_does_not_hide_that(tmp_path: Path) -> None:
+    made(tmp_path, masks_of(INDICES * 0 + 255), {"labelmap.txt": CVAT, "data.yaml": "ignore: 255\n"})
+    with pytest.raises(DataError, match="masks hold one class only: nothing that counts"):
+        scan(tmp_path)
+
+
 def test_lists_that_add_to_each_other_are_one(tmp_path: Path) -> None:
     lists = {"a/label_names.txt": "_background_\ncar\n", "b/label_names.txt": "_background_\ncar\ntree\n"}
     data = scan(made(tmp_path, masks_of(INDICES, ("a/", "b/")), lists))
@@ -220,6 +260,28 @@ def test_what_is_declared_to_be_ignored_is_no_class_of_the_list(tmp_path: Path) 
     data = scan(tmp_path / "colors")
     assert data.classes.names == ["background", "tree"]
     assert quarters(data) == ["background", "ignored", "tree", "background"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("_classes.csv", ROBOFLOW),
+        ("_classes.csv", ROBOFLOW.replace("3, bus", "5, bus")),
+        ("data.yaml", "images: '*_photo.jpg'\nmasks: '{1}_mask.jpg'\nnames: [background, car, tree, bus]\n"),
+    ],
+)
+def test_names_do_not_make_jpeg_hold_indices_but_declared_values_do(name: str, text: str, tmp_path: Path) -> None:
+    made(tmp_path, masks_of(INDICES), {name: text})
+    for path in tmp_path.glob("*_mask.png"):
+        path.with_name(path.name.replace("_mask.png", ".jpg")).rename(path.with_name(path.stem[:1] + "_photo.jpg"))
+        Image.fromarray(INDICES).save(path.with_suffix(".jpg"), quality=100)
+        path.unlink()
+    declared = "images: '*_photo.jpg'\nmasks: '{1}_mask.jpg'\n"
+    (tmp_path / "data.yaml").write_text(text if name == "data.yaml" else declared)
+    with pytest.raises(DataError, match="JPEG cannot hold class indices"):
+        scan(tmp_path)
+    (tmp_path / "data.yaml").write_text(f"{declared}values: {{0: background, 1: car, 2: tree}}\n")
+    assert scan(tmp_path).classes.names == ["background", "car", "tree"]
 
 
 def test_jpeg_masks_go_by_the_colours_that_are_near(tmp_path: Path) -> None:

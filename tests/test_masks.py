@@ -24,7 +24,7 @@ ENCODINGS = {
     ),
     "instances": MaskEncoding(kind="instances", values={7: IGNORE}, description="numbers: 7 ignored"),
     "union": MaskEncoding(kind="union"),
-    "files": MaskEncoding(kind="files", values={1: 2, 2: 1}, other=255),
+    "files": MaskEncoding(kind="files", labels={"car": 2, "1": 1}, other=255),
     "layers": MaskEncoding(kind="layers", values={0: 1, 1: 2}),
     "labelme": MaskEncoding(kind="labelme", labels={"cell, round": 1, "Zelle \u00e4": 2, "1": 3, "__ignore__": IGNORE}),
     "coco": MaskEncoding(kind="coco", values={18: 1, 44: 2}),

@@ -66,6 +66,16 @@ def test_lists_that_give_no_split_are_told(lists: dict[str, str], words: str, tm
     assert any(words in notice for notice in scan(root).notices)
 
 
+@pytest.mark.parametrize("kind", ["a folder", "a broken link"])
+def test_a_list_that_cannot_be_read_gives_no_split(kind: str, tmp_path: Path) -> None:
+    root = voc(tmp_path, {"val.txt": "c\n"})
+    path = root / "ImageSets" / "Segmentation" / "train.txt"
+    path.mkdir() if kind == "a folder" else path.symlink_to("nowhere.txt")
+    assert set(sides(root).values()) == {None}
+    words = "train.txt give no split: ImageSets/Segmentation/train.txt cannot be read ("
+    assert any(words in notice for notice in scan(root).notices)
+
+
 def test_a_split_in_data_yaml_wins(tmp_path: Path) -> None:
     root = voc(tmp_path, {"train.txt": "a\nb\n", "val.txt": "c\n"})
     (root / "data.yaml").write_text("train: [c, d]\nval: [a]\n")

@@ -641,6 +641,20 @@ def test_two_processes_do_not_train_in_one_folder(discs: Path, tmp_path: Path, m
 
 
 @pytest.mark.usefixtures("undrawn")
+def test_other_words_for_the_same_masks_do_not_keep_a_run_from_going_on(discs: Path, tmp_path: Path) -> None:
+    files = Files(pixelwise.train(discs, tmp_path / "run", config=quick()).folder)
+    said = json.loads(files.run.read_text())
+    assert said["mask_encoding"]["values"]
+    said["mask_encoding"]["description"] = "in other words"
+    files.run.write_text(json.dumps(said))
+    pixelwise.train(discs, files.folder, config=quick("training.epochs=3"), resume=True)
+    said["mask_encoding"]["values"]["7"] = 1
+    files.run.write_text(json.dumps(said))
+    with pytest.raises(DataError, match="The values of the masks are not those the run began with"):
+        pixelwise.train(discs, files.folder, config=quick("training.epochs=4"), resume=True)
+
+
+@pytest.mark.usefixtures("undrawn")
 def test_a_command_that_was_refused_leads_nowhere(discs: Path, tmp_path: Path) -> None:
     pixelwise.train(discs, tmp_path / "run", config=quick(), command="first")
     draw_discs(tmp_path / "other", seed=1)

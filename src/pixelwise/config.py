@@ -609,12 +609,13 @@ MOST_YAML = 1_000_000
 """Values in a file, those that are named once and repeated counted each time."""
 
 
-def parse_yaml(text: str, as_text: Collection[str] = ()) -> Any:
+def parse_yaml(text: str, as_text: Collection[str] = (), by_text: Collection[str] = ()) -> Any:
     """What a YAML file holds.
 
     Args:
         text: of the file.
         as_text: keys of the outermost level whose values are text as it is written, whatever YAML takes them for.
+        by_text: keys of the outermost level that hold a table whose own keys are text in the same way.
 
     Raises:
         yaml.YAMLError: it is no YAML, or repeats itself millions of times.
@@ -631,6 +632,9 @@ def parse_yaml(text: str, as_text: Collection[str] = ()) -> Any:
         for key, value in top.value:
             if key.value in as_text:
                 _make_text(value)
+            if key.value in by_text and isinstance(value, yaml.MappingNode):
+                for name, _ in value.value:
+                    _make_text(name)
     return loader.construct_document(top)
 
 
@@ -646,7 +650,7 @@ def _values_in(node: yaml.Node, known: dict[int, int]) -> int:
 
 def _make_text(node: yaml.Node) -> None:
     """Turns numbers, dates and truth values, also those in a list or table, into text; nothing stays nothing."""
-    if isinstance(node, yaml.ScalarNode) and not node.tag.endswith(":null"):
+    if isinstance(node, yaml.ScalarNode) and not node.tag.endswith((":null", ":merge")):
         node.tag = "tag:yaml.org,2002:str"
     elif isinstance(node, yaml.SequenceNode):
         for item in node.value:

@@ -252,9 +252,9 @@ def _matched(open_image: Callable[[], np.ndarray], channels: int) -> np.ndarray:
 
 
 def _key(case: Case, dataset: Dataset, resize: tuple[int, int] | None) -> str:
-    # the description is for people; the image's name chooses its entry in a COCO file
+    # the image's name chooses its entry in a COCO file
     encoding = dataset.encoding
-    rules = (LAYOUT_VERSION, version("pixelwise"), encoding.model_dump(exclude={"description"}), len(dataset.classes))
+    rules = (LAYOUT_VERSION, version("pixelwise"), encoding.tables, len(dataset.classes))
     name = case.image.name if encoding.kind == "coco" else ""
     parts = (case.parts,) if case.parts else ()
     palettes = ("by palette",) if encoding.kind == "colors" else ()  # unlike in version 3 of this key

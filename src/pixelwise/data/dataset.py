@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, field_validator
 
@@ -27,8 +27,8 @@ class Case:
     image: Path
     masks: tuple[Path, ...] = ()
     """Files that hold the mask, at least one in a data set; several are united."""
-    parts: tuple[int, ...] = ()
-    """The number of the class of each of these files, where each class has files of its own."""
+    parts: tuple[str, ...] = ()
+    """The name of the class of each of these files, where each class has files of its own."""
     page: int | None = None
     """Page of a multi-page file that holds a stack of images; none for the only one."""
     window: Window | None = None
@@ -52,12 +52,11 @@ class MaskEncoding(BaseModel):
     several files, every value above 0 is the class of the file; `layers`: one channel per class, in order, from class
     1; the others are polygons, a table from label to class."""
     values: Mapping[int, int] = {}
-    """Raw value to class index or IGNORE (`values`); category id to class (`coco`, `yolo`); number of a file in
-    `Case.parts` to class (`files`)."""
+    """Raw value to class index or IGNORE (`values`); category id to class (`coco`, `yolo`)."""
     colors: Mapping[Color, int] = {}
     """Colour to class index or IGNORE (`colors`)."""
     labels: Mapping[str, int] = {}
-    """Label to class index or IGNORE (`labelme`)."""
+    """Label to class index or IGNORE (`labelme`); name of a class in `Case.parts` to its index (`files`)."""
     nearest: bool = False
     """Values or colours that are not in the table count as the nearest one (masks stored as JPEG)."""
     other: int | None = None
@@ -65,6 +64,11 @@ class MaskEncoding(BaseModel):
     makes them an error."""
     description: str = ""
     """One line that says what was detected, for the user."""
+
+    @property
+    def tables(self) -> dict[str, Any]:
+        """All that decides how masks are decoded: not the description, which is for people."""
+        return self.model_dump(exclude={"description"})
 
     @field_validator("colors", mode="before")
     @classmethod
@@ -92,4 +96,6 @@ class Dataset:
     slices: Axis | None = None
     """Axis of volumes across which slices are taken, where it was chosen."""
     named: bool = False
-    """The user or the annotations name the classes; else the names were made up from values or colours."""
+    """The user, a list or the annotations name the classes; else the names were made up from values or colours."""
+    listed: bool = False
+    """A list of classes that lay beside the masks gave these names, and not the user."""

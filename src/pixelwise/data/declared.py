@@ -31,6 +31,8 @@ Paint = tuple[_Part, _Part, _Part]
 """A colour as it is declared: red, green, blue."""
 TEXTS = ("path", "images", "masks", "masks_dir", "train", "val", "test", "names", "group", "group_table")
 """Keys of names and patterns, which are text whatever YAML takes them for: 007, 2021-02-30, no."""
+BY_NAME = ("masks", "colors")
+"""Keys that may hold a table by class name, which is text in the same way."""
 Wanted = dict[File, tuple[str, ...]]
 """Images, and what the stars of their pattern stand for."""
 
@@ -116,7 +118,7 @@ def _grouping(path: Path, data: DataFile, listing: Listing) -> Grouping | None:
 
 def _read(path: Path) -> DataFile:
     try:
-        tree = parse_yaml(path.read_text(encoding="utf-8"), TEXTS)
+        tree = parse_yaml(path.read_text(encoding="utf-8"), TEXTS, BY_NAME)
     except FileNotFoundError:
         raise DataError("There is no such file.", where=path, remedy="Check the path.") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -174,6 +176,8 @@ def _pairing(listing: Listing, data: DataFile, wanted: Wanted | None) -> Pairing
     if data.overlap is not None:
         raise ConfigError("'overlap' is for masks of which each class has its own.", remedy="Delete it.")
     if data.masks is not None:
+        if not data.masks:
+            raise ConfigError("'masks' has no pattern.", remedy="Write one, or leave 'masks' out.")
         return _by_template(listing, _listed(data.masks), wanted)
     if data.masks_dir is not None:
         return _by_masks_dir(listing, data.masks_dir, wanted)
@@ -218,17 +222,23 @@ def _by_class(listing: Listing, data: DataFile, wanted: Wanted | None) -> Pairin
     """Pairs by the patterns of each class."""
     assert isinstance(data.masks, dict)
     templates = {name: _listed(texts) for name, texts in data.masks.items()}
+    empty = [name for name, texts in templates.items() if not texts]
+    if empty or not templates:
+        raise ConfigError(
+            f"'masks' has no pattern for '{empty[0]}'." if empty else "'masks' names no class.",
+            remedy="Write each class with the pattern of its masks: `masks: {NAME: PATTERN, OTHER: PATTERN}`.",
+        )
     pairing = _by_template(listing, [text for texts in templates.values() for text in texts], wanted)
-    lookup, names = Lookup(listing.files), _names_of_files(data)
-    parts: dict[File, int] = {}
+    lookup = Lookup(listing.files)
+    parts: dict[File, str] = {}
     for name, texts in templates.items():
-        number, before = names.index(name), len(parts)
+        before = len(parts)
         for image in pairing.pairs:
             stars = wanted[image] if wanted is not None else (image.stem,)
             for mask in (mask for text in texts for mask in lookup.find(filled(text, image, stars)) if mask != image):
-                if parts.setdefault(mask, number) != number:
+                if parts.setdefault(mask, name) != name:
                     raise DataError(
-                        f"{mask.posix} is a mask of '{names[parts[mask]]}' and of '{name}'.",
+                        f"{mask.posix} is a mask of '{parts[mask]}' and of '{name}'.",
                         where=listing.root,
                         remedy="Narrow the patterns in 'masks'.",
                     )
@@ -245,6 +255,12 @@ def _names_of_files(data: DataFile) -> list[str]:
     """The names of all classes, the background first, where each other one has masks of its own."""
     assert isinstance(data.masks, dict)
     usual = ["background", *data.masks]
+    if data.names is None and "background" in data.masks:
+        raise ConfigError(
+            "'masks' has 'background', which is what no mask of another class covers and has none of its own.",
+            remedy="Leave it out. If it is a class beside what nobody labelled, write all `names`, that one first: "
+            f"{', '.join(['unlabelled', *data.masks])}.",
+        )
     names = [data.names[raw] for raw in sorted(data.names)] if isinstance(data.names, dict) else data.names or usual
     if len(names) != len(usual) or set(names[1:]) != set(data.masks) or names[0] in data.masks:
         raise ConfigError(

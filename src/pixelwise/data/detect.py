@@ -15,7 +15,7 @@ import numpy as np
 from pixelwise.classes import IGNORE, MAX_CLASSES, ClassTable, Color, default_color
 from pixelwise.data import legends, polygons
 from pixelwise.data.dataset import Case, MaskEncoding
-from pixelwise.data.doubts import looks_numbered, refuse_indices_beside_colors
+from pixelwise.data.doubts import looks_numbered, refuse_indices_beside_colors, refuse_lossy_indices
 from pixelwise.data.edges import edges_in, main_colors
 from pixelwise.data.legends import Legend
 from pixelwise.data.masks import UnknownValuesError, pack_colors, shortened, unpack_color
@@ -35,6 +35,8 @@ from pixelwise.errors import DataError
 
 _MOST_STRAY = 0.05
 """Edges may take so much of all mask pixels."""
+_CLOSE = 10
+"""JPEG may make one value of another where they differ by less."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class Detection:
     encoding: MaskEncoding
     classes: ClassTable
     notices: tuple[str, ...]
-    named: bool = False
+    listed: bool = False
     """A list of classes beside the masks gave their names."""
 
 
@@ -121,7 +123,7 @@ def _detect_pictures(cases: Sequence[Case], declaration: Declaration) -> Detecti
         _refuse(declaration, "ignore_colors", what="The masks hold one value per pixel and no colours")
         proposal = _with_palette(_values(survey, declaration, several=several), survey, declaration)
     notices = (*said, *proposal.notices)
-    return Detection(proposal.encoding, _table(proposal, declaration), notices, named=declaration.legend is not None)
+    return Detection(proposal.encoding, _table(proposal, declaration), notices, listed=declaration.legend is not None)
 
 
 def _with_numbers(survey: Survey, declaration: Declaration) -> tuple[Survey, tuple[str, ...]]:
@@ -185,8 +187,8 @@ def _with_legend(
 
 
 def _is_table(declaration: Declaration) -> bool:
-    """Whether the user says what values mean, and not only which ones do not count."""
-    return any(meaning != "ignore" for meaning in (declaration.values or {}).values())
+    """Whether the user says what values mean, each or by files, and not only which ones do not count."""
+    return bool(declaration.by_class) or any(meaning != "ignore" for meaning in (declaration.values or {}).values())
 
 
 def _refuse(declaration: Declaration, *fields: str, what: str) -> None:
@@ -264,7 +266,7 @@ def _by_class(survey: Survey, declaration: Declaration) -> Proposal:
     )
     encoding = MaskEncoding(
         kind="files",
-        values={number: number for number in range(1, len(names))},
+        labels={name: index for index, name in enumerate(names) if index},
         other=IGNORE if declaration.by_class == "overlap is ignored" else None,
         description=f"mask files for each of {shortened(names[1:])}",
     )
@@ -291,6 +293,7 @@ def _named(survey: Survey, names: Sequence[str]) -> Proposal:
     count = len(names)
     values = [value for value in survey.values if value not in VOID_VALUES]
     if set(values) <= set(range(count)) and len(values) > 1:
+        _refuse_lossy(survey, values)
         return by_index(survey, names, declared=True)
     if count == 2 and looks_numbered(survey):
         return replace(numbered(), names=tuple(names))
@@ -301,6 +304,12 @@ def _named(survey: Survey, names: Sequence[str]) -> Proposal:
     known = proposal.encoding.values if fits else range(count)
     outside = [value for value in values if value not in known]
     raise _outside(outside, survey, f"{count} classes are declared ({shortened(names)})", numbers=count == 2)
+
+
+def _refuse_lossy(survey: Survey, values: Sequence[int]) -> None:
+    """Names, of a list or declared, do not say that values which JPEG may have made count: `values` do."""
+    if len(values) > 2 and np.diff(values).min() < _CLOSE:
+        refuse_lossy_indices(survey, values)
 
 
 def _in_order(proposal: Proposal, names: Sequence[str]) -> Proposal:
@@ -344,6 +353,8 @@ def _declared_values(survey: Survey, declaration: Declaration) -> Proposal:
     if outside:
         raise _outside(outside, survey, f"`values` declares {shortened(sorted(table))}")
     table |= {value: IGNORE for value in survey.values if value < 0 and value not in table}
+    if declaration.legend is not None:
+        _refuse_lossy(survey, [value for value in survey.values if table[value] != IGNORE])
     encoding = MaskEncoding(kind="values", values=table, description=f"{len(table)} values, as declared")
     return Proposal(encoding, tuple(names))
 

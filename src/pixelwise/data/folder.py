@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from pixelwise.data import channels, declared, formats, layouts, legends, measure, nifti, splitlists
+from pixelwise.data import channels, declared, formats, layouts, legends, measure, nifti, polygons, splitlists
 from pixelwise.data.dataset import Case, Dataset, MaskEncoding, SplitName
 from pixelwise.data.detect import Detection, detect
 from pixelwise.data.layouts import Pairing
@@ -57,10 +57,12 @@ def scan(root: Path, slices: Axis | None = None) -> Dataset:
         ConfigError: a key or value of the data.yaml is not possible.
     """
     description = _description(root)
-    pairing = (
-        declared.pair(description) if description is not None else layouts.pair(_within_shared_folders(walk(root)))
-    )
-    pairing = replace(_listed(pairing), slices=pairing.slices if pairing.slices is not None else slices)
+    if description is not None:
+        pairing = declared.pair(description)
+        above = pairing.listing.root
+    else:
+        pairing, above = layouts.pair(_within_shared_folders(walk(root))), root
+    pairing = replace(_listed(pairing, above), slices=pairing.slices if pairing.slices is not None else slices)
     cases, unlike, said = _cases(pairing)
     detection = _detection(cases, pairing, unlike)
     return Dataset(
@@ -72,7 +74,8 @@ def scan(root: Path, slices: Axis | None = None) -> Dataset:
         notices=(*pairing.notices, *detection.notices, *said, *_told_channels(cases), *_told_of_files(pairing)),
         unpaired=pairing.unpaired,
         slices=pairing.slices,
-        named=detection.named or _has_names(pairing, detection.encoding),
+        named=detection.listed or _has_names(pairing, detection.encoding),
+        listed=detection.listed,
     )
 
 
@@ -81,19 +84,33 @@ def _within_shared_folders(listing: Listing) -> Listing:
 
     Such as Dataset_with_GT/benign/7.png and 7_mask.png, where the outer folder would make everything a mask.
     """
-    folders = [file.folder for file in listing.files]
+    folders = [file.folder for file in listing.rasters]
     depth = next(
         (i for i, level in enumerate(zip(*folders, strict=False)) if len(set(level)) > 1), min(map(len, folders))
     )
     roles = {place_of(file.folder).role for file in listing.rasters}
     if not depth or len(roles) > 1 or "plain" in roles:
         return listing
-    inner = Listing(
-        listing.root.joinpath(*folders[0][:depth]),
-        tuple(file._replace(folder=file.folder[depth:]) for file in listing.files),
-    )
+    shared = folders[0][:depth]
+    if _annotates(listing, [file for file in listing.files if file.folder[:depth] != shared]):
+        return listing
+    below = (file for file in listing.files if file.folder[:depth] == shared)
+    inner = Listing(listing.root.joinpath(*shared), tuple(file._replace(folder=file.folder[depth:]) for file in below))
     told = {place_of(file.folder).role for file in inner.rasters}
     return inner if len(told) > 1 or (told == {"plain"} and masks_beside_images(inner.rasters)) else listing
+
+
+def _annotates(listing: Listing, others: Sequence[File]) -> bool:
+    """Whether some of these files that hold no pixels are annotations, and not a README.txt or what describes a set."""
+    stems = {file.stem for file in listing.rasters}
+    for file in others:
+        if file.suffix == ".json":
+            with contextlib.suppress(DataError):
+                polygons.format_of(listing.path(file))
+                return True
+        elif file.is_annotation and file.stem in stems:
+            return True
+    return False
 
 
 def _told_of_files(pairing: Pairing) -> list[str]:
@@ -101,19 +118,25 @@ def _told_of_files(pairing: Pairing) -> list[str]:
     return [*told_of_lonely(pairing.listing.root, pairing.unpaired), *_told_tests(pairing)]
 
 
-def _listed(pairing: Pairing) -> Pairing:
-    """The same with what names of masks, and lists of classes and of a split, say where nothing else does."""
-    root, declaration, notices = pairing.listing.root, pairing.declaration, pairing.notices
+def _listed(pairing: Pairing, above: Path) -> Pairing:
+    """The same with what names of masks, and lists of classes and of a split, say where nothing else does.
+
+    Lists may lie in folders that hold all images, too, down from the one `above`.
+    """
+    declaration, notices = pairing.declaration, pairing.notices
+    outer = pairing.listing.root.relative_to(above).parts
     masks = [mask for several in pairing.pairs.values() for mask in several if not mask.is_annotation]
     if masks and all(mask.stem.lower().endswith("_cp_masks") for mask in masks):  # Cellpose
         declaration = replace(declaration, numbered=True)
     if masks and declaration.names is None and declaration.colors is None and not declaration.values:
-        folders = {file.folder for file in (*pairing.pairs, *masks)}
-        legend, said = legends.find(root, folders)
+        folders = {(*outer, *file.folder) for file in (*pairing.pairs, *masks)}
+        legend, said = legends.find(above, folders)
         declaration, notices = replace(declaration, legend=legend), (*notices, *said)
     if pairing.splits is not None:
         return replace(pairing, declaration=declaration, notices=notices)
-    splits, said = splitlists.find(root, list(pairing.pairs))
+    whole = {image._replace(folder=(*outer, *image.folder)): image for image in pairing.pairs}
+    found, said = splitlists.find(above, list(whole))
+    splits = {whole[image]: side for image, side in found.items()} if found is not None else None
     return replace(pairing, declaration=declaration, splits=splits, notices=(*notices, *said))
 
 

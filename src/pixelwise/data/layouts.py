@@ -59,8 +59,8 @@ class Pairing:
     slices: Axis | None = None
     """Axis of volumes across which slices are taken; none goes by the spacing of voxels."""
     notices: tuple[str, ...] = ()
-    parts: Mapping[File, int] | None = None
-    """The number of the class of each mask, where each class has masks of its own."""
+    parts: Mapping[File, str] | None = None
+    """The name of the class of each mask, where each class has masks of its own."""
     concerned: Collection[File] | None = None
     """The files that should have been paired, where a pattern names them; none means every raster file."""
 

@@ -12,15 +12,12 @@ of the model, and a class that never occurs cannot be learnt.
 
 import contextlib
 import csv
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-from jaxtyping import UInt8
-
-from pixelwise.classes import IGNORE, Color
+from pixelwise.classes import IGNORE, MAX_CLASSES, Color
 from pixelwise.data import formats
 from pixelwise.data.dataset import Case
 from pixelwise.data.listing import some
@@ -135,13 +132,15 @@ def _lines(path: Path) -> list[str]:
 
 def _distinct(entries: Sequence[tuple[int, str]]) -> dict[int, str]:
     table: dict[int, str] = {}
+    names: set[str] = set()
     for key, name in entries:
         if not name:
             raise _UnclearError("a class in it has no name")
         called = "background" if name.lower() in BACKGROUND_LABELS else name
-        if key in table or called in table.values():
+        if key in table or called in names:
             raise _UnclearError(f"'{name}', or what it stands for, is in it twice")
         table[key] = called
+        names.add(called)
     if not table:
         raise _UnclearError("it lists no class")
     return table
@@ -150,7 +149,11 @@ def _distinct(entries: Sequence[tuple[int, str]]) -> dict[int, str]:
 def _roboflow(lines: Sequence[str]) -> list[tuple[int, str]]:
     """`Pixel Value, Class`, then a value and a name in each line."""
     rows = _rows(lines, 2)
-    return [(_number(value), name) for value, name in rows[1:]]
+    entries = [(_number(value), name) for value, name in rows[1:]]
+    largest = max((abs(value) for value, _ in entries), default=0)
+    if largest >= 2**32:
+        raise _UnclearError(f"no mask can hold {largest}")
+    return entries
 
 
 def _class_dict(lines: Sequence[str]) -> list[tuple[int, str]]:
@@ -192,7 +195,10 @@ _PARSERS: dict[str, tuple[Literal["value", "color"], Callable[[Sequence[str]], l
 
 
 def _rows(lines: Sequence[str], width: int) -> list[list[str]]:
-    rows = [[cell.strip() for cell in row] for row in csv.reader(lines)]
+    try:
+        rows = [[cell.strip() for cell in row] for row in csv.reader(lines)]
+    except csv.Error as error:
+        raise _UnclearError(f"it is no table ({error})") from None
     wrong = next((row for row in rows if len(row) != width), None)
     if wrong is not None or not rows:
         raise _UnclearError(f"'{','.join(wrong or [])}' does not have {width} columns")
@@ -234,6 +240,8 @@ def fit(
     if any(len(case.masks) > 1 for case in cases):
         return "images have several mask files"
     clean = survey.without(void)
+    if not clean.values:
+        return "the masks hold nothing that counts"
     if survey.kind == "color" and legend.by == "color":
         return _to_colors(named, clean, set(main).difference(void))
     if survey.kind == "color":
@@ -250,6 +258,8 @@ def _to_values(named: Mapping[int, str], survey: Survey) -> Fitted | str:
     if len(listed) < 2:
         return f"of the values {shortened(survey.values)} of the masks it lists {len(listed)}"
     order = [value for value in sorted(named) if not _is_void(named[value])]
+    if len(order) > MAX_CLASSES:
+        return f"it lists {len(order)} classes, and there can be {MAX_CLASSES}"
     names = tuple(named[value] for value in order)
     ignored: dict[int, int | str] = {value: "ignore" for value in named if value not in order and value >= 0}
     if order == list(range(len(order))):
@@ -274,19 +284,16 @@ def _to_colors(named: Mapping[int, str], survey: Survey, main: Collection[int]) 
 
 def _to_palette(named: Mapping[int, str], cases: Sequence[Case], survey: Survey) -> Fitted | str:
     """Names by colour, of masks that hold indices into a palette, or grey values, which are colours, too."""
-    palettes = [palette for case in cases for palette in _palettes(case)]
     values = survey.values
     if values[0] < -1 or (values[-1] > 255 and values[-1] not in VOID_VALUES):
         return f"it lists colours, and the masks hold the values {shortened(values)}"
     byte = [value for value in values if 0 <= value <= 255]
-    tables = {None if palette is None else palette[byte].tobytes() for palette in palettes}
-    if len(tables) != 1:
+    colors = _stored_colors(cases, byte) if any(case.window for case in cases) else _shown_colors(survey, byte)
+    if colors is None:
         return "it lists colours, and the palettes of the masks differ"
-    first = palettes[0]
-    colors = [value * 0x10101 for value in byte] if first is None else pack_colors(first[byte]).tolist()
     outside = [value for value, color in zip(byte, colors, strict=True) if color not in named and value != IGNORE]
     if outside:
-        which = "of which" if first is None else "whose colour in the palette"
+        which = "of which" if colors == _greys(byte) else "whose colour in the palette"
         return f"it lists colours, and the masks hold {_such(outside, survey)}, {which} it does not list"
     table = {value: color for value, color in zip(byte, colors, strict=True) if color in named}
     fitted = _of_colors(named, [color for color in named if color in table.values()])
@@ -296,10 +303,27 @@ def _to_palette(named: Mapping[int, str], cases: Sequence[Case], survey: Survey)
     return replace(fitted, values={**meanings, **_unlisted(meanings, survey)}, ignore_colors=())
 
 
-def _palettes(case: Case) -> Iterator[UInt8[np.ndarray, "256 3"] | None]:
-    for path in case.masks:
+def _shown_colors(survey: Survey, values: Sequence[int]) -> list[int] | None:
+    """The colour of each value in the palettes that show it; none where these differ, or from masks without one."""
+    shown = {value: color for value, (color, _) in survey.palette.items()}
+    if survey.clash is not None or any(shown.get(value, value * 0x10101) != value * 0x10101 for value in survey.bare):
+        return None
+    return [shown.get(value, value * 0x10101) for value in values]
+
+
+def _stored_colors(cases: Sequence[Case], values: Sequence[int]) -> list[int] | None:
+    """The same where pieces of large masks were counted, which are read without a palette."""
+    tables: set[tuple[int, ...]] = set()
+    for path, page in dict.fromkeys((path, case.page) for case in cases for path in case.masks):
         with contextlib.suppress(DataError):  # the check of the data says so
-            yield formats.read_palette(path, case.page)
+            palette = formats.read_palette(path, page)
+            tables.add(tuple(_greys(values) if palette is None else pack_colors(palette[values]).tolist()))
+    return list(tables.pop()) if len(tables) == 1 else None
+
+
+def _greys(values: Sequence[int]) -> list[int]:
+    """The colours of values that no palette shows."""
+    return [value * 0x10101 for value in values]
 
 
 def _of_colors(named: Mapping[int, str], present: Sequence[int]) -> Fitted | str:

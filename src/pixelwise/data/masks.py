@@ -82,12 +82,15 @@ def _read(path: Path, case: Case, size: tuple[int, int] | None, others: UInt8[np
 def _decode_files(case: Case, encoding: MaskEncoding, size: tuple[int, int] | None) -> UInt8[np.ndarray, "H W"]:
     """Each file is one class, and what is in none is the background; files of one class are united."""
     result: UInt8[np.ndarray, "H W"] | None = None
-    for path, number in zip(case.masks, case.parts, strict=True):
+    for path, name in zip(case.masks, case.parts, strict=True):
+        if name not in encoding.labels:
+            raise _unknown_part(name, path, encoding)
+        index = encoding.labels[name]
         raw = _read(path, case, size, result).values
         is_class = raw != 0 if raw.ndim == 2 else (raw != 0).any(axis=2)
         if result is None:
             result = np.zeros(is_class.shape, dtype=np.uint8)
-        twice = is_class & (result != 0) & (result != encoding.values[number])
+        twice = is_class & (result != 0) & (result != index)
         if encoding.other is None and twice.any():
             raise DataError(
                 f"{int(twice.sum())} pixels belong to this class and to that of another file of the image "
@@ -95,10 +98,18 @@ def _decode_files(case: Case, encoding: MaskEncoding, size: tuple[int, int] | No
                 where=path,
                 remedy="A pixel can have one class only: correct the files, or write `overlap: ignore` in data.yaml.",
             )
-        result[is_class] = encoding.values[number]
+        result[is_class] = index
         result[twice] = IGNORE
     assert result is not None
     return result
+
+
+def _unknown_part(name: str, path: Path, encoding: MaskEncoding) -> UnknownValuesError:
+    return UnknownValuesError(
+        f"This is a mask of '{name}', which is no class; there are {', '.join(encoding.labels)}.",
+        where=path,
+        remedy="Correct the names under `masks` in the data.yaml.",
+    )
 
 
 def is_drawn(encoding: MaskEncoding) -> bool:

@@ -31,7 +31,12 @@ def find(root: Path, images: Sequence[File]) -> tuple[Mapping[File, SplitName | 
         for path in lists:
             files.append(path.relative_to(root).as_posix())
             side = SPLIT_WORDS[path.stem.lower()]
-            members, unknown = _members(path, below)
+            try:
+                members, unknown = _members(path, below)
+            except OSError as error:
+                return None, (
+                    f"The lists {_listed(files)} give no split: {files[-1]} cannot be read ({error.strerror}).",
+                )
             torn = next((image for image in members if sides.get(image, side) != side), None)
             if torn is not None:
                 return None, (f"The lists {_listed(files)} give no split: {torn.posix} stands in two of them.",)

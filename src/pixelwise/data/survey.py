@@ -129,6 +129,8 @@ class Survey:
     unreadable: list[DataError] = field(default_factory=list)
     palette: dict[int, tuple[int, Path]] = field(default_factory=dict)
     """The colour of each value in the first palette that shows it, and the file."""
+    bare: frozenset[int] = frozenset()
+    """Values in files without a palette, or whose palette is a way to store grey."""
     forms: Counter[Form] = field(default_factory=Counter)
     """Files of each form; those with very many values are not among them."""
     formed: dict[Form, list[Sample]] = field(default_factory=dict)
@@ -213,6 +215,7 @@ class Survey:
         self.lossy_files += other.lossy_files
         self.dtypes |= other.dtypes
         self.total += other.total
+        self.palette = {**other.palette, **self.palette}
         for form, files in other.forms.items():
             self._add_form(form, files, other.formed[form])
         # by name, as files are counted: which are of which kind must not change what is said of them
@@ -256,6 +259,7 @@ def take_survey(cases: Sequence[Case], *, by_index: bool = False) -> Survey:
             indexed.include(scalar)
             color.indexed = indexed
     else:
+        scalar.bare = frozenset(scalar.pixels)
         scalar.include(indexed)
     if layers.file_count and (color.file_count or scalar.values not in ([], [0])):
         raise DataError(

@@ -1,5 +1,6 @@
 """Which images an evaluation is of, and what the values of their masks mean."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,9 +36,10 @@ def as_trained(dataset: Dataset, said: RunFacts, classes: ClassTable) -> Dataset
 def for_model(dataset: Dataset, said: RunFacts | None, classes: ClassTable) -> Dataset:
     """Other data than the model was trained on, with masks in the model's classes.
 
-    Classes that have names go by these. Without names, masks that the run's table covers are read as in the run: one
-    folder may lack a class that another has. Others are read by what was found in them, if that gives the model's
-    classes.
+    Classes that have names go by these; only names of a list that lay beside the masks give way where the model has
+    none, for it may have been trained before there was a list. Without names, masks that the run's table covers are
+    read as in the run: one folder may lack a class that another has. Others are read by what was found in them, if
+    that gives the model's classes.
 
     Args:
         dataset: as found.
@@ -48,7 +50,7 @@ def for_model(dataset: Dataset, said: RunFacts | None, classes: ClassTable) -> D
         DataError: the classes are others, or it is not clear which of the model's they are.
     """
     found = dataset.encoding
-    if dataset.named:
+    if dataset.named and not (dataset.listed and _are_made_up(classes)):
         return replace(dataset, classes=classes, encoding=_by_name(dataset, classes))
     if said is not None and said.mask_encoding.kind == found.kind:
         _refuse_contradiction(said.mask_encoding, dataset)
@@ -56,11 +58,26 @@ def for_model(dataset: Dataset, said: RunFacts | None, classes: ClassTable) -> D
             encoding = said.mask_encoding
             if encoding.other is None and found.other == IGNORE:  # a few stray values, which a notice of the data names
                 encoding = encoding.model_copy(update={"other": IGNORE})
-            return replace(dataset, encoding=encoding, classes=classes)
+            return replace(
+                dataset, encoding=encoding, classes=classes, notices=(*dataset.notices, *_told_list(dataset))
+            )
+    if dataset.named:
+        return replace(dataset, classes=classes, encoding=_by_name(dataset, classes))
     # several colours get numbers by how frequent they are: equal names of such classes mean nothing
     if dataset.classes.names == classes.names and (found.kind != "colors" or len(classes) == 2):
         return replace(dataset, classes=classes)
     raise _other_classes(dataset, classes)
+
+
+def _are_made_up(classes: ClassTable) -> bool:
+    """Whether nobody has named the classes of a model."""
+    return all(re.fullmatch(r"background|object|(class|value) -?\d+", name) for name in classes.names)
+
+
+def _told_list(dataset: Dataset) -> list[str]:
+    if not dataset.listed:
+        return []
+    return ["The model's classes have no names: masks are read as those of its run, whatever the list calls them."]
 
 
 def _by_name(dataset: Dataset, classes: ClassTable) -> MaskEncoding:

@@ -245,8 +245,8 @@ def refuse_other_data(files: Files, dataset: Dataset, material: Material) -> Non
             remedy="Start a new run, with --from this one if you like.",
         ) from None
     known = read_facts(files.run)
-    begun = (trained_on, known.validation_hash, known.mask_encoding)
-    now = (material.fingerprint.data_hash, hash_of_cases(material.validation), dataset.encoding)
+    begun = (trained_on, known.validation_hash, known.mask_encoding.tables)
+    now = (material.fingerprint.data_hash, hash_of_cases(material.validation), dataset.encoding.tables)
     names = ("training images or masks", "validation images or masks", "values of the masks")
     other = [name for name, before, after in zip(names, begun, now, strict=True) if before != after]
     if other:
