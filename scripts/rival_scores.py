@@ -72,7 +72,8 @@ def train(given: argparse.Namespace) -> None:
 
     torch.manual_seed(given.seed)
     library = torch.library.Library("torchvision", "DEF")  # what a torchvision for another build of torch lacks
-    library.define("nms(Tensor boxes, Tensor scores, float threshold) -> Tensor")
+    for name in ("nms", "qnms"):
+        library.define(f"{name}(Tensor boxes, Tensor scores, float threshold) -> Tensor")
     draw = np.random.default_rng(given.seed)
     sides = {side: [read(path) for path in sorted((given.data / side).glob("*.npz"))] for side in SIDES}
     classes = len(json.loads((given.data / "classes.json").read_text()))

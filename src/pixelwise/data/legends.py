@@ -10,7 +10,6 @@ in these masks as in those of a colleague. Where it goes by colour they are left
 of the model, and a class that never occurs cannot be learnt.
 """
 
-import contextlib
 import csv
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,10 +17,9 @@ from pathlib import Path
 from typing import Literal
 
 from pixelwise.classes import IGNORE, MAX_CLASSES, Color
-from pixelwise.data import formats
 from pixelwise.data.dataset import Case
 from pixelwise.data.listing import some
-from pixelwise.data.masks import pack_colors, shortened, unpack_color
+from pixelwise.data.masks import shortened, unpack_color
 from pixelwise.data.polygons import BACKGROUND_LABELS, IGNORED_LABELS
 from pixelwise.data.rules import VOID_VALUES
 from pixelwise.data.survey import Survey, near
@@ -246,7 +244,7 @@ def fit(
         return _to_colors(named, clean, set(main).difference(void))
     if survey.kind == "color":
         return "it lists values, and the masks hold colours"
-    return _to_values(named, clean) if legend.by == "value" else _to_palette(named, cases, clean)
+    return _to_values(named, clean) if legend.by == "value" else _to_palette(named, clean)
 
 
 def _to_values(named: Mapping[int, str], survey: Survey) -> Fitted | str:
@@ -282,13 +280,13 @@ def _to_colors(named: Mapping[int, str], survey: Survey, main: Collection[int]) 
     return _of_colors(named, present)
 
 
-def _to_palette(named: Mapping[int, str], cases: Sequence[Case], survey: Survey) -> Fitted | str:
+def _to_palette(named: Mapping[int, str], survey: Survey) -> Fitted | str:
     """Names by colour, of masks that hold indices into a palette, or grey values, which are colours, too."""
     values = survey.values
     if values[0] < -1 or (values[-1] > 255 and values[-1] not in VOID_VALUES):
         return f"it lists colours, and the masks hold the values {shortened(values)}"
     byte = [value for value in values if 0 <= value <= 255]
-    colors = _stored_colors(cases, byte) if any(case.window for case in cases) else _shown_colors(survey, byte)
+    colors = _shown_colors(survey, byte)
     if colors is None:
         return "it lists colours, and the palettes of the masks differ"
     outside = [value for value, color in zip(byte, colors, strict=True) if color not in named and value != IGNORE]
@@ -309,16 +307,6 @@ def _shown_colors(survey: Survey, values: Sequence[int]) -> list[int] | None:
     if survey.clash is not None or any(shown.get(value, value * 0x10101) != value * 0x10101 for value in survey.bare):
         return None
     return [shown.get(value, value * 0x10101) for value in values]
-
-
-def _stored_colors(cases: Sequence[Case], values: Sequence[int]) -> list[int] | None:
-    """The same where pieces of large masks were counted, which are read without a palette."""
-    tables: set[tuple[int, ...]] = set()
-    for path, page in dict.fromkeys((path, case.page) for case in cases for path in case.masks):
-        with contextlib.suppress(DataError):  # the check of the data says so
-            palette = formats.read_palette(path, page)
-            tables.add(tuple(_greys(values) if palette is None else pack_colors(palette[values]).tolist()))
-    return list(tables.pop()) if len(tables) == 1 else None
 
 
 def _greys(values: Sequence[int]) -> list[int]:
