@@ -47,7 +47,7 @@ def refuse_ambiguity(listing: Listing, roles: Roles, choices: Pairs) -> None:
     else:
         what = f"There are several kinds of annotations: {layout_line(choices)}."
         choices = _of_one_kind(choices)
-    raise DataError(what, where=listing.root, remedy=_remedy(listing, [choices]))
+    raise DataError(what, where=listing.root, remedy=_remedy(listing, [choices], is_choice=bool(several)))
 
 
 def _of_one_kind(choices: Pairs) -> Pairs:
@@ -197,19 +197,23 @@ def _bytes(listing: Listing, file: File) -> int:
 # The lines -------------------------------------------------------------------------------------------------------
 
 
-def _remedy(listing: Listing, guesses: Iterable[Pairs]) -> str:
+_BY_CLASS = "\n# or, if each class has masks of its own, a pattern for each: masks: {NAME: PATTERN, OTHER: PATTERN}"
+
+
+def _remedy(listing: Listing, guesses: Iterable[Pairs], *, is_choice: bool = False) -> str:
     """The lines of a data.yaml that make one choice, others in comments; every one of them was tried.
 
     Args:
         listing: the folder.
         guesses: what may belong together, the likeliest first; the first one that works is taken.
+        is_choice: images have several masks, of which each may be a class.
     """
     proposal = next((found for found in (propose(listing, guess) for guess in guesses) if found is not None), None)
     if proposal is None:
-        return _in_general(listing)
+        return _in_general(listing) + (_BY_CLASS if is_choice else "")
     head = "Choose with a file data.yaml in that folder (or anywhere else), and delete what does not apply:"
     lines = [("images", proposal.images), *(("masks", option) for option in proposal.masks)]
-    return head + yaml_lines(listing.root, lines)
+    return head + yaml_lines(listing.root, lines) + (_BY_CLASS if is_choice or len(proposal.masks) > 1 else "")
 
 
 def _in_general(listing: Listing) -> str:

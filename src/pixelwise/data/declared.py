@@ -191,7 +191,7 @@ def _by_template(listing: Listing, templates: Sequence[str], wanted: Wanted | No
     pairs: dict[File, tuple[File, ...]] = {}
     owners: dict[File, File] = {}
     for image, parts in candidates.items():
-        fitting = [mask for text in templates for mask in lookup.find(filled(text, image, parts)) if mask != image]
+        fitting = _fitting(lookup, templates, image, parts)
         if fitting:
             pairs[image] = tuple(dict.fromkeys(fitting))
         for mask in fitting:
@@ -231,24 +231,28 @@ def _by_class(listing: Listing, data: DataFile, wanted: Wanted | None) -> Pairin
     pairing = _by_template(listing, [text for texts in templates.values() for text in texts], wanted)
     lookup = Lookup(listing.files)
     parts: dict[File, str] = {}
+    stars = {image: wanted[image] if wanted is not None else (image.stem,) for image in pairing.pairs}
     for name, texts in templates.items():
-        before = len(parts)
-        for image in pairing.pairs:
-            stars = wanted[image] if wanted is not None else (image.stem,)
-            for mask in (mask for text in texts for mask in lookup.find(filled(text, image, stars)) if mask != image):
-                if parts.setdefault(mask, name) != name:
-                    raise DataError(
-                        f"{mask.posix} is a mask of '{parts[mask]}' and of '{name}'.",
-                        where=listing.root,
-                        remedy="Narrow the patterns in 'masks'.",
-                    )
-        if len(parts) == before:
+        masks = [mask for image in pairing.pairs for mask in _fitting(lookup, texts, image, stars[image])]
+        twice = next((mask for mask in masks if parts.setdefault(mask, name) != name), None)
+        if twice is not None:
+            raise DataError(
+                f"{twice.posix} is a mask of '{parts[twice]}' and of '{name}'.",
+                where=listing.root,
+                remedy="Narrow the patterns in 'masks'.",
+            )
+        if not masks:
             raise DataError(
                 f"No image has a mask of '{name}', by {' or '.join(texts)}.",
                 where=listing.root,
                 remedy="Correct 'masks'.",
             )
     return replace(pairing, parts=parts)
+
+
+def _fitting(lookup: Lookup, templates: Sequence[str], image: File, parts: tuple[str, ...]) -> list[File]:
+    """The masks of an image by some patterns."""
+    return [mask for text in templates for mask in lookup.find(filled(text, image, parts)) if mask != image]
 
 
 def _names_of_files(data: DataFile) -> list[str]:

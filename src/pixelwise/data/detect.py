@@ -170,7 +170,7 @@ def _with_legend(
     legend = declaration.legend
     if legend is None or declaration.objects:
         return replace(declaration, legend=None), ()
-    main = main_colors(survey) if survey.kind == "color" else []
+    main = main_colors(survey) if survey.kind == legend.by == "color" else []
     void = [*_packed(declaration.ignore_colors), *([] if declaration.ignore is None else [declaration.ignore])]
     fitted = legends.fit(legend, cases, survey, main, void)
     if isinstance(fitted, str):

@@ -125,10 +125,7 @@ def pair(listing: Listing, wanted: Collection[File] | None = None) -> Pairing:
     try:
         refuse_ambiguity(whole, roles, choices)
     except DataError as error:
-        hint = "\n# or, if each class has masks of its own, a pattern for each: masks: {NAME: PATTERN, OTHER: PATTERN}"
-        is_choice = "\n# or masks:" in error.remedy or any(len(masks) > 1 for masks in choices.values())
-        remedy = error.remedy + (hint if is_choice else "")
-        raise DataError(" ".join([error.what, *said]), where=error.where, remedy=remedy) from None
+        raise DataError(" ".join([error.what, *said]), where=error.where, remedy=error.remedy) from None
     return Pairing(listing, choices, layout_line(choices, how), _nnunet_declaration(listing), notices=said)
 
 

@@ -567,10 +567,9 @@ def schedule_rule(situation: Situation) -> Rule:
     batch, patch = training.batch_size, config.data.patch_size
     area = patch[0] * patch[1] / 1e6
     steps_per_pass = max(1, round(situation.patches / batch))
-    speed = _speed_of_training(situation)
-    steps_per_second = speed.training_patches_per_second * situation.processes / batch
+    steps_per_second = _steps_per_second(situation)
     shrunk = situation.training_megapixels / situation.fingerprint.megapixels
-    rate = speed.validation_patches_per_second * situation.processes
+    rate = _speed_of_training(situation).validation_patches_per_second * situation.processes
     validation_seconds = situation.validation_megapixels * shrunk / area / rate * _times_seen(situation)
     if training.time is None:
         steps = training.steps_per_epoch or max(10, min(steps_per_pass, 250))
@@ -592,9 +591,13 @@ def schedule_rule(situation: Situation) -> Rule:
 
 def _steps_in_time(situation: Situation) -> int:
     """Of a time budget."""
-    batch, speed = situation.config.training.batch_size, _speed_of_training(situation)
-    steps_per_second = speed.training_patches_per_second * situation.processes / batch
-    return max(1, int(_training_seconds(situation) * steps_per_second))
+    return max(1, int(_training_seconds(situation) * _steps_per_second(situation)))
+
+
+def _steps_per_second(situation: Situation) -> float:
+    """Of all processes together."""
+    speed = _speed_of_training(situation)
+    return speed.training_patches_per_second * situation.processes / situation.config.training.batch_size
 
 
 def _times_seen(situation: Situation) -> float:
