@@ -19,8 +19,10 @@ from pixelwise.models.unet import build
 from pixelwise.timing import Timing, timed
 from pixelwise.training.machine import Stopwatch, this_machine
 from pixelwise.training.watch import Watcher
+from pixelwise.verbs import measure
 
 CPU = torch.device("cpu")
+RATES = {"float32": 1.0, "bfloat16": 2.0}
 ONCE = Timing(0.5, 0.4, 0.7, 3)
 
 
@@ -63,7 +65,8 @@ def test_a_share_is_the_rate_over_the_ceiling() -> None:
 
 
 @pytest.mark.usefixtures("small")
-def test_every_figure_is_measured_and_told() -> None:
+def test_every_figure_is_measured_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measure, "measure_ceiling", lambda _: ceiling.Ceiling(RATES, RATES, 1.0))
     machine, highest, found = api.bench("cpu")
     names = [figure.name for figure in found]
     assert len(names) == len(set(names)) == 9
@@ -77,6 +80,19 @@ def test_every_figure_is_measured_and_told() -> None:
     text = page.to_markdown(machine, highest, found)
     assert all(f"| {name} |" in text for name in names)
     assert json.loads(json.dumps(page.to_json(machine, highest, found)))["figures"][0]["name"] == names[0]
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("emulated", [False, True])
+def test_precisions_that_are_only_emulated_have_no_ceiling(emulated: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ceiling, "has_bfloat16", lambda _: not emulated)
+    highest = ceiling.measure(CPU)
+    assert (
+        set(highest.matrix_gflops)
+        == set(highest.convolution_gflops)
+        == {"float32", "bfloat16"} - ({"bfloat16"} if emulated else set())
+    )
+    assert ("only emulated" in page.to_markdown(this_machine(CPU), highest, [])) == emulated
 
 
 @pytest.mark.usefixtures("small")
@@ -111,8 +127,7 @@ def test_what_needs_a_gpu_is_said_where_there_is_none(monkeypatch: pytest.Monkey
 
 
 def test_times_are_those_of_what_was_timed_together() -> None:
-    rates = {"float32": 1.0, "bfloat16": 2.0}
-    machine, highest = this_machine(CPU), ceiling.Ceiling(rates, rates, 1.0)
+    machine, highest = this_machine(CPU), ceiling.Ceiling(RATES, RATES, 1.0)
     figure = figures.Figure("x", 8.0, "images/s", ONCE, together=4)
     assert "| x | 8 images/s | 0.4 to 0.7 s for 4, 3 times |" in page.to_markdown(machine, highest, [figure])
 
@@ -172,7 +187,7 @@ def test_rivals_are_measured_by_their_own_python(tmp_path: Path, monkeypatch: py
     assert not found[1].rivals
     assert said == ["a rival is left out: ImportError: no such thing"]
     machine = this_machine(CPU)
-    highest = ceiling.Ceiling({"float32": 1.0, "bfloat16": 2.0}, {"float32": 1.0, "bfloat16": 2.0}, 1.0)
+    highest = ceiling.Ceiling(RATES, RATES, 1.0)
     text = page.to_markdown(machine, highest, found)
     assert "| sample, augmented | 125 ms | rival of 0.25 s | 62.5 ms | 0.50 times as fast |" in text
     assert "| sample, augmented | 125 ms, 10 MB | rival of 2.0 s | 500 ms, 30 MB | 4.00 times as fast |" in text

@@ -51,6 +51,17 @@ def bundle(seed: int, mean: float = 100.0, deviation: float = 20.0, **changes: o
     return Bundle(described.model_copy(update=changes), state_on_cpu(network))
 
 
+@pytest.mark.parametrize("emulated", [False, True])
+def test_bfloat16_is_left_where_it_is_only_emulated(emulated: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model from a machine that has it is then computed in float32, as exactly and faster."""
+    monkeypatch.setattr("pixelwise.inference.predictor.has_bfloat16", lambda _: not emulated)
+    model = of_bundle(bundle(0, bfloat16=True), "cpu")
+    kinds = {module.weight.dtype for module in model.network.modules() if isinstance(module, torch.nn.Conv2d)}
+    assert kinds == {torch.float32 if emulated else torch.bfloat16}
+    assert model.description.bfloat16 == (not emulated)
+    assert model.predict(np.zeros((40, 40, 1), np.uint8)).mask.shape == (40, 40)
+
+
 def test_an_ensemble_is_a_bundle_whose_probabilities_are_the_mean_of_its_members(tmp_path: Path) -> None:
     """Each member sees the image as it was trained to: with the mean and deviation of its own training images."""
     members = [bundle(0), bundle(1, mean=110.0, deviation=30.0), bundle(2, mean=90.0, deviation=25.0)]

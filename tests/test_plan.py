@@ -14,7 +14,7 @@ from pixelwise.data.fingerprint import Fingerprint
 from pixelwise.data.resident import resident_bytes
 from pixelwise.errors import ConfigError, MachineError
 from pixelwise.memory import keeping_freed_memory
-from pixelwise.models.blocks import parameter_count
+from pixelwise.models.blocks import has_bfloat16, parameter_count
 from pixelwise.models.unet import build
 from pixelwise.training import machine as machines
 from pixelwise.training.machine import (
@@ -456,6 +456,15 @@ def test_precision_is_the_one_measured_faster(ratio: float, chosen: str) -> None
     made = planned((), stopwatch=Told(lambda work: 10.0 * (ratio if work.precision == "bfloat16" else 1.0)))
     assert made.config.training.precision == chosen
     assert f"{ratio:.2f}" in reason(made, "training.precision")
+
+
+def test_precision_is_float32_without_measuring_where_bfloat16_is_only_emulated() -> None:
+    stopwatch = Told()
+    stopwatch.machine = stopwatch.machine.model_copy(update={"bfloat16": False})
+    made = planned((), stopwatch=stopwatch)
+    assert made.config.training.precision == "float32"
+    assert "only emulates" in reason(made, "training.precision")
+    assert not any(work.precision == "bfloat16" for work in stopwatch.asked)
 
 
 def quadratic(work: Work) -> float:
@@ -967,6 +976,8 @@ def test_a_machine_has_what_is_free_and_a_user_what_was_allowed(
 )
 def test_expected_memory_is_about_what_is_measured(norm: str, precision: str) -> None:
     """In between lies what the margin allows for."""
+    if precision == "bfloat16" and not has_bfloat16(torch.device("cpu")):
+        pytest.skip("this processor only emulates bfloat16, which takes other memory and is not planned")
     model = ModelConfig.model_validate({"width": 16, "depth": 3, "norm": norm})
     work = Work(model=model, channels=3, classes=2, patch_size=(256, 256), batch_size=4, precision=precision)
     with keeping_freed_memory(), machines.peak_above_now(torch.device("cpu")) as taken:
@@ -1118,7 +1129,8 @@ def test_this_machine_says_what_it_is() -> None:
     assert here.cores == torch.get_num_threads()
     assert 0.1 < here.memory_gb < 100_000
     assert here.torch_version == torch.__version__
-    assert here.name
+    assert torch.backends.cpu.get_cpu_capability() in here.name
+    assert here.bfloat16 == has_bfloat16(torch.device("cpu"))
 
 
 def test_processors_are_told_apart_by_model(tmp_path: Path) -> None:

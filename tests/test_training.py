@@ -381,6 +381,20 @@ def test_every_loss_trains(discs: Path, tmp_path: Path, name: str) -> None:
     assert pixelwise.train(discs, tmp_path / "run", config=config).scores.counts.sum() > 0
 
 
+@pytest.mark.usefixtures("undrawn")
+@pytest.mark.parametrize("emulated", [False, True])
+def test_bfloat16_that_is_only_emulated_is_said(
+    emulated: bool, discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pixelwise.training.run.has_bfloat16", lambda _: not emulated)
+    said: list[str] = []
+    watcher = Watcher()
+    monkeypatch.setattr(watcher, "say", said.append)
+    config = quick("training.precision=bfloat16", "training.epochs=1", "training.steps_per_epoch=1")
+    pixelwise.train(discs, tmp_path / "run", config=config, watcher=watcher)
+    assert any("only emulates bfloat16" in sentence for sentence in said) == emulated
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "override",

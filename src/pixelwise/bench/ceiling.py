@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F  # noqa: N812  the name everybody knows it by
 
+from pixelwise.models.blocks import has_bfloat16
 from pixelwise.timing import timed
 
 MATRIX_EDGE = {"cpu": 2048, "mps": 4096, "cuda": 8192}
@@ -32,7 +33,10 @@ class Ceiling:
     """The highest rates that were measured."""
 
     matrix_gflops: dict[str, float]
-    """10^9 floating point operations per second of a matrix product, by number type; a product and a sum are two."""
+    """10^9 floating point operations per second of a matrix product, by number type; a product and a sum are two.
+
+    Without bfloat16 where it is only emulated.
+    """
     convolution_gflops: dict[str, float]
     """The same of the fastest of `CONVOLUTIONS`, forward and backward."""
     copy_gb_per_second: float
@@ -46,11 +50,12 @@ class Ceiling:
 
 def measure(device: torch.device) -> Ceiling:
     """Measure a device for about half a minute."""
+    kinds = PRECISIONS if has_bfloat16(device) else {"float32": torch.float32}
     return Ceiling(
-        {name: _matrix_rate(kind, device) for name, kind in PRECISIONS.items()},
+        {name: _matrix_rate(kind, device) for name, kind in kinds.items()},
         {
             name: max(_convolution_rate(features, edge, kind, device) for features, edge in CONVOLUTIONS)
-            for name, kind in PRECISIONS.items()
+            for name, kind in kinds.items()
         },
         _copy_rate(device),
     )

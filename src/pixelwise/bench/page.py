@@ -24,7 +24,7 @@ def to_markdown(machine: Machine, ceiling: Ceiling, figures: Sequence[Figure]) -
         "| ceiling | float32 | bfloat16 |",
         "|---|---:|---:|",
         *(
-            f"| {name}, GFLOP/s | {rates['float32']:.0f} | {rates['bfloat16']:.0f} |"
+            f"| {name}, GFLOP/s | {rates['float32']:.0f} | {_rate(rates.get('bfloat16'))} |"
             for name, rates in (("matrix product", ceiling.matrix_gflops), ("convolution", ceiling.convolution_gflops))
         ),
         "",
@@ -61,6 +61,10 @@ def to_json(machine: Machine, ceiling: Ceiling, figures: Sequence[Figure]) -> di
         "ceiling": asdict(ceiling),
         "figures": [asdict(figure) | {"share": figure.share} for figure in figures],
     }
+
+
+def _rate(gflops: float | None) -> str:
+    return "only emulated" if gflops is None else f"{gflops:.0f}"
 
 
 def _row(figure: Figure) -> str:

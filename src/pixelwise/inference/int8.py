@@ -67,7 +67,9 @@ def write(model: Model, images: Sequence[Shaped[np.ndarray, "H W C"]], path: Pat
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         plain = openvino.convert_model(model.network, example_input=torch.from_numpy(tiles[0]), input=[shape])
-    quantised = nncf.quantize(plain, nncf.Dataset(tiles), subset_size=len(tiles))
+    # of weights seven bits are used: with eight, products overflow on processors without instructions for them (VNNI)
+    portable = nncf.AdvancedQuantizationParameters(overflow_fix=nncf.OverflowFix.ENABLE)
+    quantised = nncf.quantize(plain, nncf.Dataset(tiles), subset_size=len(tiles), advanced_parameters=portable)
     quantised.set_rt_info(model.description.model_copy(update={"bfloat16": False}).model_dump_json(), DESCRIPTION)
     with tempfile.TemporaryDirectory() as folder:
         weights, graph = Path(folder) / "model.bin", Path(folder) / "model.xml"

@@ -45,7 +45,7 @@ from pixelwise.inference.tiles import (
 from pixelwise.memory import keeping_freed_memory
 from pixelwise.models import bundle as bundles
 from pixelwise.models import strips
-from pixelwise.models.blocks import folded, rounded
+from pixelwise.models.blocks import folded, has_bfloat16, rounded
 from pixelwise.models.unet import border_px, coarsest_px, valid_size_px
 
 BAND_BYTES = 400_000_000
@@ -322,7 +322,7 @@ def of_bundle(bundle: bundles.Bundle, device: str = "auto") -> Model:
     """
     chosen = choose_device(device)
     description = bundle.description
-    if chosen.type == "mps":
+    if not has_bfloat16(chosen):
         description = description.model_copy(update={"bfloat16": False})
     quick = folded(bundle.network())
     network = (rounded(quick) if description.bfloat16 else quick).to(chosen, memory_format=torch.channels_last)  # type: ignore[call-overload]

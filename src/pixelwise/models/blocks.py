@@ -289,6 +289,18 @@ def folded(network: nn.Module) -> nn.Module:
     return network
 
 
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether torch computes convolutions in bfloat16 there; elsewhere it emulates them, several times as slowly.
+
+    Processors need AVX-512 or Arm's BF16, GPUs of NVIDIA the compute capability 8.0. On Apple's it is not used.
+    """
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    has_onednn = bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
+    # torch asks itself the last; it has no public name
+    return device.type == "cpu" and has_onednn and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())  # noqa: SLF001
+
+
 def rounded(network: nn.Module) -> nn.Module:
     """A copy whose convolutions have bfloat16 weights, as autocast rounds them at every call; it needs autocast."""
     network = copy.deepcopy(network)

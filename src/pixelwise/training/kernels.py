@@ -1,14 +1,31 @@
-"""How a network is computed in training: layer by layer, compiled, or as CUDA graphs that are replayed."""
+"""How a network is computed in training: layer by layer, compiled, or as CUDA graphs that are replayed.
+
+On processors with AVX2 and no AVX-512, gradients of convolutions' weights are computed here, as products of matrices.
+"""
 
 import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
+import torch.nn.functional as F  # noqa: N812  the name everybody knows it by
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.overrides import TorchFunctionMode
 
 from pixelwise.config import TrainingConfig
 from pixelwise.errors import MachineError, first_line
 from pixelwise.models.unet import Logits
+
+FEATURES_FOR_PRODUCTS = 24
+"""Convolutions of fewer features on either side are too small for products of matrices to be faster."""
+
+LIKE_A_LAYER = 7
+"""Arguments of a convolution that `nn.Conv2d` asks for."""
+
+ROWS = 8192
+"""Places of a map that a product sums over at once: what it reads of them stays in the cache from shift to shift."""
 
 
 def computed(network: nn.Module, config: TrainingConfig, processes: int = 1) -> nn.Module:
@@ -16,13 +33,133 @@ def computed(network: nn.Module, config: TrainingConfig, processes: int = 1) -> 
     if config.compile:
         compiled: nn.Module = torch.compile(network)  # type: ignore[assignment]
         return compiled
+    if _on(network, "cpu") and torch.backends.cpu.get_cpu_capability() == "AVX2":
+        return Multiplied(network)
     # a part's gradients would lie where those of the next part are written
-    replays = config.cuda_graphs and _is_on_gpu(network) and config.accumulate == 1 and processes == 1
+    replays = config.cuda_graphs and _on(network, "cuda") and config.accumulate == 1 and processes == 1
     return Replayed(network) if replays else network
 
 
-def _is_on_gpu(network: nn.Module) -> bool:
-    return all(weight.device.type == "cuda" for weight in network.parameters())
+def _on(network: nn.Module, kind: str) -> bool:
+    return all(weight.device.type == kind for weight in network.parameters())
+
+
+class Multiplied(nn.Module):
+    """A network that gets the gradients of its convolutions' weights from products of matrices.
+
+    oneDNN's kernel for them reaches a third of the rate of its others in float32 on AVX2 (docs/performance-log.md).
+
+    Args:
+        network: on a processor.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: Float[Tensor, "B C H W"]) -> Logits:
+        """What the network says."""
+        with _Convolutions():
+            logits: Logits = self.network(image)
+        return logits
+
+
+class _Convolutions(TorchFunctionMode):
+    """Within, convolutions whose weights get their gradients faster from products do."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if func is torch.conv2d and len(args) == LIKE_A_LAYER:
+            image, weight, bias, stride, padding, dilation, groups = args
+            plain = stride == (1, 1) and dilation == (1, 1) and groups == 1 and isinstance(padding, tuple)
+            if plain and _pays(image, weight):
+                return _Convolution.apply(image, weight, bias, padding)  # type: ignore[no-untyped-call]
+        return func(*args, **(kwargs or {}))
+
+
+def _pays(image: Tensor, weight: Tensor) -> bool:
+    """Whether the gradient of these weights is wanted, and faster from products of matrices."""
+    exact = image.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+    trained = torch.is_grad_enabled() and weight.requires_grad
+    large = min(weight.shape[:2]) >= FEATURES_FOR_PRODUCTS and weight.shape[2] > 1
+    return exact and trained and large
+
+
+class _Convolution(torch.autograd.Function):
+    """torch's own but for the gradients of weights and bias."""
+
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx,
+        image: Float[Tensor, "B C H W"],
+        weight: Float[Tensor, "K C h w"],
+        bias: Float[Tensor, " K"] | None,
+        padding: tuple[int, int],
+    ) -> Float[Tensor, "B K U V"]:
+        ctx.save_for_backward(image, weight)
+        ctx.padding = padding  # type: ignore[attr-defined]
+        return torch.conv2d(image, weight, bias, padding=padding)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, slope: Float[Tensor, "B K U V"]) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
+        image, weight = ctx.saved_tensors
+        of_image, of_weight, of_bias, _ = ctx.needs_input_grad
+        return (
+            _image_gradient(image, weight, slope, ctx.padding) if of_image else None,
+            weight_gradient(image, slope, ctx.padding) if of_weight else None,
+            slope.sum((0, 2, 3)) if of_bias else None,
+            None,
+        )
+
+
+def _image_gradient(image: Tensor, weight: Tensor, slope: Tensor, padding: tuple[int, int]) -> Tensor:
+    """As of torch itself; `torch.nn.grad.conv2d_input` would take maps out of the channels-last order."""
+    gradient: Tensor = torch.ops.aten.convolution_backward(
+        slope,
+        image,
+        weight,
+        bias_sizes=None,
+        stride=(1, 1),
+        padding=padding,
+        dilation=(1, 1),
+        transposed=False,
+        output_padding=(0, 0),
+        groups=1,
+        output_mask=(True, False, False),
+    )[0]
+    return gradient
+
+
+def weight_gradient(
+    image: Float[Tensor, "B C H W"], slope: Float[Tensor, "B K U V"], padding: tuple[int, int]
+) -> Float[Tensor, "K C h w"]:
+    """Gradient of the weights of a convolution with a stride of 1, by one product of matrices for each of its places.
+
+    Rows of a padded map lie one behind the other, so that a shift of the window is a shift of the first row of a
+    matrix of places x features. Slopes get as many columns, of zeros, where a window would run over the end of a row.
+
+    Args:
+        image: what was convolved.
+        slope: gradient of the result.
+        padding: zeros above and below, and left and right of the image.
+    """
+    (height, width), features, made = image.shape[2:], image.shape[1], slope.shape[1]
+    stride = width + 2 * padding[1]
+    kernel = height + 2 * padding[0] - slope.shape[2] + 1, stride - slope.shape[3] + 1
+    shifts = [row * stride + column for row in range(kernel[0]) for column in range(kernel[1])]
+    sums = image.new_zeros(len(shifts), made, features)
+    borders = (0, 0, padding[1], padding[1], padding[0], padding[0])
+    for one, slopes in zip(image.permute(0, 2, 3, 1), slope.permute(0, 2, 3, 1), strict=True):
+        seen = F.pad(one, borders).reshape(-1, features)
+        felt = F.pad(slopes, (0, 0, 0, kernel[1] - 1)).reshape(-1, made)
+        felt = felt[: len(felt) - (kernel[1] - 1)]
+        for start in range(0, len(felt), ROWS):
+            part = felt[start : start + ROWS]
+            for total, shift in zip(sums, shifts, strict=True):
+                total.addmm_(part.T, seen[start + shift : start + shift + len(part)])
+    return sums.view(*kernel, made, features).permute(2, 3, 0, 1)
 
 
 class Replayed(nn.Module):

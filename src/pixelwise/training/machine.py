@@ -28,7 +28,7 @@ from pixelwise.inference.scoring import count
 from pixelwise.losses import build as build_loss
 from pixelwise.losses import of_levels
 from pixelwise.memory import free_bytes, give_back_memory, held_bytes, watching_memory
-from pixelwise.models.blocks import average_into, parameter_count
+from pixelwise.models.blocks import average_into, has_bfloat16, parameter_count
 from pixelwise.models.bundle import Description
 from pixelwise.models.unet import border_px, build, coarsest_px, valid_size_px
 from pixelwise.timing import timed
@@ -75,6 +75,8 @@ class Machine(Section):
     memory_gb: float
     """Of the device that computes, in 10^9 bytes."""
     torch_version: str
+    bfloat16: bool = True
+    """Whether it computes in bfloat16, and does not only emulate it."""
 
 
 class Work(Section):
@@ -128,7 +130,8 @@ def state_bytes(weights: int, divided: int) -> int:
 
 def this_machine(device: torch.device) -> Machine:
     """The machine that this process runs on."""
-    name, memory = _processor_name(), psutil.virtual_memory().total
+    capability = torch.backends.cpu.get_cpu_capability()  # processors of unlike generations can have one name
+    name, memory = f"{_processor_name()} ({capability})", psutil.virtual_memory().total
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
         name, memory = properties.name, properties.total_memory
@@ -138,6 +141,7 @@ def this_machine(device: torch.device) -> Machine:
         cores=torch.get_num_threads(),
         memory_gb=round(memory / 1e9, 1),
         torch_version=torch.__version__,
+        bfloat16=has_bfloat16(device),
     )
 
 

@@ -362,6 +362,9 @@ def precision_rule(situation: Situation) -> Rule:
     """The faster of float32 and bfloat16, measured."""
     if situation.is_given("training.precision"):
         return  # measuring takes seconds
+    if not situation.machine.bfloat16:
+        yield Decision("training.precision", "float32", "this machine only emulates bfloat16")
+        return
     model = situation.config.model if situation.is_given("model.width") else _narrowed(situation)
     speeds = {name: _speed(situation, model, name) for name in ("float32", "bfloat16")}
     ratio = speeds["bfloat16"].training_patches_per_second / speeds["float32"].training_patches_per_second

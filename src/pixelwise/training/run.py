@@ -34,6 +34,7 @@ from pixelwise.memory import give_back_memory, keeping_freed_memory, watching_me
 from pixelwise.metrics.boundaries import compare_boundaries
 from pixelwise.models import bundle as bundles
 from pixelwise.models import unet
+from pixelwise.models.blocks import has_bfloat16
 from pixelwise.training import checkpoint, finetune, origins, processes, teaching
 from pixelwise.training.clock import Clock
 from pixelwise.training.folder import Files, refuse_other_data
@@ -370,6 +371,7 @@ def _fit(
     looking = [_looking_seconds(one, config, material) for one in later]
     predicting = [fabric.world_size * one.predicted / _pixels(material.validation) for one in later]
     _warn_of_short_budget(config, prepared_seconds, watcher)
+    _warn_of_emulation(config, fabric, watcher)
     epochs = config.training.epochs
     clock = Clock(
         partial(processes.largest, fabric),
@@ -463,6 +465,14 @@ def _warn_of_short_budget(config: Config, prepared_seconds: float, watcher: Watc
         watcher.say(
             f"note: reading and planning took {prepared_seconds:.0f} s of the {budget:.0f} s; little or nothing is "
             "left to train in. A second run finds the images decoded and this machine measured; a longer --time trains"
+        )
+
+
+def _warn_of_emulation(config: Config, fabric: Fabric, watcher: Watcher) -> None:
+    if config.training.precision == "bfloat16" and not has_bfloat16(fabric.device):
+        watcher.say(
+            "note: this machine only emulates bfloat16, several times as slowly as it computes in float32; "
+            "--set training.precision=float32 is faster here"
         )
 
 
