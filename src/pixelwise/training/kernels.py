@@ -33,7 +33,7 @@ def computed(network: nn.Module, config: TrainingConfig, processes: int = 1) -> 
     if config.compile:
         compiled: nn.Module = torch.compile(network)  # type: ignore[assignment]
         return compiled
-    if _on(network, "cpu") and torch.backends.cpu.get_cpu_capability() == "AVX2":
+    if _on(network, "cpu") and not config.shard and torch.backends.cpu.get_cpu_capability() == "AVX2":
         return Multiplied(network)
     # a part's gradients would lie where those of the next part are written
     replays = config.cuda_graphs and _on(network, "cuda") and config.accumulate == 1 and processes == 1
@@ -80,7 +80,7 @@ class _Convolutions(TorchFunctionMode):
 
 def _pays(image: Tensor, weight: Tensor) -> bool:
     """Whether the gradient of these weights is wanted, and faster from products of matrices."""
-    exact = image.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+    exact = image.device.type == "cpu" and image.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
     trained = torch.is_grad_enabled() and weight.requires_grad
     large = min(weight.shape[:2]) >= FEATURES_FOR_PRODUCTS and weight.shape[2] > 1
     return exact and trained and large
