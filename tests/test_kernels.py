@@ -85,6 +85,7 @@ def test_other_convolutions_are_left_to_torch(reason: str, monkeypatch: pytest.M
     layer = nn.Conv2d(features, features, places)
     layer.requires_grad_(reason != "frozen")
     network = kernels.computed(layer, TrainingConfig())
+    assert kernels.computed(layer, TrainingConfig(shard=True)) is layer
     with (
         torch.set_grad_enabled(reason != "no gradient wanted"),
         torch.autocast("cpu", torch.bfloat16, enabled=reason == "bfloat16"),

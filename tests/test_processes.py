@@ -180,12 +180,14 @@ def steps(fabric: Any, part: slice) -> dict[str, Any]:
     """Three updates of two parts, the last of which is made twice, and what they leave."""
     model = network()
     model.encoder.levels[0].requires_grad_(requires_grad=False)
-    if fabric.world_size > 1:
+    divided = fabric.world_size > 1
+    if divided:
         share_batch_norm(model)
     scales = {name: 0.5 if name.startswith("encoder") else 1.0 for name, _ in model.named_parameters()}
-    update = Update(fabric, model, TrainingConfig(learning_rate=0.01, clip_norm=0.1, warmup_fraction=0.0), scales)
+    config = TrainingConfig(learning_rate=0.01, clip_norm=0.1, warmup_fraction=0.0, shard=divided)
+    update = Update(fabric, model, config, scales)
     image, mask = images()
-    loss = build_loss(LossConfig(), reduce=total if fabric.world_size > 1 else alone)
+    loss = build_loss(LossConfig(), reduce=total if divided else alone)
     update.begin_training()
     before, after = [], []
     for number in (0, 1, 2, 2):

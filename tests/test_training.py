@@ -530,14 +530,14 @@ def test_only_weights_of_two_and_more_axes_decay() -> None:
 
 
 def test_sgd_moves_by_rate_times_clipped_gradient() -> None:
-    network = torch.nn.Linear(1, 1, bias=False)
+    network = torch.nn.Conv2d(1, 1, 1, bias=False)
     torch.nn.init.constant_(network.weight, 2.0)
     settings = TrainingConfig(
         optimizer="sgd", momentum=0.0, learning_rate=0.1, schedule="constant", warmup_fraction=0.0, weight_decay=0.0,
         clip_norm=1.0, ema_decay=0.0,
     )  # fmt: skip
     update = Update(Fabric(accelerator="cpu", devices=1), network, settings)
-    loss = (update.network(torch.ones(1, 1)) * 30).sum()  # gradient 30, clipped to 1
+    loss = (update.network(torch.ones(1, 1, 1, 1)) * 30).sum()  # gradient 30, clipped to 1
     update.backward(loss)
     update.step(0, 0.5)
     assert network.weight.item() == pytest.approx(1.9, abs=1e-6)

@@ -80,7 +80,11 @@ class _Convolutions(TorchFunctionMode):
 
 def _pays(image: Tensor, weight: Tensor) -> bool:
     """Whether the gradient of these weights is wanted, and faster from products of matrices."""
-    exact = image.device.type == "cpu" and image.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+    exact = (
+        image.device.type == "cpu"
+        and image.dtype == weight.dtype == torch.float32
+        and not torch.is_autocast_enabled("cpu")
+    )
     trained = torch.is_grad_enabled() and weight.requires_grad
     large = min(weight.shape[:2]) >= FEATURES_FOR_PRODUCTS and weight.shape[2] > 1
     return exact and trained and large
