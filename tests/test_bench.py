@@ -92,7 +92,7 @@ def test_precisions_that_are_only_emulated_have_no_ceiling(emulated: bool, monke
         == set(highest.convolution_gflops)
         == {"float32", "bfloat16"} - ({"bfloat16"} if emulated else set())
     )
-    assert ("only emulated" in page.to_markdown(this_machine(CPU), highest, [])) == emulated
+    assert ("none of its own" in page.to_markdown(this_machine(CPU), highest, [])) == emulated
 
 
 @pytest.mark.usefixtures("small")

@@ -135,6 +135,13 @@ def test_every_kind_of_network_can_be_quantised(change: dict[str, object], tmp_p
     images = [generator.standard_normal((150, 130, 2)).astype(np.float32) for _ in range(3)]
     int8.write(plain, images, tmp_path / "model.xml")
     quick = int8.load(tmp_path / "model.xml")
+    weights = [
+        node.get_data()
+        for node in int8._core().read_model(tmp_path / "model.xml").get_ops()
+        if node.get_type_name() == "Constant" and node.get_element_type().get_type_name() == "i8"
+    ]
+    assert weights
+    assert all(np.abs(numbers.astype(int)).max() <= 64 for numbers in weights), "seven bits: no sum overflows"
     for image in (images[0], images[0][:40, :90]):
         expected, found = (one.predict(image, probabilities=True).probabilities for one in (plain, quick))
         assert expected is not None

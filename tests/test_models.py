@@ -22,6 +22,7 @@ from pixelwise.models.blocks import (
     average_into,
     centre_crop,
     folded,
+    has_bfloat16,
     parameter_count,
 )
 from pixelwise.models.encoders import ENCODERS
@@ -403,3 +404,21 @@ def test_averages_move_by_one_minus_decay() -> None:
 def test_widths_double_up_to_the_limit() -> None:
     network = build(ModelConfig(width=8, depth=4, max_width=32), 1, 2)
     assert network.encoder.widths == (8, 16, 32, 32, 32)
+
+
+@pytest.mark.parametrize(
+    ("kind", "capability", "onednn", "expected"),
+    [
+        ("cuda", (7, 5), True, False),
+        ("cuda", (8, 0), False, True),
+        ("cuda", (9, 0), False, True),
+        ("mps", (0, 0), True, False),
+        ("cpu", (9, 0), False, False),
+    ],
+)
+def test_bfloat16_is_used_where_it_is_computed(
+    kind: str, capability: tuple[int, int], onednn: bool, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: onednn)
+    assert has_bfloat16(torch.device(kind)) == expected

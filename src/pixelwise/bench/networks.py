@@ -45,7 +45,8 @@ def networks(stopwatch: Stopwatch | None, progress: Callable[[int, int], None]) 
     rows = []
     if stopwatch is None:
         return [_network(name, settings) for name, settings in SIZES.items()]
-    small = [_work(ModelConfig(**SIZES["tiny"]), sizes.PATCH_PX, precision) for precision in PRECISIONS]
+    precisions = PRECISIONS if stopwatch.machine.bfloat16 else ("float32",)
+    small = [_work(ModelConfig(**SIZES["tiny"]), sizes.PATCH_PX, precision) for precision in precisions]
     precision = max(small, key=lambda work: stopwatch.speed(work).training_patches_per_second).precision
     for number, (name, settings) in enumerate(SIZES.items()):
         progress(number, len(SIZES))

@@ -64,7 +64,7 @@ def to_json(machine: Machine, ceiling: Ceiling, figures: Sequence[Figure]) -> di
 
 
 def _rate(gflops: float | None) -> str:
-    return "only emulated" if gflops is None else f"{gflops:.0f}"
+    return "none of its own" if gflops is None else f"{gflops:.0f}"
 
 
 def _row(figure: Figure) -> str:

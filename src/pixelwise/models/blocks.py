@@ -290,9 +290,10 @@ def folded(network: nn.Module) -> nn.Module:
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Whether torch computes convolutions in bfloat16 there; elsewhere it emulates them, several times as slowly.
+    """Whether bfloat16 is used there: where torch emulates it, convolutions take several times as long.
 
-    Processors need AVX-512 or Arm's BF16, GPUs of NVIDIA the compute capability 8.0. On Apple's it is not used.
+    Processors need AVX-512 or Arm's BF16, GPUs of NVIDIA the compute capability 8.0. On Apple's it was never measured,
+    and is not used.
     """
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)

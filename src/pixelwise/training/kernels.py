@@ -1,6 +1,7 @@
 """How a network is computed in training: layer by layer, compiled, or as CUDA graphs that are replayed.
 
-On processors with AVX2 and no AVX-512, gradients of convolutions' weights are computed here, as products of matrices.
+On processors with AVX2 and no AVX-512, gradients of convolutions' weights are computed here, as products of matrices,
+in float32 and unless the network is compiled or divided.
 """
 
 import warnings
@@ -11,7 +12,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812  the name everybody knows it by
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import once_differentiable
 from torch.overrides import TorchFunctionMode
 
 from pixelwise.config import TrainingConfig
@@ -65,7 +66,7 @@ class Multiplied(nn.Module):
 
 
 class _Convolutions(TorchFunctionMode):
-    """Within, convolutions whose weights get their gradients faster from products do."""
+    """Within, gradients of convolutions' weights are products of matrices where that is faster."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
@@ -86,7 +87,7 @@ def _pays(image: Tensor, weight: Tensor) -> bool:
         and not torch.is_autocast_enabled("cpu")
     )
     trained = torch.is_grad_enabled() and weight.requires_grad
-    large = min(weight.shape[:2]) >= FEATURES_FOR_PRODUCTS and weight.shape[2] > 1
+    large = min(weight.shape[:2]) >= FEATURES_FOR_PRODUCTS and weight[0, 0].numel() > 1 and image.dim() == 4
     return exact and trained and large
 
 
@@ -95,14 +96,14 @@ class _Convolution(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: FunctionCtx,
+        ctx: Any,
         image: Float[Tensor, "B C H W"],
         weight: Float[Tensor, "K C h w"],
         bias: Float[Tensor, " K"] | None,
         padding: tuple[int, int],
     ) -> Float[Tensor, "B K U V"]:
         ctx.save_for_backward(image, weight)
-        ctx.padding = padding  # type: ignore[attr-defined]
+        ctx.padding = padding
         return torch.conv2d(image, weight, bias, padding=padding)
 
     @staticmethod
@@ -142,7 +143,8 @@ def weight_gradient(
     """Gradient of the weights of a convolution with a stride of 1, by one product of matrices for each of its places.
 
     Rows of a padded map lie one behind the other, so that a shift of the window is a shift of the first row of a
-    matrix of places x features. Slopes get as many columns, of zeros, where a window would run over the end of a row.
+    matrix of places x features. Rows of slopes are filled up with zeros to the length of those, so that a window that
+    runs over the end of a row adds nothing.
 
     Args:
         image: what was convolved.
@@ -155,14 +157,14 @@ def weight_gradient(
     shifts = [row * stride + column for row in range(kernel[0]) for column in range(kernel[1])]
     sums = image.new_zeros(len(shifts), made, features)
     borders = (0, 0, padding[1], padding[1], padding[0], padding[0])
-    for one, slopes in zip(image.permute(0, 2, 3, 1), slope.permute(0, 2, 3, 1), strict=True):
-        seen = F.pad(one, borders).reshape(-1, features)
-        felt = F.pad(slopes, (0, 0, 0, kernel[1] - 1)).reshape(-1, made)
-        felt = felt[: len(felt) - (kernel[1] - 1)]
-        for start in range(0, len(felt), ROWS):
-            part = felt[start : start + ROWS]
+    for one, its_slope in zip(image.permute(0, 2, 3, 1), slope.permute(0, 2, 3, 1), strict=True):
+        places = F.pad(one, borders).reshape(-1, features)
+        slopes = F.pad(its_slope, (0, 0, 0, kernel[1] - 1)).reshape(-1, made)
+        slopes = slopes[: len(slopes) - (kernel[1] - 1)]
+        for start in range(0, len(slopes), ROWS):
+            part = slopes[start : start + ROWS]
             for total, shift in zip(sums, shifts, strict=True):
-                total.addmm_(part.T, seen[start + shift : start + shift + len(part)])
+                total.addmm_(part.T, places[start + shift : start + shift + len(part)])
     return sums.view(*kernel, made, features).permute(2, 3, 0, 1)
 
 

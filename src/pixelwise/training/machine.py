@@ -76,7 +76,7 @@ class Machine(Section):
     """Of the device that computes, in 10^9 bytes."""
     torch_version: str
     bfloat16: bool = True
-    """Whether it computes in bfloat16, and does not only emulate it."""
+    """Whether it computes in bfloat16 itself; else that is emulated, or not used."""
 
 
 class Work(Section):
@@ -130,8 +130,10 @@ def state_bytes(weights: int, divided: int) -> int:
 
 def this_machine(device: torch.device) -> Machine:
     """The machine that this process runs on."""
-    capability = torch.backends.cpu.get_cpu_capability()  # processors of unlike generations can have one name
-    name, memory = f"{_processor_name()} ({capability})", psutil.virtual_memory().total
+    name, memory = _processor_name(), psutil.virtual_memory().total
+    capability = torch.backends.cpu.get_cpu_capability()
+    if capability != "DEFAULT":  # processors of unlike generations can have one name
+        name += f" ({capability})"
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
         name, memory = properties.name, properties.total_memory
@@ -243,7 +245,7 @@ Step = Callable[..., None]
 
 def rehearsal(work: Work, device: torch.device) -> tuple[Step, Callable[[], None]]:
     """A step of training and the validation of an image, on random numbers, but for making samples as in a run."""
-    plain = TrainingConfig(compile=work.compiled, cuda_graphs=work.replayed)
+    plain = TrainingConfig(compile=work.compiled, cuda_graphs=work.replayed, shard=work.divided > 1)
     network = build(work.model, work.channels, work.classes).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     average: nn.Module = network
     optimizer: torch.optim.Optimizer = torch.optim.SGD(network.parameters())

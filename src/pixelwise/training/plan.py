@@ -363,7 +363,7 @@ def precision_rule(situation: Situation) -> Rule:
     if situation.is_given("training.precision"):
         return  # measuring takes seconds
     if not situation.machine.bfloat16:
-        yield Decision("training.precision", "float32", "this machine only emulates bfloat16")
+        yield Decision("training.precision", "float32", "this device has no bfloat16 of its own")
         return
     model = situation.config.model if situation.is_given("model.width") else _narrowed(situation)
     speeds = {name: _speed(situation, model, name) for name in ("float32", "bfloat16")}

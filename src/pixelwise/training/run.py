@@ -471,8 +471,8 @@ def _warn_of_short_budget(config: Config, prepared_seconds: float, watcher: Watc
 def _warn_of_emulation(config: Config, fabric: Fabric, watcher: Watcher) -> None:
     if config.training.precision == "bfloat16" and not has_bfloat16(fabric.device):
         watcher.say(
-            "note: this machine only emulates bfloat16, several times as slowly as it computes in float32; "
-            "--set training.precision=float32 is faster here"
+            "note: this device has no bfloat16 of its own; emulating it can be several times as slow as "
+            "--set training.precision=float32"
         )
 
 
