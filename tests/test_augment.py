@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from PIL import Image, ImageEnhance
 from scipy import ndimage
 
 from pixelwise.classes import IGNORE
@@ -41,6 +42,8 @@ OFF: dict[str, float] = {
     "gamma": 0.0,
     "noise": 0.0,
     "blur_sigma_px": 0.0,
+    "saturation": 0.0,
+    "tint": 0.0,
     "geometric_probability": 1.0,
     "intensity_probability": 1.0,
 }
@@ -58,6 +61,8 @@ STRONG: dict[str, dict[str, float]] = {
     "contrast": {"contrast": 0.5},
     "gamma": {"gamma": 0.5},
     "noise": {"noise": 0.3},
+    "saturation": {"saturation": 0.5},
+    "tint": {"tint": 0.5},
 }
 """One part alone, strongly and always."""
 
@@ -211,7 +216,7 @@ def test_constant_images_stay_finite(name: str) -> None:
 @pytest.mark.parametrize("name", [*GEOMETRIC, "elastic", "flip_horizontal", "flip_vertical", "everything"])
 def test_mask_and_image_move_together(name: str) -> None:
     """A label marks a bright disc: afterwards both have the same centre of mass."""
-    config = only(name, **dict.fromkeys(("gamma", "noise", "contrast", "brightness"), 0.0))
+    config = only(name, **dict.fromkeys(("gamma", "noise", "contrast", "brightness", "tint"), 0.0))
     size = window_size(PATCH, config)
     y, x = torch.meshgrid(torch.arange(size[0]), torch.arange(size[1]), indexing="ij")
     disc = (y - size[0] // 2 + 9) ** 2 + (x - size[1] // 2 - 4) ** 2 <= 36
@@ -489,13 +494,47 @@ def test_noise_has_the_deviation_of_its_amount_and_is_independent_of_everything(
     assert (planes - torch.eye(6)).abs().max() < 0.05
 
 
+def test_saturation_keeps_grey_and_agrees_with_pillow() -> None:
+    bytes_ = np.random.default_rng(0).integers(60, 196, (*PATCH, 3), dtype=np.uint8)
+    picture = Image.fromarray(bytes_)
+    image = torch.from_numpy(bytes_).permute(2, 0, 1).float().expand(2, -1, -1, -1)
+    changed = INTENSITY["saturation"].change(image, torch.tensor([-1.0, -0.5]), NO_SEEDS)
+    grey = torch.from_numpy(bytes_.mean(axis=2)).float()
+    torch.testing.assert_close(changed[0], grey.expand(3, -1, -1))
+    # Pillow's grey is weighed by what an eye sees: what channels differ by is the same
+    theirs = torch.from_numpy(np.array(ImageEnhance.Color(picture).enhance(0.5))).permute(2, 0, 1).float()
+    torch.testing.assert_close(changed[1, 0] - changed[1, 2], theirs[0] - theirs[2], rtol=0, atol=1.01)
+    single, _ = smooth_windows(2, 1, PATCH)
+    assert torch.equal(INTENSITY["saturation"].change(single, torch.tensor([-1.0, 0.7]), NO_SEEDS), single)
+
+
+def test_tint_shifts_each_channel_by_itself_within_its_amount() -> None:
+    image, _ = smooth_windows(400, 3, (8, 8))
+    shifts = INTENSITY["tint"].change(image, torch.full((400,), -0.4), torch.arange(400)) - image
+    torch.testing.assert_close(shifts, shifts.mean((2, 3), keepdim=True).expand_as(shifts), rtol=0, atol=1e-5)
+    shifts = shifts.mean((2, 3))
+    assert shifts.abs().max() <= 0.4 + 1e-5
+    torch.testing.assert_close(shifts.std(0), torch.full((3,), 0.4 / math.sqrt(3.0)), rtol=0.06, atol=0)
+    assert (torch.corrcoef(shifts.T) - torch.eye(3)).abs().max() < 0.15
+
+
 # --- The draw ---------------------------------------------------------------------------------------------------------
 
 
 def test_numbers_of_neighbouring_seeds_are_not_related() -> None:
     amounts = draw(torch.arange(2000), PATCH, only("everything", intensity_probability=1.0)).amounts
     series = torch.cat([amounts[:-1], amounts[1:]], dim=1)
-    assert (torch.corrcoef(series.T) - torch.eye(10)).abs().max() < 0.12
+    assert (torch.corrcoef(series.T) - torch.eye(2 * len(INTENSITY))).abs().max() < 0.12
+
+
+def test_colours_leave_the_rest_of_a_seed_alone() -> None:
+    without = draw(torch.arange(20), PATCH, only("everything", saturation=0.0, tint=0.0))
+    made = draw(torch.arange(20), PATCH, only("everything"))
+    assert torch.equal(made.amounts[:, :-2], without.amounts[:, :-2])
+    assert not without.amounts[:, -2:].any()
+    assert made.amounts[:, -2:].any()
+    for part in ("matrix", "nodes", "seeds"):
+        assert torch.equal(getattr(made, part), getattr(without, part))
 
 
 def test_seeds_that_differ_only_in_high_bits_differ() -> None:

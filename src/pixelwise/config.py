@@ -309,8 +309,12 @@ class AugmentConfig(Section):
     """Largest deviation of Gaussian noise, in standard deviations of the image."""
     blur_sigma_px: NonNegative = 1.0
     """Largest deviation of Gaussian blur, in pixels."""
+    saturation: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+    """How far the channels of a pixel lie apart is multiplied by a factor between 1 - saturation and 1 + saturation."""
+    tint: NonNegative = 0.0
+    """Shift of each channel by itself, in standard deviations of the image: another light, another stain."""
     intensity_probability: Fraction = 0.3
-    """Share of patches that each of brightness, contrast, gamma, noise and blur changes."""
+    """Share of patches that each of brightness, contrast, gamma, noise, blur, saturation and tint changes."""
     own: Outside | None = None
     """A function of your own that changes the patches last (`my_parts:my_augmentation`)."""
 

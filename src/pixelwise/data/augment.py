@@ -249,6 +249,22 @@ def _grains(device: torch.device) -> Float[Tensor, " N"]:
     return torch.randn(GRAINS, generator=torch.Generator(device).manual_seed(0), device=device)
 
 
+def saturation(
+    image: Float[Tensor, "B C H W"], amount: Float[Tensor, " B"], _seeds: Tensor
+) -> Float[Tensor, "B C H W"]:
+    """Multiply the distance of each pixel's channels from their mean by 1 + amount; one channel stays what it is."""
+    grey = image.mean(dim=1, keepdim=True)
+    return torch.lerp(grey, image, _each(1.0 + amount, image))
+
+
+def tint(image: Float[Tensor, "B C H W"], amount: Float[Tensor, " B"], seeds: Tensor) -> Float[Tensor, "B C H W"]:
+    """Add to each channel its own share, within plus and minus 1, of |amount| deviations: another light or stain."""
+    channels = image.shape[1]
+    # not the numbers that `draw` takes of the same seeds
+    shares = np.stack([np.random.default_rng((seed, channels)).uniform(-1.0, 1.0, channels) for seed in seeds.tolist()])
+    return image + _sent(torch.from_numpy(shares) * amount.abs()[:, None], image)[..., None, None]
+
+
 @dataclass(frozen=True)
 class Intensity:
     """A change of pixel values: the largest amount a configuration asks for, and what an amount does."""
@@ -263,8 +279,13 @@ INTENSITY: dict[str, Intensity] = {
     "contrast": Intensity(lambda config: config.contrast, contrast),
     "gamma": Intensity(lambda config: config.gamma, gamma),
     "noise": Intensity(lambda config: config.noise, noise),
+    "saturation": Intensity(lambda config: config.saturation, saturation),
+    "tint": Intensity(lambda config: config.tint, tint),
 }
-"""Applied in this order, that of a camera: optics, exposure, response, sensor."""
+"""Applied in this order, that of a camera: optics, exposure, response, sensor, and what it makes of colours."""
+
+COLOURS = 2
+"""The last of these. What happens to colours is drawn last, so that a seed does the rest alike with and without."""
 
 
 # --- Both -------------------------------------------------------------------------------------------------------------
@@ -274,11 +295,15 @@ def draw(seeds: Int[Tensor, " B"], patch: Size, config: AugmentConfig) -> Draw:
     """What happens to the samples with these seeds, each drawn from its seed alone."""
     node_shape = (2, *(_node_count(edge, config.elastic_spacing_px) for edge in patch))
     rngs = [np.random.default_rng(seed) for seed in (seeds.cpu() & 0x7FFF_FFFF_FFFF_FFFF).tolist()]
-    count = 3 + 2 * len(GEOMETRIC) + 2 * len(INTENSITY)
-    numbers = torch.from_numpy(np.stack([rng.random(count) for rng in rngs]))
-    gaussians = torch.from_numpy(np.stack([rng.standard_normal(node_shape, dtype=np.float32) for rng in rngs]))
-    widths = [2, 1, 2 * len(GEOMETRIC), len(INTENSITY), len(INTENSITY)]
+    grey = len(INTENSITY) - COLOURS
+    widths = [2, 1, 2 * len(GEOMETRIC), grey, grey]
+    numbers = torch.from_numpy(np.stack([rng.random(sum(widths)) for rng in rngs]))
     flips, chance, moves, levels, picks = torch.split_with_sizes(numbers, widths, dim=1)
+    gaussians = torch.from_numpy(np.stack([rng.standard_normal(node_shape, dtype=np.float32) for rng in rngs]))
+    own_seeds = torch.tensor([int(rng.integers(2**62)) for rng in rngs])
+    colours = torch.from_numpy(np.stack([rng.random(2 * COLOURS) for rng in rngs]))
+    levels = torch.cat([levels, colours[:, :COLOURS]], dim=1)
+    picks = torch.cat([picks, colours[:, COLOURS:]], dim=1)
     warped = (chance[:, 0] < config.geometric_probability) & _warps(config)
     matrix = _flip(flips, config)
     moves = (2.0 * moves - 1.0) * warped[:, None]
@@ -291,7 +316,7 @@ def draw(seeds: Int[Tensor, " B"], patch: Size, config: AugmentConfig) -> Draw:
         spacing_px=config.elastic_spacing_px,
         warped=warped,
         amounts=((2.0 * levels - 1.0) * reach * (picks < config.intensity_probability)).float(),
-        seeds=torch.tensor([int(rng.integers(2**62)) for rng in rngs]),
+        seeds=own_seeds,
     )
 
 

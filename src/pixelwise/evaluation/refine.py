@@ -262,22 +262,19 @@ def class_factors(probabilities: Float32[Tensor, "K n"], truth: UInt8[Tensor, " 
         truth: class index or IGNORE.
     """
     classes = len(probabilities)
-    factors = torch.ones(classes)
-    best = _miou(probabilities, truth, factors)
+    factors = [1.0] * classes
+    best = _miou_of(confusion(probabilities.argmax(dim=0), truth, classes))
     for _ in range(ROUNDS):
         for index in range(1 if classes == 2 else 0, classes):  # of two classes, one weight is enough
+            rivals = probabilities * torch.tensor(factors)[:, None]
+            rivals[index] = -1.0
+            strongest = rivals.max(dim=0)  # once for all factors of this class
             for factor in FACTORS:
-                trial = factors.clone()
-                trial[index] = factor
-                score = _miou(probabilities, truth, trial)
+                wins = probabilities[index] * factor > strongest.values
+                score = _miou_of(confusion(strongest.indices.masked_fill(wins, index), truth, classes))
                 if score > best + 1e-5:
-                    best, factors = score, trial
-    return tuple(round(factor, 4) for factor in factors.tolist())
-
-
-def _miou(probabilities: Float32[Tensor, "K n"], truth: UInt8[Tensor, " n"], factors: Float32[Tensor, " K"]) -> float:
-    chosen = (probabilities * factors[:, None]).max(dim=0).indices
-    return _miou_of(confusion(chosen, truth, len(probabilities)))
+                    best, factors[index] = score, factor
+    return tuple(round(factor, 4) for factor in factors)
 
 
 Pair = tuple[UInt8[np.ndarray, "_ _"], UInt8[np.ndarray, "_ _"]]
