@@ -437,6 +437,35 @@ def test_a_compiled_network_has_the_weights_of_a_plain_one(discs: Path, tmp_path
         torch.testing.assert_close(compiled[name], tensor, atol=2e-3, rtol=1e-2)
 
 
+COUNTING = """
+import functools, sys
+import torch
+torch.compile = functools.partial(torch.compile, backend="eager")  # what is compiled is counted, and nothing generated
+from torch._dynamo.utils import counters
+import pixelwise
+from pixelwise.training.machine import Work, determinism, rehearsal
+
+data, run, *settings = sys.argv[1:]
+config = pixelwise.settings(None, [*settings, "training.compile=true", "training.precision=bfloat16"])
+work = Work(
+    model=config.model, channels=1, classes=2, patch_size=config.data.patch_size,
+    batch_size=config.training.batch_size, precision="bfloat16", compiled=True, deterministic=True,
+)
+with determinism(True):
+    rehearsal(work, torch.device("cpu"))[0]()
+rehearsed = counters["stats"]["unique_graphs"]
+pixelwise.train(data, run, config=config)
+print(rehearsed, counters["stats"]["unique_graphs"])
+"""
+
+
+@pytest.mark.slow
+def test_a_run_is_not_compiled_again_after_the_plan_has_measured_it(discs: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", COUNTING, discs, tmp_path / "run", *QUICK]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "1 1"
+
+
 @pytest.mark.slow
 def test_the_papers_network_trains(discs: Path, tmp_path: Path) -> None:
     config = quick(

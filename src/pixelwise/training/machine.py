@@ -262,11 +262,13 @@ def rehearsal(work: Work, device: torch.device) -> tuple[Step, Callable[[], None
     size = [work.batch_size, *(max(1, edge - 2 * border) for edge in work.patch_size)]
     mask = torch.randint(0, work.classes, size, device=device)
     precision = functools.partial(torch.autocast, device.type, torch.bfloat16, enabled=work.precision == "bfloat16")
+    # as Fabric gives them to the network: of another type, it would be compiled again when the run begins
+    seen = torch.bfloat16 if work.precision == "bfloat16" else torch.float32
 
     def step(image: Tensor = image, mask: Tensor = mask) -> None:
         ready.train()
         with precision():
-            logits = ready(image)
+            logits = ready(image.to(seen))
         of_levels(loss, logits, mask).backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(network.parameters(), plain.clip_norm)
         optimizer.step()
