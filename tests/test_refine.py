@@ -16,10 +16,17 @@ from typer.testing import CliRunner
 import pixelwise
 from pixelwise.classes import ClassTable
 from pixelwise.cli import app
-from pixelwise.config import ModelConfig, PostprocessingConfig, Preprocessing
+from pixelwise.config import AugmentConfig, ModelConfig, PostprocessingConfig, Preprocessing
 from pixelwise.data.cache import Cache
 from pixelwise.data.folder import scan
-from pixelwise.evaluation.refine import Objects, caution, class_factors, refine, smallest_objects
+from pixelwise.evaluation.refine import (
+    Objects,
+    caution,
+    class_factors,
+    familiar_flips,
+    refine,
+    smallest_objects,
+)
 from pixelwise.inference.postprocess import without_small_objects
 from pixelwise.inference.predictor import Model
 from pixelwise.models.bundle import Description
@@ -66,6 +73,21 @@ def test_a_removed_object_takes_what_is_around_it() -> None:
     cleaned = without_small_objects(mask, (0, 0, 2))
     assert (cleaned[2, 2], cleaned[6, 9], cleaned[0, 0]) == (0, 1, 255)
     assert np.array_equal(without_small_objects(np.full((3, 3), 2, np.uint8), (0, 0, 100)), np.full((3, 3), 2))
+
+
+@pytest.mark.parametrize(
+    ("settings", "flips"),
+    [
+        ({}, ("horizontal", "both", "rotations")),
+        ({"rotation_degrees": 10.0}, ("horizontal", "both")),
+        ({"geometric_probability": 0.0}, ("horizontal", "both")),
+        ({"flip_vertical": 0.0}, ("horizontal",)),
+        ({"flip_horizontal": 0.0}, ()),
+        ({"strength": 0.0}, ()),
+    ],
+)
+def test_flips_that_training_has_not_shown_are_not_tried(settings: dict[str, float], flips: tuple[str, ...]) -> None:
+    assert familiar_flips(AugmentConfig(**settings)) == flips
 
 
 class Shy(nn.Module):

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Bool, Float32, Int64, UInt8
 from torch import Tensor
 
-from pixelwise.config import FEWEST_UNITS, PostprocessingConfig, PredictionConfig
+from pixelwise.config import FEWEST_UNITS, AugmentConfig, PostprocessingConfig, PredictionConfig
 from pixelwise.data.cache import Decoded
 from pixelwise.data.parallel import in_parallel
 from pixelwise.inference.postprocess import filled, objects, smaller_than
@@ -27,6 +27,9 @@ from pixelwise.metrics import confusion, iou
 from pixelwise.metrics.counts import mean_over_classes, number
 from pixelwise.metrics.intervals import Difference, difference
 from pixelwise.metrics.weighted import ratios
+
+QUARTER_TURN = 90.0
+"""In degrees."""
 
 MOST_PIXELS = 2_000_000
 """Weights of classes are found on so many pixels, spread evenly over the images."""
@@ -78,6 +81,16 @@ class Step:
             "interval": [number(ends.low), number(ends.high)],
             "kept": self.kept,
         }
+
+
+def familiar_flips(shown: AugmentConfig) -> tuple[str, ...]:
+    """Those of `FLIPS` whose views a network was shown in training: what it never saw upside-down it does not know so."""
+    if shown.strength == 0.0 or shown.flip_horizontal == 0.0:
+        return ()
+    if shown.flip_vertical == 0.0:
+        return ("horizontal",)
+    turned = shown.rotation_degrees * shown.strength >= QUARTER_TURN and shown.geometric_probability > 0.0
+    return ("horizontal", "both", "rotations") if turned else ("horizontal", "both")
 
 
 def caution(steps: Sequence[Step]) -> str:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pixelwise import config as configs
 from pixelwise.errors import ConfigError, DataError
 from pixelwise.evaluation import refine as refining
 from pixelwise.evaluation.quantised import Quantised
@@ -68,7 +69,7 @@ def refine(run: Path | str, *, flips: bool = False, watcher: Watcher | None = No
 
     Args:
         run: its folder.
-        flips: also try to average over flips, which makes prediction two to eight times slower.
+        flips: also try to average over flips that training has shown, which makes prediction two to eight times slower.
         watcher: told how far it is.
 
     Raises:
@@ -83,7 +84,9 @@ def refine(run: Path | str, *, flips: bool = False, watcher: Watcher | None = No
             where=run,
             remedy="An ensemble trains on all of them: refine one fold.",
         )
-    tried = ("horizontal", "both", "rotations") if flips else ()
+    tried = refining.familiar_flips(configs.load(finished.files.config).augment) if flips else ()
+    if flips and not tried:
+        watcher.say("flips are not tried: training has shown none")
     units = units_of([case.case.name for case in cases], [case.case.group for case in cases])
     refined, steps = refining.refine(finished.model, cases, units, tried, watcher.say)
     bundle = bundles.load(best)
