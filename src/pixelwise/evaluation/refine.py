@@ -84,7 +84,7 @@ class Step:
 
 
 def familiar_flips(shown: AugmentConfig) -> tuple[str, ...]:
-    """Those of `FLIPS` whose views a network was shown in training: what it never saw upside-down it does not know so."""
+    """Those of `FLIPS` whose views training has shown: what a network never saw upside-down, it does not know so."""
     if shown.strength == 0.0 or shown.flip_horizontal == 0.0:
         return ()
     if shown.flip_vertical == 0.0:
