@@ -8,6 +8,7 @@ CamVid at a small size: two sequences train, the third one validates, and SegNet
 """
 
 import argparse
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -60,13 +61,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
     width, height = given.size
-    data = shrunk(given.camvid, (width, height), given.leave, given.out / f"data-{width}")
+    data = shrunk(given.camvid, (width, height), given.leave, given.out / f"data-{width}x{height}")
     kept = [sequence for sequence in SEQUENCES if sequence != given.leave]
     images = sum(len([*data.parent.glob(f"train/{sequence}_*.jpg")]) for sequence in kept)
     same = given.leave != OF_VALIDATION
     print("| tried | seed | mIoU, another sequence | mIoU, the same sequence |")
     print("|---|---:|---:|---:|")
-    for number, tried in enumerate(["", *given.tried]):
+    for tried in ["", *given.tried]:
         for seed in range(given.seeds):
             more = {
                 "model.width": given.width,
@@ -77,8 +78,8 @@ def main() -> None:
                 "seed": seed,
             }
             texts = [f"{key}={value}" for key, value in {**GIVEN, **more}.items()] + tried.split()
-            folder = given.out / f"{given.leave}-{width}-{given.passes}-{number}-{seed}"
-            scores = trained(data, folder, texts, same=same)
+            name = hashlib.blake2b(" ".join([data.parent.name, *texts]).encode(), digest_size=6).hexdigest()
+            scores = trained(data, given.out / f"{given.leave}-{name}", texts, same=same)
             print(f"| {tried or '-'} | {seed} | {' | '.join(scores)} |", flush=True)
 
 

@@ -494,16 +494,17 @@ def test_noise_has_the_deviation_of_its_amount_and_is_independent_of_everything(
     assert (planes - torch.eye(6)).abs().max() < 0.05
 
 
-def test_saturation_keeps_grey_and_agrees_with_pillow() -> None:
-    bytes_ = np.random.default_rng(0).integers(60, 196, (*PATCH, 3), dtype=np.uint8)
-    picture = Image.fromarray(bytes_)
-    image = torch.from_numpy(bytes_).permute(2, 0, 1).float().expand(2, -1, -1, -1)
-    changed = INTENSITY["saturation"].change(image, torch.tensor([-1.0, -0.5]), NO_SEEDS)
-    grey = torch.from_numpy(bytes_.mean(axis=2)).float()
-    torch.testing.assert_close(changed[0], grey.expand(3, -1, -1))
-    # Pillow's grey is weighed by what an eye sees: what channels differ by is the same
-    theirs = torch.from_numpy(np.array(ImageEnhance.Color(picture).enhance(0.5))).permute(2, 0, 1).float()
-    torch.testing.assert_close(changed[1, 0] - changed[1, 2], theirs[0] - theirs[2], rtol=0, atol=1.01)
+def test_saturation_keeps_the_mean_of_channels_and_agrees_with_pillow() -> None:
+    bytes_ = np.random.default_rng(0).integers(100, 156, (*PATCH, 3), dtype=np.uint8)
+    image = torch.from_numpy(bytes_).permute(2, 0, 1).float().expand(4, -1, -1, -1)
+    changed = INTENSITY["saturation"].change(image, torch.tensor([-1.5, -1.0, -0.5, 0.5]), torch.zeros(4))
+    torch.testing.assert_close(changed.mean(dim=1), image.mean(dim=1))
+    torch.testing.assert_close(changed[0], changed[1])  # no colour is less than none
+    torch.testing.assert_close(changed[1], image[1].mean(dim=0).expand(3, -1, -1))
+    for made, factor in ((changed[2], 0.5), (changed[3], 1.5)):
+        # Pillow's grey is weighed by what an eye sees: what channels differ by is the same
+        theirs = np.array(ImageEnhance.Color(Image.fromarray(bytes_)).enhance(factor), dtype=np.float32)
+        np.testing.assert_allclose((made[0] - made[2]).numpy(), theirs[..., 0] - theirs[..., 2], atol=1.01)
     single, _ = smooth_windows(2, 1, PATCH)
     assert torch.equal(INTENSITY["saturation"].change(single, torch.tensor([-1.0, 0.7]), NO_SEEDS), single)
 
@@ -527,14 +528,14 @@ def test_numbers_of_neighbouring_seeds_are_not_related() -> None:
     assert (torch.corrcoef(series.T) - torch.eye(2 * len(INTENSITY))).abs().max() < 0.12
 
 
-def test_colours_leave_the_rest_of_a_seed_alone() -> None:
-    without = draw(torch.arange(20), PATCH, only("everything", saturation=0.0, tint=0.0))
-    made = draw(torch.arange(20), PATCH, only("everything"))
-    assert torch.equal(made.amounts[:, :-2], without.amounts[:, :-2])
-    assert not without.amounts[:, -2:].any()
-    assert made.amounts[:, -2:].any()
-    for part in ("matrix", "nodes", "seeds"):
-        assert torch.equal(getattr(made, part), getattr(without, part))
+def test_a_seed_does_what_it_did_before_there_were_colours() -> None:
+    """Numbers drawn by the version before."""
+    made = draw(torch.arange(2), PATCH, AugmentConfig(saturation=0.5, tint=0.5))
+    assert made.seeds.tolist() == [4307515423138195876, 2437687714867075957]
+    before = torch.tensor([[0.0, 0.0, -0.2332072, 0.0, -0.0648689], [0.0762866, 0.0, 0.1442143, -0.1180831, 0.0]])
+    torch.testing.assert_close(made.amounts[:, :5], before, rtol=0, atol=1e-6)
+    torch.testing.assert_close(made.nodes[:, 0, 0, 0], torch.tensor([0.0735633, -0.7026378]), rtol=0, atol=1e-6)
+    torch.testing.assert_close(made.matrix[:, 0, 0], torch.tensor([0.1068573, 0.8709183]), rtol=0, atol=1e-6)
 
 
 def test_seeds_that_differ_only_in_high_bits_differ() -> None:

@@ -27,11 +27,20 @@ def test_python_examples_run(page: str, tmp_path: Path, monkeypatch: pytest.Monk
     assert (tmp_path / "runs" / "first" / "report.html").exists()
 
 
+def anchors(page: Path) -> set[str]:
+    """As GitHub makes them of headings."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 def test_links_between_pages_lead_somewhere() -> None:
     for page in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]:
-        for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
-            if not target.startswith("http"):
-                assert (page.parent / target).exists(), f"{page}: {target}"
+        for target, anchor in re.findall(r"\]\(([^)#]*)(?:#([^)]*))?\)", page.read_text(encoding="utf-8")):
+            if target.startswith("http"):
+                continue
+            other = page.parent / target if target else page
+            assert other.exists(), f"{page}: {target}"
+            assert not anchor or anchor in anchors(other), f"{page}: {target}#{anchor}"
 
 
 @pytest.mark.parametrize("module", [pixelwise, api])

@@ -55,7 +55,9 @@ def windows() -> Windows:
 
 def test_a_gpu_cuts_and_augments_as_the_processor_does(windows: Windows) -> None:
     """But for noise, which each kind of device draws by itself."""
-    config = AugmentConfig(noise=0.0, geometric_probability=0.7, intensity_probability=0.7)
+    config = AugmentConfig(
+        noise=0.0, saturation=0.5, tint=0.3, geometric_probability=0.7, intensity_probability=0.7
+    )  # fmt: skip
     made = []
     for device in (torch.device("cpu"), GPU):
         batch = next(Resident.load(windows, device).batches(5, 16, Share()))

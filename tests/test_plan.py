@@ -239,6 +239,7 @@ def test_what_was_given_is_never_touched() -> None:
         "data.patch_size": [40, 24],
         "training.batch_size": 3,
         "model.norm": "instance",
+        "data.normalisation": "none",
         "training.precision": "bfloat16",
         "model.width": 20,
         "training.epochs": 7,
@@ -247,6 +248,8 @@ def test_what_was_given_is_never_touched() -> None:
         "training.accumulate": 3,
         "augment.flip_vertical": 0.25,
         "augment.scale": 0.1,
+        "augment.saturation": 0.2,
+        "augment.tint": 0.1,
         "augment.rotation_degrees": 45.0,
         "augment.elastic_sigma_px": 3.0,
         "data.workers": 1,
@@ -703,6 +706,17 @@ def test_images_of_different_kinds_are_normalised_each_by_itself() -> None:
     assert planned((), fingerprint(between=0.1)).config.data.normalisation == "standard"
     kept = planned(["data.normalisation=standard"], fingerprint(between=0.6))
     assert kept.config.data.normalisation == "standard"
+
+
+def test_scenes_are_shown_in_another_light() -> None:
+    scenes = planned((), fingerprint(upright=True))
+    assert scenes.config.data.normalisation == "image"
+    assert (scenes.config.augment.saturation, scenes.config.augment.tint) == (0.5, 0.3)
+    assert "light" in reason(scenes, "augment.tint")
+    others = planned((), fingerprint())
+    assert (others.config.augment.saturation, others.config.augment.tint) == (0.0, 0.0)
+    grey = planned((), fingerprint(upright=True).model_copy(update={"channels": 1}))
+    assert (grey.config.augment.saturation, grey.config.augment.tint) == (0.0, 0.0)
 
 
 def test_upright_images_are_not_turned_upside_down() -> None:

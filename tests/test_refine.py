@@ -20,6 +20,7 @@ from pixelwise.config import AugmentConfig, ModelConfig, PostprocessingConfig, P
 from pixelwise.data.cache import Cache
 from pixelwise.data.folder import scan
 from pixelwise.evaluation.refine import (
+    FACTORS,
     Objects,
     caution,
     class_factors,
@@ -80,9 +81,13 @@ def test_a_removed_object_takes_what_is_around_it() -> None:
     [
         ({}, ("horizontal", "both", "rotations")),
         ({"rotation_degrees": 10.0}, ("horizontal", "both")),
+        ({"rotation_degrees": 90.0}, ("horizontal", "both", "rotations")),
         ({"geometric_probability": 0.0}, ("horizontal", "both")),
-        ({"flip_vertical": 0.0}, ("horizontal",)),
-        ({"flip_horizontal": 0.0}, ()),
+        ({"flip_vertical": 0.0, "rotation_degrees": 10.0}, ("horizontal",)),
+        ({"flip_vertical": 0.0, "rotation_degrees": 180.0}, ("horizontal", "both", "rotations")),
+        ({"flip_horizontal": 0.0, "rotation_degrees": 180.0}, ("horizontal", "both", "rotations")),
+        ({"flip_horizontal": 0.0, "rotation_degrees": 90.0}, ()),
+        ({"flip_horizontal": 0.0, "flip_vertical": 0.0}, ()),
         ({"strength": 0.0}, ()),
     ],
 )
@@ -129,6 +134,28 @@ def test_the_best_weight_is_found() -> None:
     factors = class_factors(probabilities, truth)
     assert factors[0] == 1.0
     assert 2.8 <= factors[1] <= 4.0
+
+
+def test_weights_of_several_classes_are_those_of_a_plain_search() -> None:
+    generator = torch.Generator().manual_seed(0)
+    truth = torch.randint(0, 5, (4000,), generator=generator).to(torch.uint8)
+    logits = torch.randn(5, 4000, generator=generator)
+    logits[truth.long(), torch.arange(4000)] += 1.0
+    probabilities = (logits * torch.linspace(0.5, 2.0, 5)[:, None]).bfloat16().float().softmax(dim=0)
+
+    def miou(factors: torch.Tensor) -> float:
+        chosen = (probabilities * factors[:, None]).argmax(dim=0)
+        return float(np.mean([((chosen == k) & (truth == k)).sum() / ((chosen == k) | (truth == k)).sum()
+                              for k in range(5)]))  # fmt: skip
+
+    best = torch.ones(5)
+    for index in [*range(5), *range(5)]:
+        for factor in FACTORS:
+            trial = best.clone()
+            trial[index] = factor
+            best = trial if miou(trial) > miou(best) + 1e-5 else best
+    assert len(set(best.tolist())) > 3
+    assert class_factors(probabilities, truth) == tuple(round(factor, 4) for factor in best.tolist())
 
 
 def test_the_smallest_object_is_found() -> None:

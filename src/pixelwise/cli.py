@@ -474,7 +474,7 @@ def compare(
 def refine(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
     flips: Annotated[
-        bool, typer.Option("--flips", help="Also try to average over flips: prediction takes 2 to 8 times as long.")
+        bool, typer.Option("--flips", help="Also average over flips that training has shown: 2 to 8 times as slow.")
     ] = False,
 ) -> None:
     """Find out on validation images what helps after training (weights of classes, small objects), and keep that."""

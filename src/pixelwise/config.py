@@ -310,9 +310,9 @@ class AugmentConfig(Section):
     blur_sigma_px: NonNegative = 1.0
     """Largest deviation of Gaussian blur, in pixels."""
     saturation: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
-    """How far the channels of a pixel lie apart is multiplied by a factor between 1 - saturation and 1 + saturation."""
+    """How far the channels of a pixel, once normalised, lie apart is multiplied by 1 - saturation to 1 + saturation."""
     tint: NonNegative = 0.0
-    """Shift of each channel by itself, in standard deviations of the image: another light, another stain."""
+    """Largest shift of each channel by itself, in standard deviations of the image: another light, another stain."""
     intensity_probability: Fraction = 0.3
     """Share of patches that each of brightness, contrast, gamma, noise, blur, saturation and tint changes."""
     own: Outside | None = None

@@ -252,16 +252,14 @@ def _grains(device: torch.device) -> Float[Tensor, " N"]:
 def saturation(
     image: Float[Tensor, "B C H W"], amount: Float[Tensor, " B"], _seeds: Tensor
 ) -> Float[Tensor, "B C H W"]:
-    """Multiply the distance of each pixel's channels from their mean by 1 + amount; one channel stays what it is."""
-    grey = image.mean(dim=1, keepdim=True)
-    return torch.lerp(grey, image, _each(1.0 + amount, image))
+    """Multiply the distance of each pixel's normalised channels from their mean by 1 + amount; one stays what it is."""
+    mean = image.mean(dim=1, keepdim=True)
+    return torch.lerp(mean, image, _each((1.0 + amount).clamp_min(0.0), image))  # below 0 hues would be inverted
 
 
 def tint(image: Float[Tensor, "B C H W"], amount: Float[Tensor, " B"], seeds: Tensor) -> Float[Tensor, "B C H W"]:
     """Add to each channel its own share, within plus and minus 1, of |amount| deviations: another light or stain."""
-    channels = image.shape[1]
-    # not the numbers that `draw` takes of the same seeds
-    shares = np.stack([np.random.default_rng((seed, channels)).uniform(-1.0, 1.0, channels) for seed in seeds.tolist()])
+    shares = np.stack([np.random.default_rng(seed).uniform(-1.0, 1.0, image.shape[1]) for seed in seeds.tolist()])
     return image + _sent(torch.from_numpy(shares) * amount.abs()[:, None], image)[..., None, None]
 
 
@@ -273,19 +271,23 @@ class Intensity:
     change: Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
-INTENSITY: dict[str, Intensity] = {
+LIGHT: dict[str, Intensity] = {
     "blur": Intensity(lambda config: config.blur_sigma_px, blur),
     "brightness": Intensity(lambda config: config.brightness, brightness),
     "contrast": Intensity(lambda config: config.contrast, contrast),
     "gamma": Intensity(lambda config: config.gamma, gamma),
     "noise": Intensity(lambda config: config.noise, noise),
+}
+"""Applied in this order, that of a camera: optics, exposure, response, sensor."""
+
+COLOUR: dict[str, Intensity] = {
     "saturation": Intensity(lambda config: config.saturation, saturation),
     "tint": Intensity(lambda config: config.tint, tint),
 }
-"""Applied in this order, that of a camera: optics, exposure, response, sensor, and what it makes of colours."""
+"""What a camera makes of it afterwards. Drawn last: a seed does the rest as it did before there were these."""
 
-COLOURS = 2
-"""The last of these. What happens to colours is drawn last, so that a seed does the rest alike with and without."""
+INTENSITY = LIGHT | COLOUR
+"""All of them, in the order in which they are applied."""
 
 
 # --- Both -------------------------------------------------------------------------------------------------------------
@@ -295,15 +297,13 @@ def draw(seeds: Int[Tensor, " B"], patch: Size, config: AugmentConfig) -> Draw:
     """What happens to the samples with these seeds, each drawn from its seed alone."""
     node_shape = (2, *(_node_count(edge, config.elastic_spacing_px) for edge in patch))
     rngs = [np.random.default_rng(seed) for seed in (seeds.cpu() & 0x7FFF_FFFF_FFFF_FFFF).tolist()]
-    grey = len(INTENSITY) - COLOURS
-    widths = [2, 1, 2 * len(GEOMETRIC), grey, grey]
+    widths = [2, 1, 2 * len(GEOMETRIC), len(LIGHT), len(LIGHT)]
     numbers = torch.from_numpy(np.stack([rng.random(sum(widths)) for rng in rngs]))
     flips, chance, moves, levels, picks = torch.split_with_sizes(numbers, widths, dim=1)
     gaussians = torch.from_numpy(np.stack([rng.standard_normal(node_shape, dtype=np.float32) for rng in rngs]))
     own_seeds = torch.tensor([int(rng.integers(2**62)) for rng in rngs])
-    colours = torch.from_numpy(np.stack([rng.random(2 * COLOURS) for rng in rngs]))
-    levels = torch.cat([levels, colours[:, :COLOURS]], dim=1)
-    picks = torch.cat([picks, colours[:, COLOURS:]], dim=1)
+    colours = torch.from_numpy(np.stack([rng.random((2, len(COLOUR))) for rng in rngs]))
+    levels, picks = (torch.cat([old, new], dim=1) for old, new in zip((levels, picks), colours.unbind(1), strict=True))
     warped = (chance[:, 0] < config.geometric_probability) & _warps(config)
     matrix = _flip(flips, config)
     moves = (2.0 * moves - 1.0) * warped[:, None]

@@ -85,12 +85,13 @@ class Step:
 
 def familiar_flips(shown: AugmentConfig) -> tuple[str, ...]:
     """Those of `FLIPS` whose views training has shown: what a network never saw upside-down, it does not know so."""
-    if shown.strength == 0.0 or shown.flip_horizontal == 0.0:
-        return ()
-    if shown.flip_vertical == 0.0:
-        return ("horizontal",)
-    turned = shown.rotation_degrees * shown.strength >= QUARTER_TURN and shown.geometric_probability > 0.0
-    return ("horizontal", "both", "rotations") if turned else ("horizontal", "both")
+    horizontal, vertical = (shown.strength * part > 0.0 for part in (shown.flip_horizontal, shown.flip_vertical))
+    degrees = shown.strength * shown.rotation_degrees if shown.geometric_probability > 0.0 else 0.0
+    if (horizontal or vertical) and degrees >= 2 * QUARTER_TURN:  # one flip turned upside-down is the other
+        horizontal = vertical = True
+    if not (horizontal and vertical):
+        return ("horizontal",) if horizontal else ()
+    return ("horizontal", "both", "rotations") if degrees >= QUARTER_TURN else ("horizontal", "both")
 
 
 def caution(steps: Sequence[Step]) -> str:
@@ -103,28 +104,32 @@ def caution(steps: Sequence[Step]) -> str:
 
 
 def refine(
-    model: Model, cases: Sequence[Decoded], units: Sequence[str], flips: Sequence[str], told: Callable[[str], None]
+    model: Model,
+    cases: Sequence[Decoded],
+    units: Sequence[str],
+    flips: Sequence[str] | None,
+    told: Callable[[str], None],
 ) -> tuple[Model, list[Step]]:
     """The model with what helps on these images.
 
     Args:
-        model: what it was told before of weights and sizes is forgotten, and of flips if some are to be tried.
+        model: what it was told before of weights and sizes is forgotten, and of flips unless these stay as they are.
         cases: images with masks that it was not trained on.
         units: what each belongs to, as for intervals.
-        flips: names of `FLIPS` to try; each makes prediction slower.
+        flips: names of `FLIPS` to try; each makes prediction slower. None leaves them as they are.
         told: hears what is being done.
 
     Raises:
         DataError: an image does not fit the model.
     """
     before = model.description.prediction
-    prediction = before.model_copy(update={"flips": "none"}) if flips else before
+    prediction = before if flips is None else before.model_copy(update={"flips": "none"})
     best = _with(model, prediction, PostprocessingConfig())
     # odd: pixels are counted through parts of an image, and might all lie in one column of each
     every = max(1, -(-sum(case.pixels for case in cases) // MOST_PIXELS)) | 1
     seen = [_see(best, case, every) for case in cases]
     steps: list[Step] = []
-    for views in flips:
+    for views in flips or ():
         told(f"trying to average over flips ({views})")
         candidate = _with(best, best.description.prediction.model_copy(update={"flips": views}), PostprocessingConfig())
         theirs = [_see(candidate, case, every) for case in cases]
@@ -287,8 +292,10 @@ def class_factors(probabilities: Float32[Tensor, "K n"], truth: UInt8[Tensor, " 
             rivals[index] = -1.0
             strongest = rivals.max(dim=0)  # once for all factors of this class
             for factor in FACTORS:
-                wins = probabilities[index] * factor > strongest.values
-                score = _miou_of(confusion(strongest.indices.masked_fill(wins, index), truth, classes))
+                ours = probabilities[index] * factor
+                tied = (ours == strongest.values) & (index < strongest.indices)  # the first of equals, as in argmax
+                chosen = strongest.indices.masked_fill((ours > strongest.values) | tied, index)
+                score = _miou_of(confusion(chosen, truth, classes))
                 if score > best + 1e-5:
                     best, factors[index] = score, factor
     return tuple(round(factor, 4) for factor in factors)

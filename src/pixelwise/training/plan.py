@@ -10,6 +10,7 @@ from typing import Any
 
 from pixelwise.config import WEIGHTED, Config, ModelConfig, SizePx
 from pixelwise.data.fingerprint import FEW_LOST, REDUCTIONS, Fingerprint
+from pixelwise.data.preprocess import COLOURS
 from pixelwise.data.resident import resident_bytes
 from pixelwise.errors import ConfigError, MachineError, first_line
 from pixelwise.inference.predictor import FLIPS
@@ -631,7 +632,7 @@ def balance_rule(situation: Situation) -> Rule:
 
 
 def normalisation_rule(situation: Situation) -> Rule:
-    """Images of very different kinds are each brought to the same mean and deviation."""
+    """Images of very different kinds, and scenes, are each brought to the same mean and deviation."""
     share = situation.fingerprint.between_images
     if share > BETWEEN_IMAGES:
         yield Decision(
@@ -639,6 +640,19 @@ def normalisation_rule(situation: Situation) -> Rule:
             "image",
             f"{share:.0%} of the variance lies between images: their kinds differ more than a common mean can cover",
         )
+    elif situation.fingerprint.upright:
+        because = "scenes have the light of their hour and weather, and others than these will have another"
+        yield Decision("data.normalisation", "image", because)
+
+
+def colour_rule(situation: Situation) -> Rule:
+    """Colours of photographs are those of their light and camera, too."""
+    fingerprint = situation.fingerprint
+    if not fingerprint.upright or fingerprint.channels != COLOURS:
+        return
+    because = "colours in scenes are those of their light, and others than these will have another"
+    yield Decision("augment.saturation", 0.5, because)
+    yield Decision("augment.tint", 0.3, because)
 
 
 def orientation_rule(situation: Situation) -> Rule:
@@ -709,6 +723,7 @@ RULES: tuple[RuleMaker, ...] = (
     balance_rule,
     normalisation_rule,
     orientation_rule,
+    colour_rule,
     distance_rule,
     loader_rule,
 )
@@ -717,7 +732,7 @@ RULES: tuple[RuleMaker, ...] = (
 FINETUNING: tuple[RuleMaker, ...] = (*RULES, finetuning_rule)
 """The same for a run that starts from the weights of another, which knows most of its classes."""
 
-LOOKS = (resize_rule, patch_rule, balance_rule, normalisation_rule, orientation_rule)
+LOOKS = (resize_rule, patch_rule, balance_rule, normalisation_rule, orientation_rule, colour_rule)
 """Those that decide what the network sees; they measure nothing."""
 
 

@@ -3,7 +3,6 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pixelwise import config as configs
 from pixelwise.errors import ConfigError, DataError
 from pixelwise.evaluation import refine as refining
 from pixelwise.evaluation.quantised import Quantised
@@ -84,8 +83,8 @@ def refine(run: Path | str, *, flips: bool = False, watcher: Watcher | None = No
             where=run,
             remedy="An ensemble trains on all of them: refine one fold.",
         )
-    tried = refining.familiar_flips(configs.load(finished.files.config).augment) if flips else ()
-    if flips and not tried:
+    tried = refining.familiar_flips(finished.config.augment) if flips else None
+    if tried == ():
         watcher.say("flips are not tried: training has shown none")
     units = units_of([case.case.name for case in cases], [case.case.group for case in cases])
     refined, steps = refining.refine(finished.model, cases, units, tried, watcher.say)

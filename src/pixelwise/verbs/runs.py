@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from pixelwise import config as configs
+from pixelwise.config import Config
 from pixelwise.data import folder as folders
 from pixelwise.data.cache import Cache, Decoded, with_channels
 from pixelwise.data.dataset import Case, Dataset
@@ -58,6 +59,7 @@ class Finished:
     """A run that has ended, opened with its model and its data."""
 
     files: Files
+    config: Config
     model: Model
     dataset: Dataset
     split: Split
@@ -80,7 +82,7 @@ class Finished:
         config = configs.load(files.config)
         model = load(run, device or config.device)
         dataset = dataset_to_score(model, said, None)
-        return cls(files, model, dataset, saved.read_split(files.split, dataset), Cache.of(config, dataset))
+        return cls(files, config, model, dataset, saved.read_split(files.split, dataset), Cache.of(config, dataset))
 
     def cases(self, chosen: Sequence[Case], watcher: Watcher) -> list[Decoded]:
         """Some of its images with masks."""
