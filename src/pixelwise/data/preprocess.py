@@ -1,15 +1,15 @@
 """From the raw values of an image to what the network sees; the same code in training, prediction and export."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812  the name everybody knows it by
-from jaxtyping import Float, Float32, Integer, Shaped
+from jaxtyping import Float, Float32, Int64, Integer, Shaped
 from torch import Tensor
 
 from pixelwise.config import Preprocessing
@@ -19,6 +19,9 @@ from pixelwise.errors import DataError
 ROUNDING = 1e-10
 """A deviation that is a smaller share of the mean is that of rounded sums, not of the pixels."""
 
+
+COUNTED = (np.uint8, np.uint16)
+"""Types of so few values that these can be counted."""
 
 COLOURS = 3
 """Channels of an image that a grey one may stand for; other numbers are channels of different kinds."""
@@ -173,15 +176,33 @@ def statistics(image: Source) -> tuple[Float[np.ndarray, " C"], Float[np.ndarray
     """Mean and deviation per channel; a constant channel has deviation 1, so that it becomes zero, not infinite.
 
     Pixels that hold nothing do not count; an image without any others has mean 0. A band of rows is read at a time,
-    because float64 takes eight times the memory of an image of bytes.
+    because numbers for arithmetic take eight times the memory of an image of bytes.
     """
     has_empty = isinstance(image, Prepared) and image.nodata is not None
     parts = image.valid if isinstance(image, Prepared) and has_empty else partial(row_bands, image)
-    pixels = max(1, sum(math.prod(part.shape[:-1]) for part in parts())) if has_empty else math.prod(image.shape[:2])
+    mean, deviation = _of_values(parts()) if image.dtype in COUNTED else _of_numbers(parts)
+    return mean, np.where(deviation > ROUNDING * np.abs(mean), deviation, 1.0)
+
+
+def _of_values(parts: Iterable[Shaped[np.ndarray, "*pixels C"]]) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and deviation per channel from how often each value occurs: exact, and a twentieth of the time."""
+    counts = reduce(np.add, map(_counted, parts))
+    values, pixels = np.arange(counts.shape[1]), max(1, counts[0].sum())
+    mean = counts @ values / pixels
+    return mean, np.sqrt((counts * np.square(values - mean[:, None])).sum(axis=1) / pixels)
+
+
+def _counted(part: Shaped[np.ndarray, "*pixels C"]) -> Int64[np.ndarray, "C V"]:
+    pixels, values = part.reshape(-1, part.shape[-1]), np.iinfo(part.dtype).max + 1
+    return np.stack([np.bincount(channel, minlength=values) for channel in pixels.T])
+
+
+def _of_numbers(parts: Callable[[], Iterable[Shaped[np.ndarray, "*pixels C"]]]) -> tuple[np.ndarray, np.ndarray]:
+    """The same for other numbers; parts are read three times."""
+    pixels = max(1, sum(math.prod(part.shape[:-1]) for part in parts()))
     mean = np.sum([_summed(part) for part in parts()], axis=0) / pixels
     squares = np.sum([_summed(np.square(part - mean)) for part in parts()], axis=0)
-    deviation = np.sqrt(squares / pixels)
-    return mean, np.where(deviation > ROUNDING * np.abs(mean), deviation, 1.0)
+    return mean, np.sqrt(squares / pixels)
 
 
 def _summed(part: Shaped[np.ndarray, "*pixels C"]) -> Float[np.ndarray, " C"]:
