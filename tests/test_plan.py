@@ -708,15 +708,10 @@ def test_images_of_different_kinds_are_normalised_each_by_itself() -> None:
     assert kept.config.data.normalisation == "standard"
 
 
-def test_scenes_are_shown_in_another_light() -> None:
+def test_scenes_are_normalised_each_by_itself() -> None:
     scenes = planned((), fingerprint(upright=True))
     assert scenes.config.data.normalisation == "image"
-    assert (scenes.config.augment.saturation, scenes.config.augment.tint) == (0.5, 0.3)
-    assert "light" in reason(scenes, "augment.tint")
-    others = planned((), fingerprint())
-    assert (others.config.augment.saturation, others.config.augment.tint) == (0.0, 0.0)
-    grey = planned((), fingerprint(upright=True).model_copy(update={"channels": 1}))
-    assert (grey.config.augment.saturation, grey.config.augment.tint) == (0.0, 0.0)
+    assert "light" in reason(scenes, "data.normalisation")
 
 
 def test_upright_images_are_not_turned_upside_down() -> None:
@@ -735,11 +730,16 @@ def test_upright_images_are_not_turned_upside_down() -> None:
         (True, 100, ("training.time=10h",), True),
     ],
 )
-def test_scenes_that_are_seen_often_are_shown_at_all_distances(
+def test_scenes_that_are_seen_often_are_shown_at_all_distances_and_in_other_colours(
     upright: bool, images: int, settings: tuple[str, ...], is_wide: bool
 ) -> None:
-    made = planned(settings, fingerprint((256, 256), images, upright))
-    assert made.config.augment.scale == (0.9 if is_wide else Config().augment.scale)
+    data = fingerprint((256, 256), images, upright)
+    augment = planned(settings, data).config.augment
+    usual = Config().augment
+    shown = (augment.scale, augment.saturation, augment.tint)
+    assert shown == ((0.9, 0.5, 0.3) if is_wide else (usual.scale, usual.saturation, usual.tint))
+    grey = planned(settings, data.model_copy(update={"channels": 1})).config.augment
+    assert (grey.scale, grey.saturation, grey.tint) == (augment.scale, 0.0, 0.0)
 
 
 @pytest.mark.parametrize(

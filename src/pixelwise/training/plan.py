@@ -53,9 +53,9 @@ PASSES_TO_SEE = 20
 NARROWEST_SHARE = 0.25
 """See `PASSES_TO_SEE`."""
 
-PASSES_AT_ALL_DISTANCES = 40
-"""Scenes that are seen so often are shown at half to twice their size: of other scenes, more is right then. Those that
-are seen 15 times are learnt more slowly for it."""
+PASSES_FOR_VARIETY = 40
+"""Scenes that are seen so often are shown at half to twice their size and in other colours: of other scenes, more is
+right then. Those that are seen 10 or 15 times are learnt more slowly for it."""
 
 RARE = 0.02
 """A class with a smaller share of the pixels is rare."""
@@ -645,16 +645,6 @@ def normalisation_rule(situation: Situation) -> Rule:
         yield Decision("data.normalisation", "image", because)
 
 
-def colour_rule(situation: Situation) -> Rule:
-    """Colours of photographs are those of their light and camera, too."""
-    fingerprint = situation.fingerprint
-    if not fingerprint.upright or fingerprint.channels != COLOURS:
-        return
-    because = "colours in scenes are those of their light, and others than these will have another"
-    yield Decision("augment.saturation", 0.5, because)
-    yield Decision("augment.tint", 0.3, because)
-
-
 def orientation_rule(situation: Situation) -> Rule:
     """No upside-down streets, and no walls like waves."""
     if not situation.fingerprint.upright:
@@ -665,17 +655,22 @@ def orientation_rule(situation: Situation) -> Rule:
     yield Decision("augment.elastic_sigma_px", 0.0, because)
 
 
-def distance_rule(situation: Situation) -> Rule:
-    """What stands in a scene stands near or far, and in other scenes at other distances."""
+def variety_rule(situation: Situation) -> Rule:
+    """What stands in a scene stands near or far and in some light, and in other scenes elsewhere and in another."""
     training = situation.config.training
     if not situation.fingerprint.upright:
         return
     by_epochs = (training.epochs or 0) * (training.steps_per_epoch or 0)
     steps = by_epochs if training.time is None else _steps_in_time(situation)
     passes = steps * training.batch_size / situation.patches
-    if passes >= PASSES_AT_ALL_DISTANCES:
-        because = f"things in scenes are near or far, and each pixel is seen about {passes:.0f} times"
-        yield Decision("augment.scale", 0.9, because)
+    if passes < PASSES_FOR_VARIETY:
+        return
+    seen = f"and each pixel is seen about {passes:.0f} times"
+    yield Decision("augment.scale", 0.9, f"things in scenes are near or far, {seen}")
+    if situation.fingerprint.channels == COLOURS:
+        because = f"colours in scenes are those of their light, {seen}"
+        yield Decision("augment.saturation", 0.5, because)
+        yield Decision("augment.tint", 0.3, because)
 
 
 def loader_rule(situation: Situation) -> Rule:
@@ -723,8 +718,7 @@ RULES: tuple[RuleMaker, ...] = (
     balance_rule,
     normalisation_rule,
     orientation_rule,
-    colour_rule,
-    distance_rule,
+    variety_rule,
     loader_rule,
 )
 """In the order in which they decide; later rules see what earlier ones chose."""
@@ -732,7 +726,7 @@ RULES: tuple[RuleMaker, ...] = (
 FINETUNING: tuple[RuleMaker, ...] = (*RULES, finetuning_rule)
 """The same for a run that starts from the weights of another, which knows most of its classes."""
 
-LOOKS = (resize_rule, patch_rule, balance_rule, normalisation_rule, orientation_rule, colour_rule)
+LOOKS = (resize_rule, patch_rule, balance_rule, normalisation_rule, orientation_rule)
 """Those that decide what the network sees; they measure nothing."""
 
 
