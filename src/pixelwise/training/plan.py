@@ -276,6 +276,10 @@ def stride_rule(situation: Situation) -> Rule:
         yield Decision("model.stride", 1, f"a width of {width} on single pixels sees enough in the time given")
         return
     wider = _width_with(2, situation)
+    if wider == width == WIDTHS[0]:
+        because = "the time given is too short for any network; the narrowest sees blocks of 2 x 2 pixels more often"
+        yield Decision("model.stride", 2, because)
+        return
     because = (
         f"the time given allows a width of {width} on single pixels and of {wider} on blocks of 2 x 2, which are taken "
         "where they allow more"

@@ -464,7 +464,8 @@ def _warn_of_short_budget(config: Config, prepared_seconds: float, watcher: Watc
     if budget is not None and prepared_seconds > 0.5 * budget:
         watcher.say(
             f"note: reading and planning took {prepared_seconds:.0f} s of the {budget:.0f} s; little or nothing is "
-            "left to train in. A second run finds the images decoded and this machine measured; a longer --time trains"
+            "left to train in. A second run finds the images decoded, and this machine measured unless other programs "
+            "were using it; a longer --time trains"
         )
 
 
