@@ -635,8 +635,8 @@ def test_several_processes_train_the_network_of_one(
     one, two = train_both(nine, tmp_path, settings, processes)
     assert len(json.loads((two / "split.json").read_text())["validation"]) % 2 == 1
     # Sums are added in another order, which moves float32 in the 7th digit; twenty steps of SGD carry that on without
-    # amplifying it much. Measured: 2e-5 of a loss, 2e-4 of a weight at most; one process whose initial weights are
-    # moved by 1e-7 parts from itself likewise. (Momentum parts by up to 7e-4, where a ReLU flips in the last step.)
+    # amplifying it much. Measured: 2e-5 of a loss, 2e-4 of a weight at most, 2e-3 of a running mean without AVX-512;
+    # there one process whose initial weights are moved by 1e-7 parts from itself by 1.4e-3 at most. (Momentum parts by up to 7e-4, where a ReLU flips in the last step.)
     # Gradients off by the number of processes, or statistics of half a batch, move all in the second digit.
     for mine, other in zip(history(two), history(one), strict=True):
         assert (mine["step"], mine["learning_rate"]) == (other["step"], other["learning_rate"])
@@ -647,7 +647,7 @@ def test_several_processes_train_the_network_of_one(
     assert mine.keys() == other.keys()
     for name in (key for key in mine if not key.startswith("optimizer")):
         torch.testing.assert_close(
-            mine[name], other[name], rtol=5e-4, atol=1e-4, msg=lambda t, name=name: f"{name}: {t}"
+            mine[name], other[name], rtol=1e-3, atol=3e-4, msg=lambda t, name=name: f"{name}: {t}"
         )
     scores = json.loads((two / "scores.json").read_text())
     assert sum(row["pixels"] for row in scores["pooled"]["per_class"]) == scores["images"] * 48 * 48
