@@ -636,7 +636,8 @@ def test_several_processes_train_the_network_of_one(
     assert len(json.loads((two / "split.json").read_text())["validation"]) % 2 == 1
     # Sums are added in another order, which moves float32 in the 7th digit; twenty steps of SGD carry that on without
     # amplifying it much. Measured: 2e-5 of a loss, 2e-4 of a weight at most, 2e-3 of a running mean without AVX-512;
-    # there one process whose initial weights are moved by 1e-7 parts from itself by 1.4e-3 at most. (Momentum parts by up to 7e-4, where a ReLU flips in the last step.)
+    # there one process whose initial weights are moved by 1e-7 parts from itself by 1.4e-3 at most.
+    # (Momentum parts by up to 7e-4, where a ReLU flips in the last step.)
     # Gradients off by the number of processes, or statistics of half a batch, move all in the second digit.
     for mine, other in zip(history(two), history(one), strict=True):
         assert (mine["step"], mine["learning_rate"]) == (other["step"], other["learning_rate"])
