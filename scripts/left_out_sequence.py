@@ -8,13 +8,13 @@ CamVid at a small size: two sequences train, the third one validates, and SegNet
 """
 
 import argparse
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image
 
 import pixelwise
+from pixelwise.data.cache import hash_of
 
 SEQUENCES = ("0001TP", "0006R0", "0016E5")
 OF_VALIDATION = "0016E5"
@@ -62,8 +62,7 @@ def main() -> None:
     given = parser.parse_args()
     width, height = given.size
     data = shrunk(given.camvid, (width, height), given.leave, given.out / f"data-{width}x{height}")
-    kept = [sequence for sequence in SEQUENCES if sequence != given.leave]
-    images = sum(len([*data.parent.glob(f"train/{sequence}_*.jpg")]) for sequence in kept)
+    images = sum(len([*data.parent.glob(pattern)]) for pattern in trained_on(given.leave))
     same = given.leave != OF_VALIDATION
     print("| tried | seed | mIoU, another sequence | mIoU, the same sequence |")
     print("|---|---:|---:|---:|")
@@ -78,9 +77,14 @@ def main() -> None:
                 "seed": seed,
             }
             texts = [f"{key}={value}" for key, value in {**GIVEN, **more}.items()] + tried.split()
-            name = hashlib.blake2b(" ".join([data.parent.name, *texts]).encode(), digest_size=6).hexdigest()
+            name = hash_of(text.encode() for text in (data.parent.name, *texts))
             scores = trained(data, given.out / f"{given.leave}-{name}", texts, same=same)
             print(f"| {tried or '-'} | {seed} | {' | '.join(scores)} |", flush=True)
+
+
+def trained_on(left: str) -> list[str]:
+    """Patterns of the images of the other sequences."""
+    return [f"train/{sequence}_*.jpg" for sequence in SEQUENCES if sequence != left]
 
 
 def trained(data: Path, folder: Path, settings: Sequence[str], *, same: bool) -> tuple[str, str]:
@@ -100,9 +104,8 @@ def shrunk(camvid: Path, size: tuple[int, int], left: str, out: Path) -> Path:
             Image.open(path).resize(size, Image.Resampling.BOX).save(out / folder / path.name, quality=95)
             mask = Image.open(camvid / f"{folder}annot" / f"{path.stem}.png")
             mask.resize(size, Image.Resampling.NEAREST).save(out / f"{folder}annot" / f"{path.stem}.png")
-    train = ", ".join(f"train/{sequence}_*.jpg" for sequence in SEQUENCES if sequence != left)
     declared = out / f"{left}.yaml"
-    declared.write_text(DATA.format(train=train, left=left))
+    declared.write_text(DATA.format(train=", ".join(trained_on(left)), left=left))
     return declared
 
 

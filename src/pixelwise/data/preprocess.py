@@ -198,9 +198,10 @@ def _counted(part: Shaped[np.ndarray, "*pixels C"]) -> Int64[np.ndarray, "C V"]:
 
 
 def _of_numbers(parts: Callable[[], Iterable[Shaped[np.ndarray, "*pixels C"]]]) -> tuple[np.ndarray, np.ndarray]:
-    """The same for other numbers; parts are read three times."""
-    pixels = max(1, sum(math.prod(part.shape[:-1]) for part in parts()))
-    mean = np.sum([_summed(part) for part in parts()], axis=0) / pixels
+    """The same for other numbers; parts are read twice."""
+    counts, sums = zip(*((math.prod(part.shape[:-1]), _summed(part)) for part in parts()), strict=True)
+    pixels = max(1, sum(counts))
+    mean = np.sum(sums, axis=0) / pixels
     squares = np.sum([_summed(np.square(part - mean)) for part in parts()], axis=0)
     return mean, np.sqrt(squares / pixels)
 
